@@ -1,0 +1,176 @@
+"""What a backend is: how one kind of engine is checked, prepared, launched, addressed and read. Never a user's bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from backends.process import Launcher
+    from backends.restart import RestartPolicy
+    from backends.status import Timing
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """What the configuration says about the replicas of one kind that serve one model."""
+
+    kind: str
+    served_name: str
+    """The name clients ask for."""
+    model: str | None = None
+    """A path, `demo`, or for `remote` the name under which the other side knows it."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    python: str | None = None
+    start_timeout_s: float = 600.0
+    base_url: str | None = None
+    api_key: str = field(default="", repr=False)
+    capabilities: tuple[str, ...] = ()
+    """Endpoints that a remote answers; engines of our own know theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a backend may keep and look for things."""
+
+    models_dir: Path
+    """Derived model files (GGUFs), digests of files."""
+    envs_dir: Path
+    """One environment per engine, `envs/<engine>/bin/python`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """One child to start: its arguments, what is added to the environment, where it runs."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cwd: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an engine answers; `path_prefix` stands before `/v1/...`."""
+
+    host: str
+    port: int
+    tls: bool = False
+    path_prefix: str = ""
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.path_prefix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which weights an engine serves, known once they are prepared."""
+
+    digest: str = ""
+    """`sha256:<hex>`; empty where it cannot be known (remote)."""
+    is_source: bool = False
+    """Whether the digest names the source weights, so that other quantisations of them have the same one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a ready engine says about itself."""
+
+    description: str
+    """For people, for example `llama.cpp on CPU, 2 threads`."""
+    context_length: int | None = None
+    model: str = ""
+    """The name under which the engine knows the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy an engine says it is."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_usage: float = 0.0
+    """Share of KV cells in use, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer to a probe."""
+
+    status: int
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
+
+
+class Fetch(Protocol):
+    """GET a path of one engine; raises ProbeFailed when there is no HTTP answer."""
+
+    async def __call__(self, path: str) -> Reply: ...
+
+
+class Backend(Protocol):
+    """One pool's backend. Methods are safe to call for several replicas at once."""
+
+    kind: str
+    title: str
+    """For people: `llama.cpp`, `remote`."""
+    ready_path: str
+    """Answers 200 once the engine can serve."""
+    capabilities: tuple[str, ...]
+    timing: Timing
+    policy: RestartPolicy
+
+    def check(self) -> str:
+        """What would be started, in one line, without starting it. Raises BackendError. May block for a second."""
+        ...
+
+    async def prepare(self, launcher: Launcher) -> Identity:
+        """Make what the engine loads (at first use this may take minutes). Raises BackendError."""
+        ...
+
+    def launch(self, port: int) -> LaunchSpec | None:
+        """The child to start on `port`, after `prepare`; None where there is nothing to start. Raises BackendError."""
+        ...
+
+    def address(self, port: int) -> Address:
+        """Where a replica launched on `port` answers."""
+        ...
+
+    def secret_for(self, launch_secret: str) -> str:
+        """The bearer token to send: this launch's secret, or a remote's own key."""
+        ...
+
+    def refusal(self, reply: Reply) -> str:
+        """Why waiting for readiness is pointless (for example a refused key); empty if the engine may still come up."""
+        ...
+
+    async def inspect(self, fetch: Fetch) -> Facts:
+        """Ask a ready engine about itself. Raises ProbeFailed."""
+        ...
+
+    async def load(self, fetch: Fetch) -> Load | None:
+        """How busy it is now; None where the engine does not say. Raises ProbeFailed."""
+        ...
+
+
+def parse_metrics(text: str) -> dict[str, float]:
+    """The samples of a Prometheus text page summed over their labels, without histograms' buckets."""
+    totals: dict[str, float] = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
+        value = rest.rpartition("}")[2].split() if "{" in line else rest.split()
+        if not value or line.startswith("#") or name.endswith("_bucket"):
+            continue
+        try:
+            totals[name] = totals.get(name, 0.0) + float(value[0])
+        except ValueError:
+            continue
+    return totals

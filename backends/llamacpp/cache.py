@@ -1,0 +1,217 @@
+"""Who holds which KV cell. Pure: it mirrors llama.cpp's unified cache and decides; the engine applies.
+
+Cells are shared between sequences that began with the same tokens (llama_memory_seq_cp marks the same cells, it copies
+nothing), so a cell is free when no sequence holds it. A finished sequence stays as *cached* until its cells are wanted:
+
+    held by a running sequence          in use
+    held by cached sequences only       evictable, least recently used sequence first
+    held by nobody                      free
+
+Cell numbers here are bookkeeping; llama.cpp picks its own, but as many.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int32]
+_HEAD = 16
+"""Tokens compared for all sequences at once before one is compared whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Effect: drop every position of a sequence."""
+
+    sequence_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Effect: let `target` begin with the first `length` cells of `source`."""
+
+    source: int
+    target: int
+    length: int
+
+
+Effect = Remove | Share
+
+
+class KVCache:
+    """Cells, sequence ids and cached prefixes of one context.
+
+    `effects` collects what the engine must apply to the context, in order, before its next decode.
+    """
+
+    def __init__(self, num_cells: int, num_sequence_ids: int, max_length: int, *, reuse: bool) -> None:
+        self.num_cells = num_cells
+        self.reuse = reuse
+        self.effects: list[Effect] = []
+        # np.empty: the kernel gives pages only to what is touched.
+        self._cells = np.empty((num_sequence_ids, max_length), dtype=np.int32)
+        self._tokens = np.empty((num_sequence_ids, max_length), dtype=np.int32)
+        self.length = np.zeros(num_sequence_ids, dtype=np.int32)
+        self._holders = np.zeros(num_cells, dtype=np.int32)
+        self._runners = np.zeros(num_cells, dtype=np.int32)
+        self.num_used = 0
+        """Cells held by running sequences."""
+        self._free = np.arange(num_cells, dtype=np.int32)
+        self.num_free = num_cells
+        self._free_ids = list(range(num_sequence_ids - 1, -1, -1))
+        self._running: set[int] = set()
+        self._cached: OrderedDict[int, None] = OrderedDict()
+
+    @property
+    def num_available(self) -> int:
+        """Cells that are free or can be made free by eviction."""
+        return self.num_cells - self.num_used
+
+    @property
+    def num_cached(self) -> int:
+        """Cells held by cached sequences only."""
+        return self.num_cells - self.num_free - self.num_used
+
+    def acquire(self, tokens: Tokens, *, reuse: bool = True) -> tuple[int, int]:
+        """A running sequence id for `tokens`, and how many of them are in the cache already.
+
+        The last token is never taken from the cache: its logits are wanted.
+        """
+        source, length = self._longest_prefix(tokens[:-1]) if self.reuse and reuse else (-1, 0)
+        if source in self._cached and length == self.length[source]:
+            # The new prompt continues this sequence (the next turn of a chat): take it over.
+            del self._cached[source]
+            self._run(source)
+            return source, length
+        if source in self._cached:
+            self._cached.move_to_end(source)
+        target = self._take_id(keep=source)
+        if length:
+            cells = self._cells[source, :length]
+            self._holders[cells] += 1
+            self._cells[target, :length] = cells
+            self._tokens[target, :length] = self._tokens[source, :length]
+            self.length[target] = length
+            self.effects.append(Share(source, target, length))
+        self._run(target)
+        return target, length
+
+    def make_room(self, count: int) -> bool:
+        """Evict cached sequences, least recently used first, until `count` cells are free. False: not enough."""
+        while self.num_free < count and self._cached:
+            self._drop(self._cached.popitem(last=False)[0])
+        return self.num_free >= count
+
+    def extend(self, sequence_id: int, tokens: Tokens) -> None:
+        """Record that `tokens` of a running sequence were computed; the room must be there."""
+        start, count = int(self.length[sequence_id]), len(tokens)
+        cells = self._pop(count)
+        self._cells[sequence_id, start : start + count] = cells
+        self._tokens[sequence_id, start : start + count] = tokens
+        self.length[sequence_id] = start + count
+
+    def extend_each(self, sequence_ids: NDArray[np.int32], tokens: Tokens) -> None:
+        """`extend` by one token for many sequences, both of shape [n]."""
+        starts = self.length[sequence_ids]
+        self._cells[sequence_ids, starts] = self._pop(len(sequence_ids))
+        self._tokens[sequence_ids, starts] = tokens
+        self.length[sequence_ids] = starts + 1
+
+    def release(self, sequence_id: int, *, keep: bool) -> None:
+        """End a running sequence; with `keep` its cells stay for reuse until they are wanted."""
+        self._running.remove(sequence_id)
+        cells = self._cells[sequence_id, : self.length[sequence_id]]
+        self._runners[cells] -= 1
+        self.num_used -= int((self._runners[cells] == 0).sum())
+        if keep and self.reuse and self.length[sequence_id]:
+            self._cached[sequence_id] = None
+        else:
+            self._drop(sequence_id)
+
+    def clear(self) -> None:
+        """Drop every cached sequence."""
+        self.make_room(self.num_cells + 1)
+
+    def check_integrity(self) -> None:
+        """Recount everything. Raises AssertionError when a cell or an id is lost or held twice."""
+        ids = [*self._running, *self._cached]
+        holders = np.zeros_like(self._holders)
+        for sequence_id in ids:
+            holders[self._cells[sequence_id, : self.length[sequence_id]]] += 1
+        runners = np.zeros_like(self._runners)
+        for sequence_id in self._running:
+            runners[self._cells[sequence_id, : self.length[sequence_id]]] += 1
+        assert (holders == self._holders).all(), "a cell's holders were miscounted"
+        assert (runners == self._runners).all(), "a cell's running holders were miscounted"
+        assert int((runners > 0).sum()) == self.num_used, "used cells were miscounted"
+        assert int((holders == 0).sum()) == self.num_free, "free cells were miscounted"
+        assert (holders[self._free[: self.num_free]] == 0).all(), "a held cell is on the free list"
+        assert len(set(ids)) == len(ids), "a sequence is running and cached"
+        assert sorted([*ids, *self._free_ids]) == list(range(len(self.length))), "a sequence id was lost"
+        assert all(self.length[sequence_id] == 0 for sequence_id in self._free_ids), "a free id holds cells"
+
+    def _run(self, sequence_id: int) -> None:
+        self._running.add(sequence_id)
+        cells = self._cells[sequence_id, : self.length[sequence_id]]
+        self.num_used += int((self._runners[cells] == 0).sum())
+        self._runners[cells] += 1
+
+    def _longest_prefix(self, tokens: Tokens) -> tuple[int, int]:
+        """The sequence that shares the longest beginning with `tokens`, and its length; (-1, 0) if none does."""
+        candidates = np.array([*self._cached, *self._running], dtype=np.int32)
+        candidates = candidates[self.length[candidates] > 0] if len(candidates) else candidates
+        if not len(candidates) or not len(tokens):
+            return -1, 0
+        head = min(_HEAD, len(tokens))
+        same = (self._tokens[candidates, :head] == tokens[:head]) & (np.arange(head) < self.length[candidates][:, None])
+        matched = np.cumprod(same, axis=1).sum(axis=1)
+        best, best_length = -1, 0
+        for index in np.flatnonzero(matched == matched.max()):
+            sequence_id, length = int(candidates[index]), int(matched[index])
+            if length == head:
+                length += self._common(sequence_id, tokens, head)
+            if length > best_length:
+                best, best_length = sequence_id, length
+        return best, best_length
+
+    def _common(self, sequence_id: int, tokens: Tokens, start: int) -> int:
+        """Equal tokens from `start` on."""
+        end = min(int(self.length[sequence_id]), len(tokens))
+        differs = self._tokens[sequence_id, start:end] != tokens[start:end]
+        return int(differs.argmax()) if differs.any() else max(end - start, 0)
+
+    def _take_id(self, keep: int) -> int:
+        """A free id, if need be that of the oldest cached sequence other than `keep`."""
+        if not self._free_ids:
+            oldest = next(sequence_id for sequence_id in self._cached if sequence_id != keep)
+            del self._cached[oldest]
+            self._drop(oldest)
+        return self._free_ids.pop()
+
+    def _drop(self, sequence_id: int) -> None:
+        cells = self._cells[sequence_id, : self.length[sequence_id]]
+        self._holders[cells] -= 1
+        freed = cells[self._holders[cells] == 0]
+        self._free[self.num_free : self.num_free + len(freed)] = freed
+        self.num_free += len(freed)
+        self.length[sequence_id] = 0
+        self._free_ids.append(sequence_id)
+        self.effects.append(Remove(sequence_id))
+
+    def _pop(self, count: int) -> NDArray[np.int32]:
+        assert count <= self.num_free, "a step was planned without room for it"
+        self.num_free -= count
+        cells = self._free[self.num_free : self.num_free + count]
+        self._holders[cells] = 1
+        self._runners[cells] = 1
+        self.num_used += count
+        return cells
+
+    def tokens_of(self, sequence_id: int) -> Seq[int]:
+        """The tokens that a sequence's cells hold, for tests and audits."""
+        return [int(token) for token in self._tokens[sequence_id, : self.length[sequence_id]]]

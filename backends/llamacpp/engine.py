@@ -1,0 +1,329 @@
+"""The one thread that owns the context.
+
+    other threads --submit, cancel, close--> inbox --> [ schedule -> decode -> draw -> account ] --outputs--> deliver
+
+Requests enter through an inbox that is emptied between steps; what a step produced leaves as one list per step, handed to
+`deliver`, which the HTTP face runs on its event loop: text, stop strings and SSE of step k are made there while this
+thread is inside llama_decode for step k+1, with the GIL released.
+
+An exception inside a step fails the sequences of that step; a fatal return code of llama_decode ends the engine, and
+`failure` says why: the process is then replaced by its supervisor.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.llamacpp.binding import CacheFull, Context, DecodeError, Logits, Model, Sampler
+from backends.llamacpp.cache import KVCache, Remove
+from backends.llamacpp.metrics import EngineMetrics
+from backends.llamacpp.options import Options
+from backends.llamacpp.sampling import LogitsAdjuster, SamplingParams, TokenLogprobs, log_softmax, token_logprobs
+from backends.llamacpp.scheduler import Chunk, Scheduler, Step
+from backends.llamacpp.sequence import Finish, Sequence
+
+log = logging.getLogger(__name__)
+
+# The thread comes back from C wanting the GIL at once; with the default of 5 ms it would wait longer than a small
+# model's whole step for the event loop's thread to give way.
+_SWITCH_INTERVAL_S = 0.0002
+
+
+class EngineClosed(Exception):
+    """The engine stopped; nothing can be submitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one step produced for one sequence."""
+
+    sequence: Sequence
+    token: int | None
+    """None where a prompt was scored or the sequence ended without a token."""
+    logprobs: TokenLogprobs | None = None
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
+    """For the next prompt tokens in order; the very first token has none."""
+    finish: Finish | None = None
+    error: str = ""
+
+
+Deliver = Callable[[list[Output]], None]
+
+
+class Engine:
+    """Continuous batching over one llama.cpp context."""
+
+    def __init__(
+        self, model: Model, options: Options, *, num_threads: int, num_threads_batch: int, deliver: Deliver
+    ) -> None:
+        self.model = model
+        self.num_threads = num_threads
+        self.context = Context(model, options, num_threads=num_threads, num_threads_batch=num_threads_batch)
+        trained = model.n_ctx_train or self.context.num_cells
+        self.max_length = min(options.n_ctx_seq or trained, self.context.num_cells)
+        self.reuses_prefixes = options.prefix_cache and model.can_reuse_prefix
+        self.cache = KVCache(
+            self.context.num_cells, self.context.num_sequence_ids, self.max_length, reuse=self.reuses_prefixes
+        )
+        self.scheduler = Scheduler(
+            self.cache,
+            max_running=options.n_seq_max,
+            max_batch_tokens=self.context.max_tokens,
+            max_rows=self.context.max_outputs,
+            max_waiting=options.max_waiting,
+        )
+        self.metrics = EngineMetrics(num_cells=self.context.num_cells)
+        self.failure: str | None = None
+        self._is_end = np.zeros(model.n_vocab, dtype=bool)
+        self._is_end[model.end_of_generation] = True
+        self._deliver = deliver
+        self._ids = count()
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._outputs: list[Output] = []
+        self._thread = threading.Thread(target=self._run, name="llama.cpp", daemon=True)
+
+    def start(self) -> None:
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        self._thread.start()
+
+    def submit(self, prompt: NDArray[np.int32], params: SamplingParams, sink: Any) -> Sequence:
+        """Queue a request from any thread; its outputs are delivered with `sink` on their sequence.
+
+        Raises EngineClosed, or QueueFull when the waiting line is at its bound.
+        """
+        if self._closing or self.failure:
+            raise EngineClosed(self.failure or "the engine is stopping")
+        num_pending = len(self._inbox)
+        self.scheduler.check_room(num_pending)
+        sequence = Sequence.of(next(self._ids), prompt, params, sink, time.monotonic())
+        self._send(lambda: self.scheduler.waiting.append(sequence))
+        return sequence
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Free a sequence before the next step; nothing is delivered for it after that step. Any thread."""
+        self._send(lambda: self._cancel(sequence))
+
+    def close(self) -> None:
+        """Stop after the running step; requests that are left fail. Waits for the thread and frees the context."""
+        self._closing = True
+        self._send(lambda: None)
+        self._thread.join()
+        self.context.close()
+
+    def wait(self) -> None:
+        """Block until the thread ended, for whatever reason."""
+        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive() and self.failure is None
+
+    def _send(self, command: Callable[[], None]) -> None:
+        with self._wake:
+            self._inbox.append(command)
+            self._wake.notify()
+
+    def _cancel(self, sequence: Sequence) -> None:
+        if self.scheduler.cancel(sequence):
+            self.metrics.num_cancelled += 1
+            self._forget(sequence)
+
+    # ------------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._wait_for_work()
+                self._empty_inbox()
+                self._step()
+                self._flush()
+            self._fail_everyone("the engine is stopping")
+        except Exception as error:
+            log.exception("the engine thread died")
+            self.failure = f"{type(error).__name__}: {error}"
+            self._fail_everyone(f"the engine failed: {self.failure}")
+        self._flush()
+
+    def _wait_for_work(self) -> None:
+        if not self.scheduler.is_idle:
+            return
+        self.scheduler.check_integrity()
+        self._observe_load()
+        with self._wake:
+            while not self._inbox:
+                self._wake.wait()
+
+    def _empty_inbox(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
+
+    def _step(self) -> None:
+        """Decide, execute, account."""
+        step = self.scheduler.schedule()
+        self._apply_effects()
+        if step is None:
+            return
+        if self._decode(step):
+            self.scheduler.computed(step)
+            self._account(step, self.context.logits() if step.num_rows else None)
+        self._observe_load()
+
+    def _apply_effects(self) -> None:
+        for effect in self.cache.effects:
+            if isinstance(effect, Remove):
+                self.context.remove(effect.sequence_id)
+            else:
+                self.context.share(effect.source, effect.target, effect.length)
+        self.cache.effects.clear()
+
+    def _decode(self, step: Step) -> bool:
+        """Run the step. False: llama.cpp found no cells where the books had some, and room was made for the next try."""
+        try:
+            self.context.decode(step.tokens, step.positions, step.sequence_ids, step.wants_logits)
+        except CacheFull:
+            self._make_more_room(step)
+            return False
+        except DecodeError as error:
+            if error.code < -1:
+                raise
+            for sequence in step.sequences:
+                self._fail(sequence, str(error))
+            return False
+        return True
+
+    def _make_more_room(self, step: Step) -> None:
+        log.warning("no KV cells for a step of %d tokens; evicting", len(step.tokens))
+        self.metrics.num_cache_full += 1
+        if self.cache.num_cached:
+            self.cache.clear()
+        elif self.scheduler.preempt_youngest() is None:
+            for sequence in step.sequences:
+                self._fail(sequence, "the request does not fit the KV cache")
+
+    def _account(self, step: Step, logits: Logits | None) -> None:
+        now = time.monotonic()
+        for chunk in step.chunks:
+            if chunk.sequence.params.prompt_logprobs is not None and logits is not None:
+                self._score_prompt(chunk, logits)
+        drawing = step.drawing
+        if drawing:
+            assert logits is not None
+            tokens, infos = self._draw(drawing, logits)
+            self.metrics.observe_tokens([sequence for sequence, _ in drawing], now)
+            for (sequence, _), token, info in zip(drawing, tokens, infos, strict=True):
+                self._accept(sequence, token, info, now)
+        for chunk in step.chunks:
+            self.metrics.num_prompt_tokens += chunk.count
+            if not chunk.draws and chunk.sequence.num_pending == 0:
+                self._outputs.append(
+                    Output(chunk.sequence, None, finish=self.scheduler.finish(chunk.sequence, Finish.LENGTH))
+                )
+                self._forget(chunk.sequence)
+
+    def _draw(
+        self, drawing: list[tuple[Sequence, int]], logits: Logits
+    ) -> tuple[list[int], list[TokenLogprobs | None]]:
+        """A token for each sequence from its row; greedy rows are drawn all at once."""
+        own = [log_softmax(logits[row]) if s.params.logprobs is not None else None for s, row in drawing]
+        for sequence, row in drawing:
+            self._prepare(sequence)
+            if sequence.adjuster is not None:
+                sequence.adjuster.apply(logits[row], sequence.num_generated)
+        best = logits.argmax(axis=1)
+        tokens = [
+            int(best[row]) if sequence.sampler is None else sequence.sampler.sample(self.context, row)
+            for sequence, row in drawing
+        ]
+        infos = [
+            None if logprobs is None else token_logprobs(logprobs, token, sequence.params.logprobs or 0)
+            for logprobs, token, (sequence, _) in zip(own, tokens, drawing, strict=True)
+        ]
+        return tokens, infos
+
+    def _prepare(self, sequence: Sequence) -> None:
+        """Make the parts that draw this sequence's tokens, at its first draw."""
+        params = sequence.params
+        if sequence.was_prepared:
+            return
+        sequence.was_prepared = True
+        if params.changes_logits:
+            prompt = sequence.tokens[: sequence.num_prompt]
+            sequence.adjuster = LogitsAdjuster(params, prompt, self.model.end_of_generation)
+        if not params.is_greedy:
+            sequence.sampler = Sampler(
+                temperature=params.temperature,
+                top_k=params.top_k,
+                typical_p=params.typical_p,
+                top_p=params.top_p,
+                min_p=params.min_p,
+                seed=params.seed,
+            )
+
+    def _accept(self, sequence: Sequence, token: int, info: TokenLogprobs | None, now: float) -> None:
+        if sequence.adjuster is not None:
+            sequence.adjuster.accept(token)
+        is_end = bool(self._is_end[token]) or token in sequence.params.stop_token_ids
+        finish = self.scheduler.append(sequence, token, is_end=is_end)
+        sequence.last_token_s = now
+        self._outputs.append(Output(sequence, token, info, finish=finish))
+        if finish is not None:
+            self._forget(sequence)
+
+    def _score_prompt(self, chunk: Chunk, logits: Logits) -> None:
+        """Log-probabilities of the prompt tokens that this chunk's rows predict: row of position i is about token i + 1."""
+        sequence = chunk.sequence
+        num_top = sequence.params.prompt_logprobs or 0
+        scores: list[TokenLogprobs | None] = []
+        if sequence.num_scored == 0:
+            scores.append(None)
+        rows = log_softmax(logits[chunk.first_row : chunk.first_row + chunk.num_rows])
+        for offset, row in enumerate(rows):
+            position = chunk.start + offset + 1
+            # After a preemption the prompt is computed again, but handed out once.
+            if sequence.num_scored + len(scores) <= position < sequence.num_prompt:
+                scores.append(token_logprobs(row, int(sequence.tokens[position]), num_top))
+        if scores:
+            sequence.num_scored += len(scores)
+            self._outputs.append(Output(sequence, None, prompt_logprobs=tuple(scores)))
+
+    def _fail(self, sequence: Sequence, message: str) -> None:
+        self.scheduler.finish(sequence, Finish.ERROR)
+        self._outputs.append(Output(sequence, None, finish=Finish.ERROR, error=message))
+        self.metrics.num_failed += 1
+        self._forget(sequence)
+
+    def _fail_everyone(self, message: str) -> None:
+        self._empty_inbox()
+        for sequence in [*self.scheduler.waiting, *self.scheduler.running]:
+            self._outputs.append(Output(sequence, None, finish=Finish.ERROR, error=message))
+
+    def _forget(self, sequence: Sequence) -> None:
+        if sequence.sampler is not None:
+            sequence.sampler.close()
+            sequence.sampler = None
+
+    def _flush(self) -> None:
+        if self._outputs:
+            outputs, self._outputs = self._outputs, []
+            self._deliver(outputs)
+
+    def _observe_load(self) -> None:
+        metrics = self.metrics
+        metrics.num_running = len(self.scheduler.running)
+        metrics.num_waiting = len(self.scheduler.waiting)
+        metrics.num_cells_used = self.cache.num_used
+        metrics.num_cells_cached = self.cache.num_cached
+        metrics.num_preempted = self.scheduler.num_preempted

@@ -1,0 +1,96 @@
+"""What the engine counts, and its Prometheus page. Counted by the engine thread, read by the HTTP face.
+
+Names carry the prefix `forgegate_engine_`. Latencies are bucketed with numpy, a step at a time: one call of a client
+library's `observe` per token would cost more than the rest of the bookkeeping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from backends.llamacpp.sequence import Sequence
+
+_TTFT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ITL_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
+
+
+class Histogram:
+    """Counts by upper bound, seconds."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = np.array(bounds)
+        self._counts = np.zeros(len(bounds) + 1, dtype=np.int64)
+        self._sum = 0.0
+
+    def observe(self, values: list[float]) -> None:
+        if values:
+            array = np.array(values)
+            np.add.at(self._counts, np.searchsorted(self._bounds, array, side="left"), 1)
+            self._sum += float(array.sum())
+
+    def buckets(self) -> tuple[list[tuple[str, float]], float]:
+        """Cumulative counts by `le`, and the sum."""
+        labels = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
+        return list(zip(labels, np.cumsum(self._counts).astype(float).tolist(), strict=True)), self._sum
+
+
+class EngineMetrics:
+    """Plain numbers; a Prometheus collector on demand."""
+
+    def __init__(self, num_cells: int) -> None:
+        self.num_cells = num_cells
+        self.num_running = self.num_waiting = 0
+        self.num_cells_used = self.num_cells_cached = 0
+        self.num_prompt_tokens = self.num_generated_tokens = self.num_reused_tokens = 0
+        self.num_cancelled = self.num_failed = self.num_cache_full = self.num_preempted = 0
+        self.ttft = Histogram(_TTFT_BUCKETS_S)
+        self.itl = Histogram(_ITL_BUCKETS_S)
+
+    def observe_tokens(self, sequences: list[Sequence], now: float) -> None:
+        """One token for each of `sequences`, all at `now` (monotonic seconds)."""
+        self.num_generated_tokens += len(sequences)
+        first = [sequence for sequence in sequences if not sequence.last_token_s]
+        self.ttft.observe([now - sequence.arrived_s for sequence in first])
+        self.num_reused_tokens += sum(sequence.num_reused for sequence in first)
+        self.itl.observe([now - s.last_token_s for s in sequences if s.last_token_s])
+
+    def collect(self) -> Iterator[Metric]:
+        gauges = {
+            "num_requests_running": (self.num_running, "Requests that are being computed"),
+            "num_requests_waiting": (self.num_waiting, "Requests that wait for room"),
+            "kv_cache_usage_ratio": (self.num_cells_used / max(self.num_cells, 1), "KV cells held by running requests"),
+            "kv_cells": (self.num_cells, "KV cells in all"),
+            "kv_cells_used": (self.num_cells_used, "KV cells held by running requests"),
+            "kv_cells_cached": (self.num_cells_cached, "KV cells kept for prefix reuse, free on demand"),
+        }
+        counters = {
+            "prompt_tokens": (self.num_prompt_tokens, "Prompt tokens computed (cache hits not counted)"),
+            "generation_tokens": (self.num_generated_tokens, "Tokens drawn"),
+            "prefix_cache_hit_tokens": (self.num_reused_tokens, "Prompt tokens found in the cache"),
+            "requests_cancelled": (self.num_cancelled, "Requests whose client went away"),
+            "requests_failed": (self.num_failed, "Requests that ended in an error"),
+            "preemptions": (self.num_preempted, "Requests that gave their cells back and were computed again"),
+            "cache_full": (self.num_cache_full, "Steps for which llama.cpp found no cells"),
+        }
+        for name, (value, text) in gauges.items():
+            yield GaugeMetricFamily(f"forgegate_engine_{name}", text, value=value)
+        for name, (value, text) in counters.items():
+            yield CounterMetricFamily(f"forgegate_engine_{name}", text, value=value)
+        for name, histogram, text in (
+            ("time_to_first_token_seconds", self.ttft, "From arrival to the first token"),
+            ("inter_token_latency_seconds", self.itl, "Between two tokens of a request"),
+        ):
+            buckets, total = histogram.buckets()
+            family = HistogramMetricFamily(f"forgegate_engine_{name}", text)
+            family.add_metric([], buckets, total)
+            yield family
+
+    def page(self) -> bytes:
+        """The Prometheus text format."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry)

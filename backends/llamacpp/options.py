@@ -1,0 +1,227 @@
+"""Options of a llama.cpp engine: one frozen schema, read from YAML or from flags, written as flags.
+
+Every attribute's docstring is its help text. Importing this module loads neither llama_cpp nor numpy, so the gateway can
+check a configuration without the engine installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+SPLIT_MODES = ("none", "layer", "row")
+FLASH_ATTN = ("auto", "on", "off")
+MAX_SEQUENCE_IDS = 256
+"""llama.cpp's LLAMA_MAX_SEQ: more sequence ids than this do not exist in one context."""
+
+
+class OptionsError(ValueError):
+    """One or more options are unknown or out of range; `problems` has one sentence for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    n_ctx: int = 8192
+    """KV cache cells shared by all running and cached sequences."""
+    n_ctx_seq: int = 0
+    """Longest prompt plus answer of one request, in tokens; 0: what the model was trained for, at most n_ctx."""
+    n_seq_max: int = 32
+    """Requests that run at the same time (1-128); further ones wait."""
+    max_waiting: int = 256
+    """Requests that may wait; further ones are answered 429."""
+    n_batch: int = 512
+    """Tokens of one step: every decoding request's next token, then prompt chunks up to this many."""
+    n_ubatch: int = 512
+    """Tokens that go through the graph at once, at most n_batch."""
+    n_threads: int = 0
+    """CPU threads for decoding; 0: one per physical core that this process may use."""
+    n_threads_batch: int = 0
+    """CPU threads for steps that hold prompt chunks; 0: as n_threads."""
+    n_gpu_layers: int = -1
+    """Layers kept on the GPU; -1: all, 0: none. Without a GPU backend it has no effect."""
+    main_gpu: int = 0
+    """The GPU used when split_mode is none."""
+    split_mode: str = "layer"
+    """How a model is spread over GPUs: none, layer or row."""
+    tensor_split: tuple[float, ...] = ()
+    """Share of the model on each GPU, for example 3,1; empty: by free memory."""
+    flash_attn: str = "auto"
+    """Flash attention: auto, on or off. A quantised V cache needs it."""
+    cache_type_k: str = "f16"
+    """Type of the K cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 or iq4_nl."""
+    cache_type_v: str = "f16"
+    """Type of the V cache, as cache_type_k."""
+    prefix_cache: bool = True
+    """Keep finished sequences and reuse the longest common prefix of later prompts."""
+    use_mmap: bool = True
+    """Map the model file instead of reading it."""
+    use_mlock: bool = False
+    """Keep the model in memory, never swapped."""
+    chat_template: str = ""
+    """File with a Jinja chat template to use instead of the model's own."""
+
+    def __post_init__(self) -> None:
+        problems = list(_range_problems(self))
+        if problems:
+            raise OptionsError(problems)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Options:
+        """Build from a YAML mapping.
+
+        Raises OptionsError naming every unknown key (with the nearest known one), wrong type and value out of range.
+        """
+        types = get_type_hints(cls)
+        problems: list[str] = []
+        values: dict[str, Any] = {}
+        for key, value in mapping.items():
+            if key not in types:
+                problems.append(f"unknown option {key!r}{_nearest(str(key), types)}")
+                continue
+            try:
+                values[key] = _coerce(value, types[key])
+            except (TypeError, ValueError, KeyError):
+                problems.append(f"{key}: expected {_type_words(types[key])}, got {value!r}")
+        try:
+            options = cls(**values)
+        except OptionsError as error:
+            raise OptionsError(problems + error.problems) from None
+        if problems:
+            raise OptionsError(problems)
+        return options
+
+    def to_argv(self) -> list[str]:
+        """The flags that differ from the defaults, as `--n-ctx 4096 ...`."""
+        argv: list[str] = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                argv += [f"--{field.name.replace('_', '-')}", _as_flag(value)]
+        return argv
+
+
+@cache
+def option_docs() -> dict[str, str]:
+    """Help text of every option, from the attribute docstrings."""
+    body = ast.parse(inspect.getsource(Options)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for node, following in zip(body.body, body.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(following, ast.Expr):
+            docs[node.target.id] = str(ast.literal_eval(following.value))
+    return docs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add one `--kebab-case` flag per option to `parser`; values stay strings until `from_args` checks them."""
+    docs = option_docs()
+    for field in dataclasses.fields(Options):
+        shown = _as_flag(field.default) or "none"
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}", metavar="V", help=f"{docs[field.name]} (default: {shown})"
+        )
+
+
+def from_args(args: argparse.Namespace) -> Options:
+    """The options named on the command line. Raises OptionsError."""
+    names = [field.name for field in dataclasses.fields(Options)]
+    return Options.from_mapping({name: value for name in names if (value := getattr(args, name)) is not None})
+
+
+def _range_problems(options: Options) -> list[str]:
+    problems = []
+
+    def check(ok: bool, text: str) -> None:
+        if not ok:
+            problems.append(text)
+
+    check(options.n_ctx >= 256, f"n_ctx: must be at least 256, got {options.n_ctx}")
+    check(options.n_ctx_seq >= 0, f"n_ctx_seq: must be 0 or more, got {options.n_ctx_seq}")
+    check(
+        options.n_ctx_seq <= options.n_ctx,
+        f"n_ctx_seq: one request ({options.n_ctx_seq}) cannot be longer than the whole cache (n_ctx: {options.n_ctx})",
+    )
+    limit = MAX_SEQUENCE_IDS // 2
+    check(1 <= options.n_seq_max <= limit, f"n_seq_max: must be 1 to {limit}, got {options.n_seq_max}")
+    check(options.max_waiting >= 0, f"max_waiting: must be 0 or more, got {options.max_waiting}")
+    check(
+        options.n_batch >= options.n_seq_max,
+        f"n_batch: must hold one token of every running request (n_seq_max: {options.n_seq_max}), got {options.n_batch}",
+    )
+    check(
+        1 <= options.n_ubatch <= options.n_batch,
+        f"n_ubatch: must be 1 to n_batch ({options.n_batch}), got {options.n_ubatch}",
+    )
+    for name in ("n_threads", "n_threads_batch"):
+        check(0 <= getattr(options, name) <= 512, f"{name}: must be 0 to 512, got {getattr(options, name)}")
+    check(options.n_gpu_layers >= -1, f"n_gpu_layers: must be -1 or more, got {options.n_gpu_layers}")
+    check(options.main_gpu >= 0, f"main_gpu: must be 0 or more, got {options.main_gpu}")
+    check(all(share >= 0 for share in options.tensor_split), "tensor_split: shares must not be negative")
+    for name, known in (
+        ("split_mode", SPLIT_MODES),
+        ("flash_attn", FLASH_ATTN),
+        ("cache_type_k", CACHE_TYPES),
+        ("cache_type_v", CACHE_TYPES),
+    ):
+        value = getattr(options, name)
+        check(value in known, f"{name}: must be one of {', '.join(known)}, got {value!r}")
+    quantised_v = options.cache_type_v not in ("f32", "f16", "bf16")
+    check(
+        not (quantised_v and options.flash_attn == "off"),
+        f"cache_type_v: {options.cache_type_v} needs flash attention, which flash_attn: off forbids",
+    )
+    if options.chat_template:
+        check(Path(options.chat_template).is_file(), f"chat_template: no such file: {options.chat_template}")
+    return problems
+
+
+def _coerce(value: Any, kind: Any) -> Any:
+    """`value` (YAML or flag text) as `kind`; raises TypeError, ValueError or KeyError."""
+    if kind is bool:
+        return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
+    if kind is int:
+        return _refuse(value) if isinstance(value, bool | float) else int(value)
+    if kind is str:
+        # YAML reads a bare `on` as true.
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return value if isinstance(value, str) else _refuse(value)
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(float(part) for part in parts)
+
+
+_BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"not accepted: {value!r}")
+
+
+def _type_words(kind: Any) -> str:
+    return {bool: "true or false", int: "a whole number", str: "a text"}.get(kind, "a list of numbers")
+
+
+def _as_flag(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(f"{part:g}" for part in value)
+    return str(value)
+
+
+def _nearest(key: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"

@@ -1,0 +1,265 @@
+"""Which tokens go into the next step. Pure: no clock, no I/O, no llama.cpp; driven by hand in the tests.
+
+    schedule()  ->  Step            decode first, then prompt chunks under the token budget
+    (the engine runs it and draws)
+    account()   <-  drawn tokens    sequences grow, finish, or go on
+
+Rules
+- Decode first: each decoding sequence gets its one token in every step; what is left of the budget goes to prompts, first
+  come first served.
+- Admission: the oldest waiting request enters when an id is free and its tokens fit beside what already runs, after
+  cached sequences were evicted; nobody overtakes it, so nobody starves.
+- Preemption: when a decode step finds no cell, the youngest running sequence gives its cells back and waits at the front
+  of the queue; its answer is kept and recomputed. The oldest is never preempted, so it always finishes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.llamacpp.cache import KVCache
+from backends.llamacpp.sequence import Finish, Sequence
+
+_GROWTH_ROOM = 16
+"""Cells kept free for each running sequence at admission, so that a newcomer is not preempted at once."""
+
+
+class QueueFull(Exception):
+    """The waiting line is at its bound."""
+
+    def __init__(self, num_waiting: int) -> None:
+        super().__init__(f"{num_waiting} requests are waiting already")
+        self.num_waiting = num_waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Prompt tokens [start, start + count) of a sequence in this step."""
+
+    sequence: Sequence
+    start: int
+    count: int
+    draws: bool
+    """Whether the answer's next token is drawn from its last position."""
+    first_row: int
+    """Its first row among the step's logits; -1 when it has none."""
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One llama_decode call: arrays of shape [n]; decoding sequences come first, one token and one row of logits each."""
+
+    tokens: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    sequence_ids: NDArray[np.int32]
+    wants_logits: NDArray[np.int8]
+    decoding: tuple[Sequence, ...]
+    chunks: tuple[Chunk, ...]
+    num_rows: int
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        return [*self.decoding, *(chunk.sequence for chunk in self.chunks)]
+
+    @property
+    def drawing(self) -> list[tuple[Sequence, int]]:
+        """Sequences that get a token from this step, each with its row of logits."""
+        rows = [(sequence, row) for row, sequence in enumerate(self.decoding)]
+        return rows + [(c.sequence, c.first_row + c.num_rows - 1) for c in self.chunks if c.draws]
+
+
+class Scheduler:
+    """Waiting line, running set and KV cells of one context."""
+
+    def __init__(
+        self, cache: KVCache, *, max_running: int, max_batch_tokens: int, max_rows: int, max_waiting: int
+    ) -> None:
+        self.cache = cache
+        self._max_running = max_running
+        self._max_batch_tokens = max_batch_tokens
+        self._max_rows = max_rows
+        self._max_waiting = max_waiting
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.num_preempted = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.waiting and not self.running
+
+    def check_room(self, num_arriving: int = 0) -> None:
+        """Raises QueueFull when the line has no place behind `num_arriving` requests that are on their way."""
+        num_places = self._max_waiting + max(self._max_running - len(self.running), 0)
+        if len(self.waiting) + num_arriving >= num_places:
+            raise QueueFull(len(self.waiting))
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a request. Raises QueueFull."""
+        self.check_room()
+        self.waiting.append(sequence)
+
+    def cancel(self, sequence: Sequence) -> bool:
+        """Take a request out wherever it is. False: it had ended already."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+            return True
+        if sequence in self.running:
+            self._retire(sequence, keep=True)
+            return True
+        return False
+
+    def schedule(self) -> Step | None:
+        """The next step, or None when there is nothing to do. Its effects are in `cache.effects`."""
+        while self.running or self.waiting:
+            step = self._plan()
+            if step is not None:
+                return step
+            # Prompts alone filled the cache between them: one has to step back.
+            if self.preempt_youngest() is None:
+                raise AssertionError("one sequence alone outgrew the cache: its length was not checked")
+        return None
+
+    def _plan(self) -> Step | None:
+        decoding = self._room_for_decoding()
+        budget = self._max_batch_tokens - len(decoding)
+        num_planned, rows = len(decoding), len(decoding)
+        chunks: list[Chunk] = []
+        for sequence in self._prefilling():
+            self.cache.make_room(num_planned + min(sequence.num_pending, budget))
+            chunk = self._chunk(sequence, min(budget, self.cache.num_free - num_planned), rows)
+            if chunk is None:
+                break
+            chunks.append(chunk)
+            budget -= chunk.count
+            num_planned += chunk.count
+            rows += chunk.num_rows
+        return _assemble(decoding, chunks, rows) if num_planned else None
+
+    def computed(self, step: Step) -> None:
+        """Record that the step's tokens are in the KV cache now."""
+        if step.decoding:
+            n = len(step.decoding)
+            self.cache.extend_each(step.sequence_ids[:n], step.tokens[:n])
+            for sequence in step.decoding:
+                sequence.num_computed += 1
+        for chunk in step.chunks:
+            sequence = chunk.sequence
+            self.cache.extend(sequence.sequence_id, sequence.tokens[chunk.start : chunk.start + chunk.count])
+            sequence.num_computed += chunk.count
+
+    def append(self, sequence: Sequence, token: int, *, is_end: bool) -> Finish | None:
+        """Add a drawn token to a running sequence; says why it ended, if it did, and frees its cells then.
+
+        `is_end`: the token ends generation by itself (end-of-generation or a stop id) if the request lets it.
+        """
+        sequence.append(token)
+        if is_end and not sequence.params.ignore_eos:
+            return self.finish(sequence, Finish.STOP)
+        if sequence.num_generated >= sequence.params.max_tokens:
+            return self.finish(sequence, Finish.LENGTH)
+        return None
+
+    def finish(self, sequence: Sequence, reason: Finish) -> Finish:
+        """End a running sequence; what it computed stays for reuse unless it failed."""
+        self._retire(sequence, keep=reason is not Finish.ERROR)
+        return reason
+
+    def preempt_youngest(self) -> Sequence | None:
+        """Send the youngest running sequence back to the front of the line; None when only one is left."""
+        if len(self.running) < 2:
+            return None
+        sequence = self.running[-1]
+        self._retire(sequence, keep=False)
+        sequence.num_computed = 0
+        self.waiting.appendleft(sequence)
+        self.num_preempted += 1
+        return sequence
+
+    def check_integrity(self) -> None:
+        """Audit the cells; when idle, nothing may be in use. Raises AssertionError."""
+        self.cache.check_integrity()
+        assert self.running or self.cache.num_used == 0, "cells are in use though nothing runs"
+        assert all(self.cache.length[sequence.sequence_id] == sequence.num_computed for sequence in self.running), (
+            "a sequence and its cells disagree"
+        )
+
+    def _retire(self, sequence: Sequence, *, keep: bool) -> None:
+        self.running.remove(sequence)
+        self.cache.release(sequence.sequence_id, keep=keep)
+        sequence.sequence_id = -1
+
+    def _room_for_decoding(self) -> list[Sequence]:
+        """The decoding sequences, after preempting until each has a cell for its token."""
+        while True:
+            decoding = [sequence for sequence in self.running if sequence.is_decoding]
+            if self.cache.make_room(len(decoding)):
+                return decoding
+            if self.preempt_youngest() is None:
+                raise AssertionError("one sequence alone outgrew the cache: its length was not checked")
+
+    def _prefilling(self) -> Iterator[Sequence]:
+        """Running sequences with prompt tokens left, then newly admitted ones."""
+        yield from [sequence for sequence in self.running if not sequence.is_decoding]
+        while self.waiting and self._can_admit(self.waiting[0]):
+            yield self._admit(self.waiting.popleft())
+
+    def _can_admit(self, sequence: Sequence) -> bool:
+        """Whether its tokens fit beside what runs, what that still has to compute, and some growth of each."""
+        if not self.running:
+            return True
+        if len(self.running) >= self._max_running:
+            return False
+        num_pending = sum(other.num_pending for other in self.running)
+        growth = _GROWTH_ROOM * (len(self.running) + 1)
+        return sequence.num_tokens + num_pending + growth <= self.cache.num_available
+
+    def _admit(self, sequence: Sequence) -> Sequence:
+        known = sequence.tokens[: sequence.num_tokens]
+        sequence.sequence_id, sequence.num_computed = self.cache.acquire(known, reuse=sequence.can_reuse_prefix)
+        if not sequence.was_admitted:
+            sequence.was_admitted = True
+            sequence.num_reused = sequence.num_computed
+        self.running.append(sequence)
+        return sequence
+
+    def _chunk(self, sequence: Sequence, budget: int, rows: int) -> Chunk | None:
+        """As much of the sequence's pending tokens as budget and rows allow; None: nothing fits."""
+        wants_all = sequence.params.prompt_logprobs is not None
+        count = min(sequence.num_pending, budget)
+        if wants_all:
+            count = min(count, self._max_rows - rows)
+        is_last = count == sequence.num_pending
+        if count <= 0 or (is_last and not wants_all and rows >= self._max_rows):
+            return None
+        draws = is_last and sequence.num_generated < sequence.params.max_tokens
+        num_rows = count if wants_all else int(draws)
+        return Chunk(sequence, sequence.num_computed, count, draws, rows if num_rows else -1, num_rows)
+
+
+def _assemble(decoding: list[Sequence], chunks: list[Chunk], num_rows: int) -> Step:
+    """The arrays of one llama_decode call."""
+    n = len(decoding)
+    total = n + sum(chunk.count for chunk in chunks)
+    tokens = np.empty(total, dtype=np.int32)
+    positions = np.empty(total, dtype=np.int32)
+    ids = np.empty(total, dtype=np.int32)
+    wants = np.zeros(total, dtype=np.int8)
+    tokens[:n] = [sequence.tokens[sequence.num_tokens - 1] for sequence in decoding]
+    positions[:n] = [sequence.num_computed for sequence in decoding]
+    ids[:n] = [sequence.sequence_id for sequence in decoding]
+    wants[:n] = 1
+    at = n
+    for chunk in chunks:
+        end = at + chunk.count
+        tokens[at:end] = chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
+        positions[at:end] = np.arange(chunk.start, chunk.start + chunk.count, dtype=np.int32)
+        ids[at:end] = chunk.sequence.sequence_id
+        wants[end - chunk.num_rows : end] = 1
+        at = end
+    return Step(tokens, positions, ids, wants, tuple(decoding), tuple(chunks), num_rows)

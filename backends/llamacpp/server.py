@@ -1,0 +1,132 @@
+"""The engine's HTTP face: `python -m backends.llamacpp.server --model FILE.gguf --served-model-name NAME --port P`.
+
+Exit codes: 0 stopped as asked, 1 the engine died, 3 it could not start (one line on stderr says why).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from backends.llamacpp.app import EngineApp
+from backends.llamacpp.binding import ModelError, compute_backend, version
+from backends.llamacpp.chat import TemplateError
+from backends.llamacpp.options import Options, OptionsError, add_arguments, from_args
+from backends.llamacpp.serving import Serving, load
+from backends.llamacpp.threads import num_physical_cores
+
+EXIT_DIED = 1
+EXIT_REFUSED = 3
+_GRACE_S = 10
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        options = from_args(args)
+        listener = _listen(args.host, args.port)
+    except OptionsError as error:
+        return _refuse("; ".join(error.problems))
+    except OSError as error:
+        return _refuse(f"cannot listen on {args.host}:{args.port}: {os.strerror(error.errno or 0)}")
+    return asyncio.run(_serve(args, options, listener))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m backends.llamacpp.server", description="The llama.cpp engine.")
+    parser.add_argument("--model", type=Path, required=True, help="GGUF file")
+    parser.add_argument("--served-model-name", default="", help="name in /v1/models (default: the file's name)")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    add_arguments(parser)
+    return parser
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    return listener
+
+
+async def _serve(args: argparse.Namespace, options: Options, listener: socket.socket) -> int:
+    """Answer 503 while the model loads, then serve until a signal or the engine's death."""
+    secret = os.environ.pop("FORGEGATE_ENGINE_SECRET", "")
+    app = EngineApp(secret=secret)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=_GRACE_S,
+            backlog=2048,
+        )
+    )
+    serving: Serving | None = None
+    serve = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        threads = options.n_threads or num_physical_cores()
+        serving = await asyncio.to_thread(
+            load, args.model, args.served_model_name or args.model.stem, options, threads, asyncio.get_running_loop()
+        )
+    except (ModelError, TemplateError, OSError, MemoryError) as error:
+        server.should_exit = True
+        await serve
+        return _refuse(str(error))
+    app.serving = serving
+    _announce(serving, args, threads)
+    watch = asyncio.create_task(_watch(serving, server))
+    await serve
+    failure = serving.engine.failure
+    await asyncio.to_thread(serving.close)
+    await watch
+    if failure:
+        print(f"error: the engine died: {failure}", file=sys.stderr, flush=True)
+        return EXIT_DIED
+    return 0
+
+
+async def _watch(serving: Serving, server: uvicorn.Server) -> None:
+    """End the process when the engine thread is dead: its supervisor starts a sound one."""
+    await asyncio.to_thread(serving.engine.wait)
+    server.should_exit = True
+
+
+def _announce(serving: Serving, args: argparse.Namespace, threads: int) -> None:
+    model, context = serving.engine.model, serving.engine.context
+    print(
+        f"ready: llama.cpp {version()} on {compute_backend()}, {threads} threads; {serving.name}: {model.description}, "
+        f"{model.n_params / 1e6:,.1f} M parameters; {context.num_cells} KV cells, "
+        f"prefix reuse {'on' if serving.engine.reuses_prefixes else 'off'}; http://{args.host}:{args.port}",
+        flush=True,
+    )
+
+
+class _Server(uvicorn.Server):
+    """A second signal of either kind ends at once (uvicorn: only a second SIGINT)."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit and sig in (signal.SIGINT, signal.SIGTERM)
+        self.should_exit = True
+
+
+def _refuse(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr, flush=True)
+    return EXIT_REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Which interpreter runs an engine: the pool's own, else the engine's environment, else the one that runs us."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from backends.errors import EngineUnavailable
+from backends.process import import_path
+
+TIMEOUT_S = 30.0
+_LOOK = "import importlib.util as u, sys; print(' '.join(n for n in sys.argv[1:] if not u.find_spec(n)))"
+
+
+def choose_python(
+    engine: str, modules: Sequence[str], explicit: str | None, envs_dir: Path, current: str = sys.executable
+) -> str:
+    """The first interpreter that finds all `modules`. Raises EngineUnavailable saying what each one lacks and how to mend it."""
+    complaints = []
+    for python in _candidates(engine, explicit, envs_dir, current):
+        problem = lacking(python, modules)
+        if not problem:
+            return python
+        complaints.append(f"{python} {problem}")
+    raise EngineUnavailable(
+        f"no python here can run the {engine} engine: {'; '.join(complaints)}. "
+        f"Install it with: pip install 'forgegate[{engine}]', or name an interpreter with `python:` in the pool"
+    )
+
+
+def _candidates(engine: str, explicit: str | None, envs_dir: Path, current: str) -> list[str]:
+    if explicit is not None:
+        return [str(Path(explicit).expanduser())]
+    environment = envs_dir / engine / "bin" / "python"
+    return [str(environment), current] if environment.exists() else [current]
+
+
+def lacking(python: str, modules: Sequence[str]) -> str:
+    """What this interpreter lacks, for example `has no llama_cpp`; empty if nothing."""
+    try:
+        found = subprocess.run(
+            [python, "-P", "-c", _LOOK, *modules],
+            env=child_env(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as exc:
+        return f"cannot be run ({exc})"
+    if found.returncode != 0:
+        return f"cannot be run ({(found.stderr.strip().splitlines() or ['no output'])[-1]})"
+    missing = found.stdout.split()
+    return f"has no {', '.join(missing)}" if missing else ""
+
+
+def child_env() -> dict[str, str]:
+    """The environment for a child that imports our packages."""
+    return {**os.environ, **import_env()}
+
+
+def import_env() -> dict[str, str]:
+    """What to add to a child's environment so that it finds our packages."""
+    parts = [part for part in (import_path(), os.environ.get("PYTHONPATH", "")) if part]
+    return {"PYTHONPATH": os.pathsep.join(parts)} if parts else {}

@@ -1,0 +1,125 @@
+"""The result of a comparison: JSON, a Markdown table for documents, and ratios against one peer."""
+
+import hashlib
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.campaign import Level, Plan
+from benchmarks.environment import shown_command
+from benchmarks.peer_launch import Peer, Setup
+
+BUSY_LIMIT = 0.1
+"""Share of all cores that others may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerResult:
+    """One peer with its levels."""
+
+    peer: Peer
+    levels: tuple[Level, ...]
+
+    def level(self, concurrency: int) -> Level:
+        """The one at this concurrency."""
+        return next(level for level in self.levels if level.concurrency == concurrency)
+
+
+def ratio(level: Level, base: Level) -> tuple[float, float, float]:
+    """Median, lowest and highest of output tok/s over the base's, repeat by repeat: neighbours in time are compared."""
+    pairs = zip(level.runs, base.runs, strict=True)
+    found = [run.summary.output_tps / other.summary.output_tps for run, other in pairs if other.summary.output_tps]
+    return (statistics.median(found), min(found), max(found)) if found else (0.0, 0.0, 0.0)
+
+
+def peers_document(
+    command: Sequence[str], setup: Setup, plan: Plan, results: Sequence[PeerResult], baseline: str, busy: float | None
+) -> dict[str, Any]:
+    """Everything, with the faults of every run on top. `busy`: share of the machine in use before the first run."""
+    base = next(result for result in results if result.peer.name == baseline)
+    faults = [
+        f"{result.peer.name}, {level.concurrency} streams, {fault}"
+        for result in results
+        for level in result.levels
+        for fault in level.faults
+    ]
+    return report.document(
+        "peers",
+        command,
+        model={"file": setup.model.name, "bytes": setup.model.stat().st_size, "sha256": _sha256(setup.model)},
+        setup={"threads": setup.threads, "slots": setup.num_slots, "n_ctx_seq": setup.n_ctx_seq},
+        plan=report.plan_dict(plan),
+        baseline=baseline,
+        machine_busy=busy,
+        remarks=_remarks(busy),
+        is_valid=not faults,
+        faults=faults,
+        peers=[_peer_dict(result, base) for result in results],
+    )
+
+
+def _remarks(busy: float | None) -> list[str]:
+    if busy is None or busy < BUSY_LIMIT:
+        return []
+    return [f"the machine was {busy:.0%} busy while all servers were idle: others took part in every figure"]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Output tok/s and latency per level and peer, with ratios; INVALID stands where a figure must not be used."""
+    environment, setup, plan = result["environment"], result["setup"], result["plan"]
+    rows = [
+        "| streams | server | output tok/s (median, min-max) | ratio (min-max) | ttft ms p50 / p99 | itl ms p50 / p99 |",
+        "|--:|---|--:|--:|--:|--:|",
+    ]
+    rows += [_row(peer, level) for index in range(len(plan["levels"])) for peer, level in _at(result, index)]
+    workload = plan["workload"]
+    told = (
+        f"{environment['date']}, {environment['cpu']}, {environment['cores']} cores, {setup['threads']} threads each; "
+        f"model {result['model']['file']}; prompts of {workload['input_tokens']} {workload['prompt_form']}, "
+        f"{workload['output_tokens']} output tokens, {plan['repeats']} repeats, interleaved. "
+        f"Ratio: output tok/s over {result['baseline']}'s in the same repeat."
+    )
+    versions = ", ".join(f"{peer['name']} {peer['version']}" for peer in result["peers"])
+    faults = [f"INVALID: {fault}" for fault in result["faults"]] + [f"NOTE: {remark}" for remark in result["remarks"]]
+    return "\n".join([*rows, "", told, "", f"Versions: {versions}.", *([""] if faults else []), *faults]) + "\n"
+
+
+def _at(result: dict[str, Any], index: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return [(peer, peer["levels"][index]) for peer in result["peers"]]
+
+
+def _row(peer: dict[str, Any], level: dict[str, Any]) -> str:
+    tps, against, pooled = level["output_tps"], level["ratio"], level["pooled"]
+    speed = f"{tps['median']:,.0f} ({tps['min']:,.0f}-{tps['max']:,.0f})" if level["is_valid"] else "**INVALID**"
+    times = f"{against['median']:.2f} ({against['min']:.2f}-{against['max']:.2f})" if level["is_valid"] else "-"
+    latencies = f"{_latency(pooled['ttft_s'])} | {_latency(pooled['itl_s'])}"
+    return f"| {level['concurrency']} | {peer['name']} | {speed} | {times} | {latencies} |"
+
+
+def _latency(of: dict[str, Any] | None) -> str:
+    if of is None:
+        return "-"
+    p50, p99 = ("-" if of[name] is None else f"{of[name] * 1e3:,.1f}" for name in ("p50", "p99"))
+    return f"{p50} / {p99}"
+
+
+def _peer_dict(result: PeerResult, base: PeerResult) -> dict[str, Any]:
+    return {
+        "name": result.peer.name,
+        "version": result.peer.version,
+        "argv": shown_command(result.peer.launch.argv),
+        "levels": [_level_dict(level, base.level(level.concurrency)) for level in result.levels],
+    }
+
+
+def _level_dict(level: Level, base: Level) -> dict[str, Any]:
+    median, low, high = ratio(level, base)
+    return {**report.level_dict(level), "ratio": {"median": median, "min": low, "max": high}}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,194 @@
+"""Several servers side by side on one model file, interleaved in one run: `python -m benchmarks.peers`.
+
+All are started and warmed first and stay resident; only one is measured at a time, in turns over repeats, levels and
+peers, so that a machine's drift falls on all. Writes JSON, and a Markdown table beside it.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks import arguments, eventloop, peer_report, report
+from benchmarks.arguments import Parser
+from benchmarks.campaign import MeasuredRun, Plan, WarmUpError, level_of, measure, warm_up
+from benchmarks.child import Child, ChildError
+from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, add_workload_options, workload_of
+from benchmarks.client import Client, Target
+from benchmarks.environment import cpu_busy, num_cores
+from benchmarks.loadgen import interleave
+from benchmarks.packaged_venv import default_folder, ensure
+from benchmarks.peer_launch import PEERS, Peer, PeerError, Setup, peer
+from benchmarks.peer_report import PeerResult
+from benchmarks.workload import WorkloadError
+
+_EXAMPLE = """example:
+  python -m benchmarks.peers --model demo.gguf --peers forgegate-engine,llama-cpp-python --concurrency 1,8,32 \\
+      --output-tokens 128 --repeats 3 --out benchmarks/results/peers.json
+
+exit codes: 0 done, 1 measured but not valid, 2 bad usage, 3 a server could not be started"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers are stopped then, too
+    try:
+        options = _parser().parse_args(words)
+        return _compare(options, words)
+    except SystemExit as exc:
+        return int(exc.code or 0)
+    except WorkloadError as exc:
+        return _refuse(str(exc), EXIT_USAGE)
+    except (PeerError, ChildError, WarmUpError) as exc:
+        return _refuse(str(exc), EXIT_ENVIRONMENT)
+    except KeyboardInterrupt:
+        return _refuse("stopped", 130)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m benchmarks.peers", description=__doc__, epilog=_EXAMPLE)
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="FILE.gguf", help="the same file for every peer")
+    add(
+        "--peers", type=arguments.names, default=("forgegate-engine", "llama-cpp-python"), help=f"of {', '.join(PEERS)}"
+    )
+    add("--baseline", help="ratios are over this peer (default llama-cpp-python if it takes part, else the first)")
+    add("--concurrency", type=arguments.levels, default=(1, 8, 32), metavar="C,C", help="streams (default 1,8,32)")
+    add("--requests", type=arguments.whole(1), metavar="N", help="per run (default 2 per stream, at least 8)")
+    add("--repeats", type=arguments.whole(1), default=3, metavar="R", help="default 3")
+    add("--warmup", type=arguments.whole(1), default=8, metavar="N", help="requests per peer (default 8)")
+    add("--timeout", type=arguments.number(0.01), default=600.0, metavar="S", help="for a whole request (default 600)")
+    add("--seed", type=arguments.whole(0), default=0, help="of the prompts (default 0)")
+    add(
+        "--threads",
+        type=arguments.whole(1),
+        default=num_cores(),
+        metavar="T",
+        help="of each server (default: all cores)",
+    )
+    add("--server-cpus", type=arguments.cores, default=(), metavar="0,1", help="pin the servers to these cores")
+    add("--client-cpus", type=arguments.cores, default=(), metavar="1", help="pin the load generator to these cores")
+    add("--packaged-python", type=Path, help="interpreter with llama_cpp.server (default: made under the user's cache)")
+    add("--packaged-wheel", type=Path, help="llama-cpp-python wheel for that environment")
+    add("--llama-server", type=Path, metavar="PATH", help="llama.cpp's own server, for the peer llama-server")
+    add("--out", type=Path, required=True, metavar="FILE.json", help="result; the table goes to FILE.md")
+    add_workload_options(parser)
+    return parser
+
+
+def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
+    _check(options)
+    plan = Plan(
+        workload_of(options, options.model.stem),
+        options.concurrency,
+        options.requests,
+        options.repeats,
+        options.warmup,
+        options.seed,
+        requests_per_stream=2,
+    )
+    with tempfile.TemporaryDirectory(prefix="forgegate-peers-") as workdir:
+        setup = _setup(options, Path(workdir))
+        peers = [peer(name, setup) for name in options.peers]
+        if options.client_cpus:
+            os.sched_setaffinity(0, options.client_cpus)
+        with _running(peers, setup, options.server_cpus) as children:
+            busy, results = eventloop.run(_measure(peers, children, plan, options.timeout))
+        result = peer_report.peers_document(
+            ["python", "-m", "benchmarks.peers", *words], setup, plan, results, _baseline(options), busy
+        )
+    table = peer_report.markdown(result)
+    report.write(options.out, report.dump(result))
+    report.write(options.out.with_suffix(".md"), table.encode())
+    print(table, end="")
+    return EXIT_DONE if result["is_valid"] else EXIT_NEGATIVE
+
+
+def _check(options: argparse.Namespace) -> None:
+    unknown = [name for name in (*options.peers, _baseline(options)) if name not in PEERS]
+    if unknown:
+        raise WorkloadError(f"there is no peer {unknown[0]!r}; one of {', '.join(PEERS)}")
+    if _baseline(options) not in options.peers:
+        raise WorkloadError(f"the baseline {_baseline(options)!r} is not among the peers")
+    if not options.model.is_file():
+        raise WorkloadError(f"there is no model file {options.model}")
+
+
+def _baseline(options: argparse.Namespace) -> str:
+    if options.baseline:
+        return str(options.baseline)
+    return "llama-cpp-python" if "llama-cpp-python" in options.peers else str(options.peers[0])
+
+
+def _setup(options: argparse.Namespace, workdir: Path) -> Setup:
+    python = options.packaged_python
+    if "llama-cpp-python" in options.peers and python is None:
+        python = ensure(default_folder(), options.packaged_wheel, _say)
+    # A word may be several tokens in a small vocabulary, and a chat template adds its own: room for four per word.
+    room = 4 * options.input_tokens.high + options.output_tokens.high + 64
+    return Setup(
+        options.model.resolve(),
+        options.threads,
+        max(options.concurrency),
+        room,
+        workdir,
+        python,
+        options.llama_server,
+    )
+
+
+@contextmanager
+def _running(peers: Sequence[Peer], setup: Setup, cpus: Sequence[int]) -> Iterator[list[Child]]:
+    with ExitStack() as stack:
+        children = []
+        for each in peers:
+            child = Child(each.launch, setup.workdir / f"{each.name}.log", cpus)
+            stack.callback(child.stop)
+            children.append(child)
+        yield children
+
+
+async def _measure(
+    peers: Sequence[Peer], children: Sequence[Child], plan: Plan, timeout_s: float
+) -> tuple[float | None, list[PeerResult]]:
+    clients = {each.name: Client(Target.from_url(each.url), timeout_s=timeout_s) for each in peers}
+    for each, child in zip(peers, children, strict=True):
+        await child.wait_ready(clients[each.name], timeout_s)
+        await warm_up(clients[each.name], plan)
+        _say(f"{each.name} is ready and warm")
+    await asyncio.sleep(1.0)  # threads of a warm-up's last step may spin for a moment
+    busy = await asyncio.to_thread(cpu_busy)
+    runs: dict[tuple[str, int], list[MeasuredRun]] = {}
+    for order, (repeat, (level, name)) in enumerate(interleave(_turns(plan, peers), plan.repeats)):
+        run = await measure(clients[name], plan, level, repeat, order)
+        runs.setdefault((name, level), []).append(run)
+        _say(f"{name}: {report.progress_line(run, plan.repeats * len(plan.levels) * len(peers))}")
+    for client in clients.values():
+        client.close()
+    await asyncio.sleep(0)
+    return busy, [
+        PeerResult(each, tuple(level_of(level, runs[each.name, level]) for level in plan.levels)) for each in peers
+    ]
+
+
+def _turns(plan: Plan, peers: Sequence[Peer]) -> list[tuple[int, str]]:
+    return [(level, each.name) for level in plan.levels for each in peers]
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _refuse(message: str, code: int) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,90 @@
+"""One JSON line for each request: who asked what, who answered, how long it took, and why it went where it went.
+
+Never a body, never a key (only its name). Lines are buffered and appended by a timer, a whole number of lines per
+write, so that several workers may share one file.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+MAX_BUFFERED_LINES = 4096
+"""Flushed early beyond this, so that a burst cannot hold memory until the next tick."""
+
+
+class AccessLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The fields, in the order in which they are written."""
+
+    time: float
+    """Unix seconds at the end of the request."""
+    request_id: str
+    client: str
+    method: str
+    path: str
+    model: str = ""
+    """As asked for; empty where the request named none that exists."""
+    resolved: str = ""
+    engine: str = ""
+    status: int
+    """What ended the request: 499 a client that left, 502 and 504 also in a stream that had begun with 200."""
+    queue_ms: float = 0.0
+    """From the complete request until it was sent to the engine."""
+    ttfb_ms: float | None = None
+    """Until the first byte of the answer's body; null where none came."""
+    duration_ms: float
+    bytes: int = 0
+    """Received from the engine as body."""
+    retries: int = 0
+    why: str = ""
+    """Routing receipt."""
+    error: str = ""
+    """Code of the failure, empty on success."""
+    key: str = ""
+    """Name of the API key."""
+
+
+class AccessLog:
+    """Appends lines to a file descriptor, or drops them where there is none."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+        self._lines: list[AccessLine] = []
+        self._encoder = msgspec.json.Encoder()
+
+    @classmethod
+    def open(cls, target: str) -> AccessLog:
+        """Open the log named by `target`: a path, `-` for standard output, empty for none. Raises OSError."""
+        if not target:
+            return cls(None)
+        if target == "-":
+            return cls(1)
+        return cls(os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
+
+    @property
+    def is_on(self) -> bool:
+        """Whether lines go anywhere: callers spare themselves making them otherwise."""
+        return self._fd is not None
+
+    def write(self, line: AccessLine) -> None:
+        """Buffer one line."""
+        if self._fd is None:
+            return
+        self._lines.append(line)
+        if len(self._lines) >= MAX_BUFFERED_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Append everything buffered. A full disk loses lines, never requests."""
+        if not self._lines or self._fd is None:
+            return
+        lines: list[Any] = self._lines
+        self._lines = []
+        pending = memoryview(self._encoder.encode_lines(lines))
+        try:
+            while pending:
+                pending = pending[os.write(self._fd, pending) :]
+        except OSError:
+            return

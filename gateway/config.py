@@ -1,0 +1,136 @@
+"""forgegate.yaml as a frozen tree. Attribute docstrings are its documentation (`forgegate serve --help-config`).
+
+Reading reports every fault of a file at once (`gateway.configfile`); a value that is in this tree has been checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
+"""Model names: what clients put into `model`. No `:` and no `@`, those separate versions."""
+
+
+def port(default: int) -> Any:
+    return field(default=default, metadata={"min": 0, "max": 65535})
+
+
+def positive(default: float) -> Any:
+    """Also infinite: `.inf` switches a limit off."""
+    return field(default=default, metadata={"above": 0})
+
+
+def counted(default: int, maximum: int) -> Any:
+    return field(default=default, metadata={"min": 1, "max": maximum})
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    host: str = "127.0.0.1"
+    """Address of the admin API. Whoever reaches it and has the token controls the engines."""
+    port: int = port(8081)
+    """0: any free port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    host: str = "127.0.0.1"
+    """Address that clients connect to; 0.0.0.0 for all interfaces."""
+    port: int = port(8080)
+    """0: any free port."""
+    workers: int = counted(1, 64)
+    """Data worker processes that share the port; one core each under load."""
+    admin: Admin = field(default_factory=Admin)
+    access_log: str = ""
+    """File that gets one JSON line per request; `-`: standard output; empty: none."""
+    drain_s: float = positive(30.0)
+    """How long running requests may go on after the first Ctrl-C (or SIGTERM)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    engine: str
+    """Kind of engine: llamacpp (launched here) or remote (any OpenAI-compatible URL)."""
+    model: str | None = None
+    """llamacpp: `demo`, a GGUF file, or a folder of the demo family. remote: the model's name on the other side."""
+    replicas: int = counted(1, 64)
+    """Engines of this kind to run side by side."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the engine, checked against its own schema (see the engine's options below)."""
+    python: str | None = None
+    """Interpreter that runs the engine; else $FORGEGATE_HOME/envs/<engine>, else the one that runs forgegate."""
+    start_timeout_s: float = positive(600.0)
+    """How long the engine may take from its start until it is ready."""
+    base_url: str | None = None
+    """remote: http(s)://host[:port][/path]."""
+    api_key: str | None = field(default=None, repr=False)
+    """remote: sent as bearer token; write it as ${VARIABLE}."""
+    capabilities: tuple[str, ...] = ()
+    """remote: what it answers, for example [chat, completions, embeddings]; default chat and completions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    name: str = field(metadata={"pattern": NAME})
+    """The name clients ask for."""
+    pools: tuple[Pool, ...] = field(metadata={"min_length": 1})
+    """Who answers; requests go to the least loaded replica of all pools."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    policy: Literal["least_load"] = "least_load"
+    """least_load: the replica with the fewest outstanding tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_body_bytes: int = field(default=32 * 1024 * 1024, metadata={"min": 1024, "max": 1 << 31})
+    """Largest request body; above it clients get 413."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    connect_s: float = positive(2.0)
+    """From dialling an engine until the connection is open."""
+    first_byte_s: float = positive(300.0)
+    """From the request sent until the first byte of the answer's body (queueing and prefill included)."""
+    idle_s: float = positive(60.0)
+    """Between two pieces of a started answer."""
+    total_s: float = positive(3600.0)
+    """From the request's arrival until its last byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """Only the hash is kept: the plain key stays with the client."""
+
+    name: str
+    """Shown in logs and metrics."""
+    sha256: str = field(repr=False)
+    """SHA-256 of the key in hex; or give `key: ${VARIABLE}` instead, which is hashed when the file is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    server: Server = field(default_factory=Server)
+    models: tuple[Model, ...] = field(default=(), metadata={"min_length": 1})
+    keys: tuple[ApiKey, ...] = ()
+    """API keys of clients; none: no key is asked for."""
+    routing: Routing = field(default_factory=Routing)
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+def hash_key(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def single_model(engine: str, model: str, name: str) -> Config:
+    """The configuration of `forgegate serve --model ...`, without a file; for `remote`, `model` is its URL."""
+    pool = Pool(engine, base_url=model) if engine == "remote" else Pool(engine, model=model)
+    return Config(models=(Model(name, (pool,)),))

@@ -1,0 +1,164 @@
+"""Everything that runs under one `forgegate serve`: brought up in order, taken down in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import uvicorn
+
+from backends.base import Backend
+from backends.probe import Prober
+from backends.process import Launcher
+from gateway.config import Config, Model, Pool
+from gateway.control.app import AdminApi, create_app
+from gateway.control.console import Console
+from gateway.control.fleet import Fleet
+from gateway.control.sockets import listen, url_of
+from gateway.control.supervisor import Supervisor
+from gateway.control.workers import WorkerPool, WorkerSetup
+from gateway.counters import Counters
+from gateway.exits import CommandError
+from gateway.home import Home, RunInfo
+from gateway.version import version
+
+Pools = list[tuple[Model, Pool, Backend]]
+
+
+class Runtime:
+    """The running whole. `async with await Runtime.open(...)`: whatever was opened is closed, however far it came."""
+
+    def __init__(self, config: Config, home: Home, console: Console, stack: contextlib.AsyncExitStack) -> None:
+        self._config = config
+        self._home = home
+        self._console = console
+        self._stack = stack
+
+    @classmethod
+    async def open(cls, config: Config, pools: Pools, home: Home, console: Console) -> Self:
+        """Up to the point where workers listen and engines start. Raises CommandError, BackendError."""
+        async with contextlib.AsyncExitStack() as stack:
+            runtime = cls(config, home, console, stack)
+            await runtime._bring_up(pools)
+            runtime._stack = stack.pop_all()
+        return runtime
+
+    async def _bring_up(self, pools: Pools) -> None:
+        config, home, stack, console = self._config, self._home, self._stack, self._console
+        stack.callback(os.close, home.lock())
+        server = config.server
+        self._public = listen(server.host, server.port, "endpoint", "--port (server.port)")
+        stack.callback(self._public.close)
+        admin = listen(server.admin.host, server.admin.port, "admin API", "--admin-port (server.admin.port)")
+        stack.callback(admin.close)
+        self.url, self.admin_url = url_of(self._public, server.host), url_of(admin, server.admin.host)
+        launcher = await Launcher.start()
+        stack.push_async_callback(launcher.close)
+        prober = Prober()
+        stack.push_async_callback(prober.close)
+        self.fleet = Fleet(config, lambda snapshot: self._workers.push(snapshot))
+        self._supervisor = Supervisor(launcher, prober, self.fleet, home, console)
+        for model, pool, backend in pools:
+            self._supervisor.add(model, pool, backend)
+        self._workers = self._make_workers(launcher)
+        stack.push_async_callback(self._workers.kill)
+        self._supervisor.start()  # engines load while the workers come up
+        stack.push_async_callback(self._supervisor.stop, 0.0)
+        await self._workers.start()
+        await self._start_admin(admin)
+        home.announce(RunInfo(os.getpid(), self.url, self.admin_url))
+        stack.callback(home.withdraw)
+
+    def _make_workers(self, launcher: Launcher) -> WorkerPool:
+        num_workers, num_slots = self._config.server.workers, len(self._supervisor.lives)
+        counters_fd, self._counters = Counters.create(num_slots, num_workers)
+        self._stack.callback(os.close, counters_fd)
+        self._stack.callback(self._counters.close)
+        setup = WorkerSetup(
+            listen_fd=self._public.fileno(),
+            counters_fd=counters_fd,
+            num_workers=num_workers,
+            num_slots=num_slots,
+            metrics_dir=self._stack.enter_context(_metrics_dir(self._home.run)),
+            logs_dir=self._home.logs,
+            access_log=self._config.server.access_log,
+        )
+        return WorkerPool(
+            launcher, setup, self._counters,
+            on_trouble=lambda trouble: self._supervisor.trouble(trouble.engine_id), on_death=self._console.worker,
+        )  # fmt: skip
+
+    async def _start_admin(self, sock: socket.socket) -> None:
+        api = AdminApi(self.fleet, self._supervisor, self._counters.running)
+        server = _AdminServer(
+            uvicorn.Config(
+                create_app(api, self._home.admin_token(), version()), loop="none", lifespan="off", access_log=False,
+                log_level="warning", timeout_graceful_shutdown=1,
+            )
+        )  # fmt: skip
+        task = asyncio.create_task(server.serve(sockets=[sock]), name="admin API")
+        self._stack.push_async_callback(_end_server, server, task)
+
+    async def settle(self) -> None:
+        """Until the engines' first starts came to an end and one is ready. Raises CommandError when none ever will be."""
+        await self._supervisor.settled()
+        while not any(member.has_been_ready for member in self.fleet.members.values()):
+            if self.fleet.is_hopeless:
+                lines = [f"engine {member.id}: {member.status.detail}" for member in self.fleet.members.values()]
+                raise CommandError("no engine could be started\n" + "\n".join(lines))
+            self.fleet.changed.clear()
+            await self.fleet.changed.wait()
+
+    def models(self) -> dict[str, list[str]]:
+        """What serves each model, in words, equal replicas counted."""
+        shown: dict[str, list[str]] = {}
+        for model in self._config.models:
+            facts = [m.status.facts.description for m in self.fleet.of_model(model.name) if m.status.facts]
+            shown[model.name] = [
+                f"{n} x {text}" if (n := facts.count(text)) > 1 else text for text in dict.fromkeys(facts)
+            ]
+        return shown
+
+    async def drain(self) -> None:
+        """No new connections; running requests finish within the grace; then the engines are stopped."""
+        self._public.close()  # the workers close theirs: from here on, connections are refused rather than left waiting
+        await self._workers.drain(self._config.server.drain_s)
+        await self._supervisor.stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+
+class _AdminServer(uvicorn.Server):
+    """Signals are `forgegate serve`'s own business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _end_server(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
+    server.should_exit = True
+    await asyncio.wait({task}, timeout=3.0)
+
+
+@contextlib.contextmanager
+def _metrics_dir(run: Path) -> Iterator[Path]:
+    """prometheus_client's folder for all workers of this run; those of runs that were killed go first."""
+    for stale in run.glob("metrics-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=run, prefix="metrics-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

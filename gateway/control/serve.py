@@ -1,0 +1,170 @@
+"""`forgegate serve`: read, check, bring up, serve until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.config import NAME, Config, single_model
+from gateway.configfile import load
+from gateway.control.console import Console
+from gateway.control.runtime import Pools, Runtime
+from gateway.control.supervisor import backends_of
+from gateway.exits import DONE, UsageError
+from gateway.home import Home
+
+T = TypeVar("T")
+
+EXAMPLE = """examples:
+  forgegate serve                                  the bundled demo model
+  forgegate serve --model ~/models/llama.gguf      a GGUF file
+  forgegate serve --config forgegate.yaml          several models, replicas, API keys
+  forgegate serve --config forgegate.yaml --check  only validate
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "forgegate serve", description="Start engines and serve them behind one OpenAI-compatible endpoint.",
+        epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    what = parser.add_argument_group("what to serve")
+    what.add_argument(
+        "--config", metavar="FILE", type=Path, help="forgegate.yaml; excludes --model, --engine and --name"
+    )
+    what.add_argument(
+        "--model", metavar="MODEL", help="GGUF file, model folder, or `demo` (default: demo); a URL for remote"
+    )
+    what.add_argument("--engine", help="llamacpp (default) or remote")
+    what.add_argument("--name", help="name clients ask for (default: made from MODEL)")
+    where = parser.add_argument_group("where; these go before what the file says")
+    where.add_argument("--host", help="address of the endpoint (default: 127.0.0.1)")
+    where.add_argument("--port", type=_port, metavar="N", help="its port (default: 8080; 0: any free one)")
+    where.add_argument(
+        "--admin-port", type=_port, metavar="N", help="port of the admin API (default: 8081; 0: any free one)"
+    )
+    where.add_argument("--workers", type=_workers, metavar="N", help="data worker processes (default: 1)")
+    parser.add_argument(
+        "--check", action="store_true", help="validate configuration, models and engines; start nothing"
+    )
+    parser.add_argument("--help-config", action="store_true", help="print every key of forgegate.yaml with its meaning")
+    parser.add_argument("--json", action="store_true", help="one JSON event per line on standard output")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    args = parser().parse_args(argv)
+    if args.help_config:
+        from gateway.configdocs import render
+
+        print(render(), end="")
+        return DONE
+    config = with_flags(read_config(args), args)
+    home = Home.from_env()
+    pools = backends_of(config, home)
+    plan = [f"{model.name}: {pool.replicas} x {backend.check()}" for model, pool, backend in pools]
+    if args.check:
+        _report_check(config, plan)
+        return DONE
+    home.ensure()
+    home.admin_token()
+    return asyncio.run(serve(config, pools, home, Console(args.json)))
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Raises UsageError."""
+    if args.config is None:
+        engine, model = args.engine or "llamacpp", args.model or "demo"
+        if engine == "remote" and args.model is None:
+            raise UsageError("--engine remote needs --model URL")
+        name = args.name or _name_of(engine, model)
+        if not NAME.fullmatch(name):
+            raise UsageError(f"--name {name!r}: letters, digits and . _ - / only, beginning with a letter or digit")
+        return single_model(engine, model, name)
+    given = [flag for flag in ("model", "engine", "name") if getattr(args, flag) is not None]
+    if given:
+        raise UsageError(f"--config and --{given[0]} exclude each other: the file says what to serve")
+    return load(args.config)
+
+
+def with_flags(config: Config, args: argparse.Namespace) -> Config:
+    """The file's server section, flags first."""
+    server = config.server
+    changes = {key: value for key in ("host", "port", "workers") if (value := getattr(args, key)) is not None}
+    if args.admin_port is not None:
+        changes["admin"] = replace(server.admin, port=args.admin_port)
+    return replace(config, server=replace(server, **changes))
+
+
+async def serve(config: Config, pools: Pools, home: Home, console: Console) -> int:
+    """Until a signal: the first drains, the second ends everything at once. Raises CommandError, BackendError."""
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    told = asyncio.create_task(signals.get())
+    runtime = await _unless(told, Runtime.open(config, pools, home, console))
+    if runtime is None:
+        return DONE
+    async with runtime:
+        await _unless(told, _announce(runtime, home, console))
+        await told
+        start = time.monotonic()
+        console.note("stopping: running requests finish first; once more ends them at once")
+        await _unless(asyncio.create_task(signals.get()), runtime.drain())
+    console.stopped(time.monotonic() - start)
+    return DONE
+
+
+async def _announce(runtime: Runtime, home: Home, console: Console) -> None:
+    await runtime.settle()
+    console.ready(runtime.url, runtime.admin_url, str(home.token_file), runtime.models(), os.getpid())
+
+
+def _name_of(engine: str, model: str) -> str:
+    if engine == "remote":
+        return "remote"
+    name = Path(model).name.removesuffix(".gguf")
+    return "".join(char if char.isalnum() or char in "._-" else "-" for char in name).lstrip("._-") or "model"
+
+
+async def _unless(told: asyncio.Task[int], work: Coroutine[None, None, T]) -> T | None:
+    """The outcome of `work`; None, and `work` cancelled, if `told` comes first."""
+    task = asyncio.ensure_future(work)
+    await asyncio.wait({told, task}, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    return None if task.cancelled() else task.result()
+
+
+def _report_check(config: Config, plan: list[str]) -> None:
+    server = config.server
+    print(
+        f"endpoint {server.host}:{server.port}, {server.workers} worker(s); admin API {server.admin.host}:{server.admin.port}"
+    )
+    for line in plan:
+        print(line)
+    print(f"API keys: {', '.join(key.name for key in config.keys) or 'none asked for'}")
+    print("check passed: nothing was started")
+
+
+def _port(text: str) -> int:
+    return _bounded(text, 0, 65535)
+
+
+def _workers(text: str) -> int:
+    return _bounded(text, 1, 64)
+
+
+def _bounded(text: str, low: int, high: int) -> int:
+    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"expected {low} to {high}, got {text!r}")
+    return int(text)

@@ -1,0 +1,126 @@
+"""The FastAPI app behind the hot path: models, health, metrics, and every 404 and 405."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import errors, metrics
+from gateway.data.relay import ENDPOINTS, Relay
+from gateway.data.snapshot import ModelRoute
+from gateway.errors import GatewayError
+
+_READ = ["GET", "HEAD"]
+
+
+def build(relay: Relay) -> FastAPI:
+    """Return the app. It has no OpenAPI page: the relayed endpoints are not its own, and half a page misleads."""
+    app = FastAPI(title="forgegate", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.add_middleware(_RequestIds)
+    app.add_exception_handler(GatewayError, _on_gateway_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, _on_bug)
+    _add_models(app, relay)
+    _add_health(app, relay)
+    return app
+
+
+def _add_models(app: FastAPI, relay: Relay) -> None:
+    @app.api_route("/v1/models", methods=_READ)
+    async def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": [_describe(route) for route in relay.index.models.values()]}
+
+    @app.api_route("/v1/models/{name:path}", methods=_READ)
+    async def show_model(name: str) -> dict[str, Any]:
+        route = relay.index.models.get(name)
+        if route is None:
+            known = ", ".join(sorted(relay.index.models)) or "none"
+            raise errors.ModelNotFound(f"the model {name!r} does not exist; there are: {known}", param="model")
+        return _describe(route)
+
+
+def _add_health(app: FastAPI, relay: Relay) -> None:
+    @app.api_route("/health/live", methods=_READ)
+    async def live() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.api_route("/health/ready", methods=_READ)
+    async def ready() -> dict[str, str]:
+        reasons = ["draining"] if relay.is_draining else relay.index.unready_reasons()
+        if reasons:
+            raise errors.NoEngineReady("; ".join(reasons), retry_after_s=1)
+        return {"status": "ok"}
+
+    @app.api_route("/metrics", methods=_READ)
+    def read_metrics() -> Response:
+        page = relay.metrics.expose(relay.index.snapshot, relay.counters)
+        return Response(page, headers={"content-type": metrics.CONTENT_TYPE})
+
+
+def _describe(route: ModelRoute) -> dict[str, Any]:
+    model = route.model
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "forgegate",
+        "root": model.resolved,
+        "parent": None,
+        "context_length": model.context_length,
+        "capabilities": list(model.capabilities),
+    }
+
+
+class _RequestIds:
+    """Echoes the request id that the connection put into the request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = dict(scope.get("headers", ())).get(b"x-request-id", b"")
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def _answer(error: GatewayError, extra: dict[str, str] | None = None) -> Response:
+    headers = {**errors.headers(error), **(extra or {})}
+    return Response(errors.envelope(error), status_code=error.status, headers=headers)
+
+
+async def _on_gateway_error(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, GatewayError)
+    return _answer(exc)
+
+
+async def _on_http_exception(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    path, method = request.url.path, request.method
+    if path in ENDPOINTS:
+        return _answer(errors.MethodNotAllowed(f"{path} takes POST, not {method}"), {"allow": "POST"})
+    if exc.status_code == 405:
+        allow = dict(exc.headers or {}).get("Allow", "GET, HEAD")
+        return _answer(errors.MethodNotAllowed(f"{path} does not take {method}"), {"allow": allow})
+    if exc.status_code == 404:
+        return _answer(errors.NotFound(f"there is nothing at {path}"))
+    return _answer(errors.BadRequest(str(exc.detail)))
+
+
+async def _on_validation_error(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    first = exc.errors()[0]
+    return _answer(errors.BadRequest(str(first["msg"]), param=str(first["loc"][-1])))
+
+
+async def _on_bug(_: Request, exc: Exception) -> Response:
+    return _answer(errors.InternalError("the gateway failed while handling this request; its log has the details"))

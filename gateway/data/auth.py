@@ -1,0 +1,43 @@
+"""API keys: who may use `/v1/*`, `/tokenize` and `/detokenize`."""
+
+from __future__ import annotations
+
+import hashlib
+from hmac import compare_digest
+
+from gateway.data.snapshot import Index
+from gateway.errors import Unauthorized
+
+_GUARDED = ("/v1/", "/tokenize", "/detokenize")
+
+
+def is_guarded(path: str) -> bool:
+    """Return whether `path` asks for a key when there are keys; `/health/*` and `/metrics` never do."""
+    return path.startswith(_GUARDED) or path == "/v1"
+
+
+def token_digest(authorization: bytes) -> bytes:
+    """Return the SHA-256 of the bearer token in an `authorization` header, empty where there is none."""
+    scheme, _, token = authorization.partition(b" ")
+    if scheme.lower() != b"bearer" or not token:
+        return b""
+    return hashlib.sha256(token.strip()).digest()
+
+
+def authenticate(index: Index, digest: bytes) -> str:
+    """Return the name of the key whose `token_digest` this is, empty where no keys are configured.
+
+    Raises Unauthorized. Every key is compared, each in constant time, so that neither a match's position nor a common
+    prefix shows in the time.
+    """
+    if not index.key_digests:
+        return ""
+    if not digest:
+        raise Unauthorized("an API key is required: send it as `Authorization: Bearer KEY`")
+    found: str | None = None
+    for known, name in index.key_digests:
+        if compare_digest(digest, known):
+            found = name
+    if found is None:
+        raise Unauthorized("the API key is not known here")
+    return found

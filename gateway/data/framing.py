@@ -1,0 +1,320 @@
+"""An engine's answer on its way to the client: where it ends, and where it may be cut.
+
+    engine bytes --> parse_head --> ResponseHead --> one of LengthBody | ChunkedBody | UntilCloseBody --> client bytes
+
+A body relay writes to the client as it is fed. Its invariant for event streams: what the client holds always ends at a
+chunk boundary and at an event boundary, so that an error event can follow at any moment. In the usual case (a read that
+is whole chunks and ends with an event) the engine's bytes are written verbatim; else the incomplete tail is held back
+until its end arrives, which costs a client nothing, since it cannot use half an event.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.errors import BadAnswer, status_line
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HELD_BYTES = 1024 * 1024
+"""An event larger than this is passed on in pieces; an engine that dies in one leaves the client a torn body."""
+
+Write = Callable[[bytes], object]
+
+_HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
+     b"upgrade", b"content-length")
+)  # fmt: skip
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*)?\Z")
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_BARE_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n").match
+_SIZE_LINE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n").match
+_EVENT_ENDS_IN_CHUNK = (b"\n\n\r\n", b"\r\n\r\n\r\n")
+
+
+class ResponseHead:
+    """Status and headers of an engine's answer; read-only once parsed, since like answers share it."""
+
+    __slots__ = ("can_reuse", "content_length", "is_chunked", "is_event_stream", "lines", "status")
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.lines = b""
+        """The status line and the end-to-end headers, for the client."""
+        self.content_length = -1
+        """-1 where none is announced."""
+        self.is_chunked = False
+        self.is_event_stream = False
+        self.can_reuse = True
+        """Whether the connection may serve another request once this answer is complete."""
+
+
+def parse_head(data: bytes) -> ResponseHead:
+    """Parse the head in `data` (without the empty line). Raises BadAnswer on what is not strict HTTP/1.x."""
+    first_line, *lines = data.split(b"\r\n")
+    matched = _STATUS_LINE.match(first_line)
+    if matched is None:
+        raise BadAnswer("the engine's answer has no HTTP/1.1 status line")
+    head = ResponseHead(int(matched[2]))
+    head.can_reuse = matched[1] == b"1"
+    kept = [status_line(head.status).rstrip()]
+    is_encoded = False
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        name = name.lower()
+        if not colon or _NAME.match(name) is None or b"\r" in value or b"\n" in value or b"\0" in value:
+            raise BadAnswer("the engine's answer has a malformed header line")
+        if name in _HOP_BY_HOP:
+            _note_framing(head, name, value.strip())
+        elif name.startswith(b"x-forgegate-") or name == b"x-request-id":
+            continue  # ours to set
+        else:
+            kept.append(line)
+            if name == b"content-type":
+                head.is_event_stream = value.strip().lower().startswith(b"text/event-stream")
+            is_encoded |= name == b"content-encoding"
+    if head.is_chunked and head.content_length >= 0:
+        raise BadAnswer("the engine's answer has both a length and a transfer encoding")
+    if is_encoded:
+        head.is_event_stream = False  # compressed events have no boundaries that we could see
+    head.lines = b"\r\n".join(kept) + b"\r\n"
+    return head
+
+
+def _note_framing(head: ResponseHead, name: bytes, value: bytes) -> None:
+    if name == b"content-length":
+        if not value.isdigit() or len(value) > 15 or head.content_length not in (-1, int(value)):
+            raise BadAnswer("the engine's answer has a malformed content-length")
+        head.content_length = int(value)
+    elif name == b"transfer-encoding":
+        if value.lower() != b"chunked" or head.is_chunked:
+            raise BadAnswer("the engine's answer has an unsupported transfer-encoding")
+        head.is_chunked = True
+    elif name == b"connection" and b"close" in value.lower():
+        head.can_reuse = False
+
+
+class ChunkDecoder:
+    """Incremental decoder of chunked bodies. Trailers are dropped: they are hop-by-hop unless announced."""
+
+    __slots__ = ("_is_in_trailers", "_left", "_needs_line_end", "_pending", "has_extra", "is_done")
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._left = 0
+        self._needs_line_end = False
+        self._is_in_trailers = False
+        self.is_done = False
+        self.has_extra = False
+        """Bytes followed the end of the body: the connection is out of step."""
+
+    @property
+    def is_at_boundary(self) -> bool:
+        """Whether the next byte would be the first of a chunk's size line."""
+        return not (self._pending or self._left or self._needs_line_end or self._is_in_trailers)
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the body bytes in `data`. Raises BadAnswer on broken framing."""
+        if self._pending:
+            data = self._pending + data
+        pieces: list[bytes] = []
+        pos, size = 0, len(data)
+        while pos < size and not self.is_done:
+            if self._left:
+                pieces.append(data[pos : pos + self._left])
+                pos += len(pieces[-1])
+                self._left -= len(pieces[-1])
+                self._needs_line_end = not self._left
+                continue
+            line_end = self._line_end(data, pos)
+            if line_end < 0:
+                break
+            pos = line_end
+        self._pending = b"" if self.is_done else data[pos:]
+        self.has_extra = self.is_done and pos < size
+        return b"".join(pieces)
+
+    def _line_end(self, data: bytes, pos: int) -> int:
+        """Consume one line that is no body; returns where it ended, or -1 while it is incomplete."""
+        eol = data.find(b"\n", pos)
+        if eol < 0:
+            if len(data) - pos > MAX_HEAD_BYTES:
+                raise BadAnswer("the engine's answer has an endless chunk header")
+            return -1
+        if self._needs_line_end:
+            if data[pos : eol + 1] != b"\r\n":
+                raise BadAnswer("the engine's answer has a chunk longer than announced")
+            self._needs_line_end = False
+        elif self._is_in_trailers:
+            self.is_done = data[pos : eol + 1] == b"\r\n"
+        else:
+            matched = _SIZE_LINE(data, pos)
+            if matched is None or matched.end() != eol + 1:
+                raise BadAnswer("the engine's answer has a malformed chunk size")
+            self._left = int(matched[1], 16)
+            self._is_in_trailers = not self._left
+        return eol + 1
+
+
+class BodyRelay(Protocol):
+    """What an upstream connection feeds. `is_done` turns true with the answer's last byte."""
+
+    write: Write
+    is_done: bool
+    has_extra: bool
+    num_bytes: int
+    """Received from the engine, framing included; it also tells the idle check that something moved."""
+
+    def feed(self, data: bytes) -> None:
+        """Pass on what may be passed on. Raises BadAnswer."""
+        ...
+
+    def end(self) -> None:
+        """The engine closed its side: sets `is_done` where that is how this body ends."""
+        ...
+
+    def fail(self, event: bytes) -> bool:
+        """End a begun answer with an error event; returns False where the body cannot carry one."""
+        ...
+
+
+class LengthBody:
+    """A body of announced length: passed on as it comes."""
+
+    __slots__ = ("_left", "has_extra", "is_done", "num_bytes", "write")
+
+    def __init__(self, write: Write, length: int) -> None:
+        self.write = write
+        self.num_bytes = 0
+        self.is_done = length == 0
+        self.has_extra = False
+        self._left = length
+
+    def feed(self, data: bytes) -> None:
+        self.num_bytes += len(data)
+        left = self._left - len(data)
+        if left < 0:
+            self.has_extra = True
+            data, left = data[:left], 0
+        self._left = left
+        self.is_done = left == 0
+        if data:
+            self.write(data)
+
+    def end(self) -> None:
+        """Nothing to do: a length that was not reached is not an end."""
+
+    def fail(self, event: bytes) -> bool:
+        """A fixed length has no room for more."""
+        return False
+
+
+class EventBody:
+    """Writes body bytes in the client's framing; of an event stream only whole events."""
+
+    __slots__ = ("_held", "_is_client_chunked", "_is_event_stream", "_is_torn", "has_extra", "is_done", "num_bytes", "write")  # fmt: skip
+
+    def __init__(self, write: Write, *, is_event_stream: bool, is_client_chunked: bool) -> None:
+        self.write = write
+        self.num_bytes = 0
+        self.is_done = False
+        self.has_extra = False
+        self._is_event_stream = is_event_stream
+        self._is_client_chunked = is_client_chunked
+        self._held = bytearray()
+        self._is_torn = False
+        """The client holds part of an event (only one above MAX_HELD_BYTES is passed on so)."""
+
+    def emit(self, body: bytes) -> None:
+        """Write what is complete, and everything once `is_done` is set; hold the rest."""
+        if not self._is_event_stream:
+            self._write_piece(body)
+        else:
+            searched = len(self._held)
+            self._held += body
+            cut = len(self._held) if self.is_done else event_end(self._held, max(0, searched - 3))
+            if not cut and len(self._held) > MAX_HELD_BYTES:
+                cut, self._is_torn = len(self._held), True
+            elif cut:
+                self._is_torn = False
+            self._write_piece(bytes(self._held[:cut]))
+            del self._held[:cut]
+        if self.is_done and self._is_client_chunked:
+            self.write(b"0\r\n\r\n")
+
+    def fail(self, event: bytes) -> bool:
+        """End with `event`; what was held back of an unfinished one is dropped."""
+        if not self._is_event_stream or self._is_torn:
+            return False
+        self._write_piece(event)
+        if self._is_client_chunked:
+            self.write(b"0\r\n\r\n")
+        return True
+
+    def _write_piece(self, body: bytes) -> None:
+        if body:
+            self.write(b"%x\r\n%b\r\n" % (len(body), body) if self._is_client_chunked else body)
+
+
+class ChunkedBody(EventBody):
+    """A chunked body: whole chunks that end with an event pass verbatim, anything else is decoded and framed anew."""
+
+    __slots__ = ("_can_pass", "_decoder")
+
+    def __init__(self, write: Write, *, is_event_stream: bool, is_client_chunked: bool) -> None:
+        super().__init__(write, is_event_stream=is_event_stream, is_client_chunked=is_client_chunked)
+        self._can_pass = is_client_chunked
+        self._decoder = ChunkDecoder()
+
+    def feed(self, data: bytes) -> None:
+        self.num_bytes += len(data)
+        if self._can_pass and self._is_whole(data):
+            self.write(data)
+            return
+        decoder = self._decoder
+        body = decoder.feed(data)
+        self.is_done = decoder.is_done
+        self.has_extra = decoder.has_extra
+        self.emit(body)
+        self._can_pass = self._is_client_chunked and decoder.is_at_boundary and not self._held and not self._is_torn
+
+    def end(self) -> None:
+        """Nothing to do: only the last chunk ends a chunked body."""
+
+    def _is_whole(self, data: bytes) -> bool:
+        """Whether `data` is whole plain chunks and ends with an event, or with the last chunk (sets `is_done`)."""
+        pos, size = 0, len(data)
+        while pos < size:
+            matched = _BARE_SIZE(data, pos)
+            if matched is None:
+                return False
+            length = int(matched[1], 16)
+            pos = matched.end() + length + 2
+            if data[pos - 2 : pos] != b"\r\n":
+                return False
+            if not length:
+                self.is_done = pos == size
+                return self.is_done
+        return not self._is_event_stream or data.endswith(_EVENT_ENDS_IN_CHUNK)
+
+
+class UntilCloseBody(EventBody):
+    """A body that ends when the engine closes the connection, as HTTP/1.0 has it."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> None:
+        self.num_bytes += len(data)
+        self.emit(data)
+
+    def end(self) -> None:
+        """The close is the end."""
+        self.is_done = True
+        self.emit(b"")
+
+
+def event_end(body: bytearray, start: int) -> int:
+    """Return where the last whole event of `body` ends, searching from `start`; 0 when there is none."""
+    unix, dos = body.rfind(b"\n\n", start), body.rfind(b"\r\n\r\n", start)
+    return max(unix + 2 if unix >= 0 else 0, dos + 4 if dos >= 0 else 0)

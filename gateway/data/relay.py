@@ -1,0 +1,171 @@
+"""What all connections of one worker share, and the questions that each hot request asks of it.
+
+The relay holds the newest index, the pool, the policy and the books. An exchange (`gateway.data.exchange`) borrows them
+for one request; `account` is called exactly once for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from gateway.accesslog import AccessLine, AccessLog
+from gateway.counters import Counters
+from gateway.data.heads import HeadTable
+from gateway.data.request import RequestHead
+from gateway.data.snapshot import EngineRoute, Index, ModelRoute
+from gateway.data.upstream import Pool
+from gateway.errors import GatewayError, InternalError, ModelNotFound, NoEngineReady, NotFound
+from gateway.metrics import Metrics
+from gateway.routing.base import Policy, candidates
+from gateway.snapshot import EngineTrouble, Snapshot
+
+ENDPOINTS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/tokenize": "tokenize",
+    "/detokenize": "tokenize",
+    "/v1/embeddings": "embeddings",
+    "/v1/responses": "responses",
+    "/v1/messages": "messages",
+}
+"""Relayed paths, and the capability that a model must name to be asked there."""
+_ASSUMED = ("chat", "completions", "tokenize")
+"""What a model that names no capabilities (a remote one) is believed to have."""
+TROUBLE_INTERVAL_S = 1.0
+"""Control probes an engine at once when it hears of trouble; once a second is often enough."""
+
+
+class Watched(Protocol):
+    """Something with a deadline of its own, looked at on every tick."""
+
+    def check(self, now_s: float, /) -> None:
+        """End what has taken too long."""
+        ...
+
+
+class Relay:
+    """The shared part of the data path of one worker."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        counters: Counters,
+        policy: Policy,
+        metrics: Metrics,
+        access_log: AccessLog,
+        pool: Pool,
+        report: Callable[[EngineTrouble], None],
+        id_prefix: str,
+    ) -> None:
+        self.loop = loop
+        self.clock = clock
+        self.counters = counters
+        self.metrics = metrics
+        self.access_log = access_log
+        self.pool = pool
+        self.index = Index(None)
+        self.heads: HeadTable[RequestHead] = HeadTable()
+        """Heads of hot requests."""
+        self.is_draining = False
+        self.exchanges: set[Watched] = set()
+        """Requests in flight, hot ones."""
+        self.connections: set[Watched] = set()
+        """Client connections, busy or idle."""
+        self.num_started = 0
+        self.num_finished = 0
+        self._policy = policy
+        self._report = report
+        self._reported_s: dict[str, float] = {}
+        self._id_prefix = id_prefix
+        self._last_id = 0
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """From now on decide from `snapshot`; requests in flight keep the routes they have."""
+        self.index = Index(snapshot)
+
+    def next_id(self) -> str:
+        """Return a request id that no other worker or launch gives."""
+        self._last_id += 1
+        return f"{self._id_prefix}{self._last_id:x}"
+
+    def find_model(self, name: str, path: str) -> ModelRoute:
+        """Return the model, if it serves `path`. Raises ModelNotFound, NotFound, NoEngineReady before a snapshot."""
+        index = self.index
+        route = index.models.get(name)
+        if route is None:
+            if not index.has_snapshot:
+                raise NoEngineReady("the gateway is starting", retry_after_s=1)
+            known = ", ".join(sorted(index.models)) or "none"
+            raise ModelNotFound(f"the model {name!r} does not exist; there are: {known}", param="model")
+        capability = ENDPOINTS[path]
+        if capability not in (route.model.capabilities or _ASSUMED):
+            has = ", ".join(route.model.capabilities or _ASSUMED)
+            raise NotFound(f"the model {name!r} does not serve {path} (it has: {has})", param="model")
+        return route
+
+    def choose(self, route: ModelRoute, excluded: Collection[str]) -> tuple[EngineRoute, str] | None:
+        """Return a ready replica outside `excluded` and why it was chosen, or None when there is none."""
+        ready = route.ready
+        if len(ready) == 1 and not excluded:
+            return route.routes[ready[0].id], "only ready replica"
+        open_to_choice = candidates(ready, self.counters, excluded)
+        if not open_to_choice:
+            return None
+        decision = self._policy.choose(open_to_choice)
+        return route.routes[decision.engine.id], decision.why
+
+    def report_trouble(self, engine_id: str, reason: str) -> None:
+        """Tell control, at most once a second for each engine."""
+        now_s = self.clock()
+        if now_s - self._reported_s.get(engine_id, -TROUBLE_INTERVAL_S) >= TROUBLE_INTERVAL_S:
+            self._reported_s[engine_id] = now_s
+            self._report(EngineTrouble(engine_id, reason))
+
+    def tick(self) -> None:
+        """Enforce deadlines. Called several times a second; requests and chunks arm no timers of their own."""
+        now_s = self.clock()
+        for watched in [*self.exchanges, *self.connections]:
+            try:
+                watched.check(now_s)
+            except Exception as exc:  # noqa: BLE001 - one broken request must not stop the clock of all others
+                self.loop.call_exception_handler({"message": "deadline check failed", "exception": exc})
+        self.pool.sweep(now_s)
+
+    def flush(self) -> None:
+        """Write out what the books have buffered."""
+        self.metrics.flush()
+        self.access_log.flush()
+
+    def account_refusal(self, error: GatewayError, address: str, request_id: str) -> None:
+        """Book what was refused before it was a whole request."""
+        self.metrics.observe_request("", "", error.status, 0.0, None, 0)
+        self.metrics.count_error(error.code)
+        self.access_log.write(
+            AccessLine(
+                time=time.time(),
+                request_id=request_id,
+                client=address,
+                method="",
+                path="",
+                status=error.status,
+                duration_ms=0.0,
+                error=error.code,
+            )
+        )
+
+    def internal_error(self, exc: Exception) -> InternalError:
+        """Log a bug with its traceback; returns what the client is told."""
+        self.loop.call_exception_handler({"message": "request failed inside the gateway", "exception": exc})
+        return InternalError("the gateway failed while handling this request; its log has the details")
+
+    def check_integrity(self) -> None:
+        """Assert that an idle worker owes nothing: no request, no lease, no stray connection."""
+        assert not self.exchanges, f"{len(self.exchanges)} exchanges left"
+        assert self.num_started == self.num_finished, f"{self.num_started} started, {self.num_finished} finished"
+        self.counters.check_integrity()
+        self.pool.check_integrity()

@@ -1,0 +1,251 @@
+"""Every way in which a request can fail, and the one place where a failure becomes bytes.
+
+    GatewayError
+    |- RequestError                    the client's to mend
+    |  |- BadRequest            400    MalformedHttp (the connection is closed)
+    |  |- Unauthorized          401
+    |  |- Forbidden             403
+    |  |- NotFound              404    ModelNotFound (names what exists)
+    |  |- MethodNotAllowed      405
+    |  |- RequestTimeout        408
+    |  |- BodyTooLarge          413
+    |  |- TooManyRequests       429    + retry-after
+    |  |- HeadTooLarge          431
+    |  `- ClientGone            499    logged only: nobody is left to answer
+    |- EngineError                     an engine's, or what lies between
+    |  |- EngineFailed          502    ConnectFailed, EngineReset, BadAnswer
+    |  |- NoEngineReady         503    + retry-after
+    |  `- EngineTimeout         504    ConnectTimeout, FirstByteTimeout, IdleTimeout, TotalTimeout
+    `- InternalError            500    a bug of ours
+
+All are answered as `{"error": {"message", "type", "param", "code"}}`, the shape that the OpenAI SDKs turn into
+exceptions. `gateway.failures` says for each whose fault it is and what may be done about it.
+"""
+
+from __future__ import annotations
+
+import http
+from typing import ClassVar
+
+import orjson
+
+
+class GatewayError(Exception):
+    """Base: `message` is meant for the client."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class InternalError(GatewayError):
+    """A bug of ours, answered without its details."""
+
+
+class RequestError(GatewayError):
+    """The request cannot be served as it is."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "bad_request"
+
+
+class BadRequest(RequestError):
+    """The body or a field of it is wrong; `param` names the field."""
+
+    code = "invalid_request"
+
+
+class MalformedHttp(BadRequest):
+    """The bytes are no HTTP/1.1 request; where the next one would start is unknown, so the connection ends."""
+
+    code = "malformed_http"
+
+
+class Unauthorized(RequestError):
+    """No API key, or none that is known."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    """A known key that may not do this."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class NotFound(RequestError):
+    """No such path, or the model does not serve it."""
+
+    status = 404
+    type = "not_found_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No such model; the message lists those that exist."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, for another method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class RequestTimeout(RequestError):
+    """The client was too slow in sending its request."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class BodyTooLarge(RequestError):
+    """More bytes than `Snapshot.max_body_bytes`."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class TooManyRequests(RequestError):
+    """Refused for now; `retry_after_s` says how long."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class HeadTooLarge(RequestError):
+    """Request line and headers above the limit."""
+
+    status = 431
+    code = "headers_too_large"
+
+
+class ClientGone(RequestError):
+    """The client closed its connection before the answer was complete."""
+
+    status = 499
+    code = "client_disconnected"
+
+
+class EngineError(GatewayError):
+    """The engine, or the way to it, failed."""
+
+    status = 502
+    type = "engine_error"
+    code = "engine_failed"
+
+
+class EngineFailed(EngineError):
+    """The engine did not give a whole answer."""
+
+
+class ConnectFailed(EngineFailed):
+    """The engine's port could not be reached: refused, unroutable, TLS."""
+
+    code = "engine_unreachable"
+
+
+class EngineReset(EngineFailed):
+    """The engine closed the connection in the middle."""
+
+    code = "engine_reset"
+
+
+class BadAnswer(EngineFailed):
+    """The engine's bytes are no HTTP/1.1 response."""
+
+    code = "engine_bad_answer"
+
+
+class NoEngineReady(EngineError):
+    """No replica takes requests now; `retry_after_s` says when one may."""
+
+    status = 503
+    type = "service_unavailable_error"
+    code = "no_engine_ready"
+
+
+class EngineTimeout(EngineError):
+    """A phase of the request took longer than its limit."""
+
+    status = 504
+    type = "timeout_error"
+    code = "engine_timeout"
+
+
+class ConnectTimeout(EngineTimeout):
+    """`Timeouts.connect_s` passed."""
+
+    code = "connect_timeout"
+
+
+class FirstByteTimeout(EngineTimeout):
+    """`Timeouts.first_byte_s` passed."""
+
+    code = "first_byte_timeout"
+
+
+class IdleTimeout(EngineTimeout):
+    """`Timeouts.idle_s` passed between two pieces of the answer."""
+
+    code = "idle_timeout"
+
+
+class TotalTimeout(EngineTimeout):
+    """`Timeouts.total_s` passed."""
+
+    code = "total_timeout"
+
+
+def status_line(status: int) -> bytes:
+    """Return `HTTP/1.1 404 Not Found` with its line end; 499 and other unknown numbers get a generic phrase."""
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    return b"HTTP/1.1 %d %s\r\n" % (status, phrase.encode())
+
+
+def envelope(error: GatewayError) -> bytes:
+    """Return the JSON body of `error`."""
+    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return orjson.dumps({"error": fields})
+
+
+def headers(error: GatewayError) -> dict[str, str]:
+    """Return the headers that belong to `error` whoever renders it."""
+    answer = {"content-type": "application/json"}
+    if error.retry_after_s is not None:
+        answer["retry-after"] = str(error.retry_after_s)
+    if error.status == 401:
+        answer["www-authenticate"] = "Bearer"
+    return answer
+
+
+def sse_event(error: GatewayError) -> bytes:
+    """Return `error` as one server-sent event, for a stream that has already begun."""
+    return b"data: %b\n\n" % envelope(error)
+
+
+def render(error: GatewayError, extra: dict[str, str], *, is_keep_alive: bool) -> bytes:
+    """Return `error` as a whole HTTP/1.1 response, with the `extra` headers (request id, engine)."""
+    body = envelope(error)
+    lines = {**headers(error), **extra, "content-length": str(len(body))}
+    if not is_keep_alive:
+        lines["connection"] = "close"
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return status_line(error.status) + head.encode("latin-1") + b"\r\n" + body

@@ -1,0 +1,184 @@
+"""The gateway's metrics: one table, cheap to feed, exposed for all workers by any of them.
+
+A request touches plain numbers only (`observe_request`); `flush` moves them into prometheus_client a few times a
+second, because an increment there takes a lock and rewrites a mapped file, five of them per request. A worker that is
+killed loses what it had counted since the last flush.
+
+Labels hold only names that the snapshot knows: a client cannot make series by inventing model names.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from gateway.routing.base import Load
+from gateway.snapshot import Snapshot
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric of the table."""
+
+    name: str
+    kind: str
+    """`counter`, `histogram` (seconds) or `gauge` (read at the scrape)."""
+    labels: tuple[str, ...]
+    help: str
+
+
+TABLE = (
+    Row("forgegate_requests", "counter", ("model", "engine", "status"), "Requests ended, by what ended them."),
+    Row("forgegate_request_duration_seconds", "histogram", ("model", "engine"), "From a complete request to its end."),
+    Row(
+        "forgegate_time_to_first_byte_seconds",
+        "histogram",
+        ("model", "engine"),
+        "From a complete request to the first byte of the answer's body.",
+    ),
+    Row("forgegate_upstream_connect_seconds", "histogram", ("engine",), "Opening a new connection to an engine."),
+    Row("forgegate_response_bytes", "counter", ("model", "engine"), "Bytes of answers received from engines."),
+    Row("forgegate_disconnects", "counter", ("model",), "Clients that left before their answer was complete."),
+    Row("forgegate_retries", "counter", ("engine",), "Requests sent again after this engine failed them."),
+    Row("forgegate_errors", "counter", ("class",), "Failures, by the code in the error envelope."),
+    Row("forgegate_requests_running", "gauge", ("engine",), "Requests now on an engine, from all workers."),
+    Row("forgegate_outstanding_tokens", "gauge", ("engine",), "Estimated tokens an engine still has to compute."),
+    Row("forgegate_engine_state", "gauge", ("model", "engine", "state"), "1 for the state an engine is in."),
+    Row("forgegate_snapshot_version", "gauge", (), "Version of the snapshot that this worker decides from."),
+)
+
+
+class _Series:
+    """What one (model, engine, status) has gathered since the last flush."""
+
+    __slots__ = ("duration_sum", "durations", "num", "num_bytes", "ttfb_sum", "ttfbs")
+
+    def __init__(self) -> None:
+        self.num = 0
+        self.num_bytes = 0
+        self.durations = [0] * (len(SECONDS) + 1)
+        self.duration_sum = 0.0
+        self.ttfbs = [0] * (len(SECONDS) + 1)
+        self.ttfb_sum = 0.0
+
+
+class Metrics:
+    """The table in use. `registry` None: the files of PROMETHEUS_MULTIPROC_DIR where set, else a registry of its own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._is_multiprocess = registry is None and "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self._registry = registry or CollectorRegistry()
+        self._series: dict[tuple[str, str, int], _Series] = {}
+        self._counters = {row.name: self._counter(row) for row in TABLE if row.kind == "counter"}
+        self._histograms = {row.name: self._histogram(row) for row in TABLE if row.kind == "histogram"}
+
+    def observe_request(
+        self, model: str, engine: str, status: int, duration_s: float, ttfb_s: float | None, num_bytes: int
+    ) -> None:
+        """Count one ended request; empty names where none was resolved."""
+        series = self._series.get((model, engine, status))
+        if series is None:
+            series = self._series[model, engine, status] = _Series()
+        series.num += 1
+        series.num_bytes += num_bytes
+        series.durations[bisect_left(SECONDS, duration_s)] += 1
+        series.duration_sum += duration_s
+        if ttfb_s is not None:
+            series.ttfbs[bisect_left(SECONDS, ttfb_s)] += 1
+            series.ttfb_sum += ttfb_s
+
+    def observe_connect(self, engine: str, seconds: float) -> None:
+        """Count one new connection to an engine."""
+        self._histograms["forgegate_upstream_connect_seconds"].labels(engine).observe(seconds)
+
+    def count_disconnect(self, model: str) -> None:
+        """Count a client that left early."""
+        self._counters["forgegate_disconnects"].labels(model).inc()
+
+    def count_retry(self, engine: str) -> None:
+        """Count a request that goes elsewhere, or to a fresh connection, after `engine` failed it."""
+        self._counters["forgegate_retries"].labels(engine).inc()
+
+    def count_error(self, code: str) -> None:
+        """Count a failure by its code."""
+        self._counters["forgegate_errors"].labels(code).inc()
+
+    def flush(self) -> None:
+        """Move what was gathered into prometheus_client."""
+        for (model, engine, status), series in self._series.items():
+            if not series.num:
+                continue
+            self._counters["forgegate_requests"].labels(model, engine, str(status)).inc(series.num)
+            if series.num_bytes:
+                self._counters["forgegate_response_bytes"].labels(model, engine).inc(series.num_bytes)
+            durations = self._histograms["forgegate_request_duration_seconds"].labels(model, engine)
+            add_to_histogram(durations, series.durations, series.duration_sum)
+            ttfbs = self._histograms["forgegate_time_to_first_byte_seconds"].labels(model, engine)
+            add_to_histogram(ttfbs, series.ttfbs, series.ttfb_sum)
+            series.__init__()  # type: ignore[misc]
+
+    def expose(self, snapshot: Snapshot, load: Load) -> bytes:
+        """Return the page: what all workers counted, and the gauges as of now."""
+        self.flush()
+        registry = CollectorRegistry()
+        if self._is_multiprocess:
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        else:
+            registry.register(_Forward(self._registry.collect))
+        registry.register(_Forward(lambda: _gauges(snapshot, load)))
+        return generate_latest(registry)
+
+    def _counter(self, row: Row) -> Counter:
+        return Counter(row.name, row.help, row.labels, registry=self._registry)
+
+    def _histogram(self, row: Row) -> Histogram:
+        return Histogram(row.name, row.help, row.labels, registry=self._registry, buckets=SECONDS)
+
+
+def add_to_histogram(child: Histogram, buckets: list[int], total: float) -> None:
+    """Add observations that were already sorted into the bounds of `SECONDS`.
+
+    prometheus_client has no public call for this; a test holds the effect against `observe`.
+    """
+    if not any(buckets):
+        return
+    child._sum.inc(total)
+    for index, num in enumerate(buckets):
+        if num:
+            child._buckets[index].inc(num)
+
+
+class _Forward(Collector):
+    """A collector made of a function."""
+
+    def __init__(self, collect: Callable[[], object]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._collect()  # type: ignore[misc]
+
+
+def _gauges(snapshot: Snapshot, load: Load) -> Iterator[Metric]:
+    families = {
+        row.name: GaugeMetricFamily(row.name, row.help, labels=row.labels) for row in TABLE if row.kind == "gauge"
+    }
+    families["forgegate_snapshot_version"].add_metric((), snapshot.version)
+    seen: set[str] = set()
+    for model in snapshot.models:
+        for engine in model.engines:
+            families["forgegate_engine_state"].add_metric((model.name, engine.id, engine.state), 1)
+            if engine.id not in seen:  # an engine may serve several names
+                seen.add(engine.id)
+                families["forgegate_requests_running"].add_metric((engine.id,), load.running(engine.slot))
+                families["forgegate_outstanding_tokens"].add_metric((engine.id,), load.outstanding_tokens(engine.slot))
+    yield from families.values()

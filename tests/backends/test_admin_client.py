@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from backends.admin_client import AdminClient
+from backends.errors import AdminError
+
+
+def client(answer: Callable[[httpx.Request], httpx.Response]) -> AdminClient:
+    return AdminClient("http://admin", "token-1", httpx.MockTransport(answer))
+
+
+def test_calls_carry_the_token_and_quote_ids() -> None:
+    seen = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, request.url.raw_path.decode(), request.headers["authorization"]))
+        return httpx.Response(200, json={"data": [], "lines": ["a", "b"]})
+
+    with client(answer) as admin:
+        assert admin.engines() == []
+        assert admin.logs("org/m 1-0", 7) == ["a", "b"]
+        admin.restart("demo-0")
+    assert seen == [
+        ("GET", "/admin/v1/engines", "Bearer token-1"),
+        ("GET", "/admin/v1/engines/org/m%201-0/logs?lines=7", "Bearer token-1"),
+        ("POST", "/admin/v1/engines/demo-0/restart", "Bearer token-1"),
+    ]
+
+
+def test_a_refusal_is_told_in_the_servers_words() -> None:
+    body = {"error": {"message": "no engine 'x'", "type": "t", "param": None, "code": None}}
+    with (
+        client(lambda _: httpx.Response(404, json=body)) as admin,
+        pytest.raises(AdminError, match="no engine 'x'") as caught,
+    ):
+        admin.restart("x")
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("reply", [httpx.Response(200, text="<html>"), httpx.Response(500, json=[1])])
+def test_something_else_at_that_address_is_said_so(reply: httpx.Response) -> None:
+    with client(lambda _: reply) as admin, pytest.raises(AdminError):
+        admin.engines()
+
+
+def test_nobody_there() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    with client(refuse) as admin, pytest.raises(AdminError, match="cannot be reached: refused"):
+        admin.models()

@@ -1,0 +1,287 @@
+"""The life of an engine, with stub engines as real children."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from backends.base import LOOPBACK, Address, Facts, Fetch, Identity, LaunchSpec, Load, Reply
+from backends.errors import ModelUnusable
+from backends.lifecycle import EngineLife
+from backends.logring import LogRing
+from backends.probe import Prober
+from backends.process import Launcher
+from backends.restart import RestartPolicy
+from backends.status import State, Status, Timing
+from tests.processes import STUB, is_alive
+
+FAST = Timing(
+    start_timeout_s=10.0,
+    start_poll_s=0.02,
+    probe_interval_s=0.05,
+    probe_timeout_s=0.2,
+    max_missed_probes=3,
+    stop_grace_s=3.0,
+)
+IMPATIENT = RestartPolicy(first_delay_s=0.02, max_delay_s=0.05, max_early_deaths=3, stable_s=0.2)
+
+
+@dataclass
+class StubBackend:
+    """Runs the stub engine; `flags` are its faults."""
+
+    flags: tuple[str, ...] = ()
+    timing: Timing = FAST
+    policy: RestartPolicy = IMPATIENT
+    problem: str = ""
+    kind: str = "stub"
+    title: str = "stub"
+    ready_path: str = "/health"
+    capabilities: tuple[str, ...] = ("chat",)
+    ports: list[int] = field(default_factory=list)
+
+    def check(self) -> str:
+        return "stub"
+
+    async def prepare(self, launcher: Launcher) -> Identity:
+        if self.problem:
+            raise ModelUnusable(self.problem)
+        return Identity("sha256:aa", is_source=True)
+
+    def launch(self, port: int) -> LaunchSpec | None:
+        self.ports.append(port)
+        return LaunchSpec((sys.executable, "-S", str(STUB), "--port", str(port), *self.flags))
+
+    def address(self, port: int) -> Address:
+        return Address(LOOPBACK, port)
+
+    def secret_for(self, launch_secret: str) -> str:
+        return launch_secret
+
+    def refusal(self, reply: Reply) -> str:
+        return ""
+
+    async def inspect(self, fetch: Fetch) -> Facts:
+        assert (await fetch("/v1/models")).status == 200  # the launch's secret is accepted
+        return Facts("stub", 2048, "stub")
+
+    async def load(self, fetch: Fetch) -> Load | None:
+        return None
+
+
+class Driven:
+    """An engine's life with everything it announced."""
+
+    def __init__(self, backend: StubBackend, launcher: Launcher, prober: Prober, **options: object) -> None:
+        self.history: list[Status] = []
+        self.news = asyncio.Event()
+        self.life = EngineLife(backend, launcher, prober, LogRing(), self._announce, **options)  # type: ignore[arg-type]
+        self.task = asyncio.create_task(self.life.run())
+
+    async def _announce(self, status: Status) -> None:
+        self.history.append(status)
+        self.news.set()
+
+    async def until(self, state: State, after: int = 0) -> Status:
+        """The first announcement of `state` that is not among the first `after` ones."""
+        async with asyncio.timeout(10):
+            while True:
+                for status in self.history[after:]:
+                    if status.state is state:
+                        return status
+                self.news.clear()
+                await self.news.wait()
+
+    @property
+    def states(self) -> list[str]:
+        return [str(status.state) for status in self.history]
+
+
+Drive = Callable[..., Driven]
+
+
+@pytest.fixture
+async def drive() -> AsyncIterator[Drive]:
+    launcher, prober = await Launcher.start(), Prober()
+    driven: list[Driven] = []
+
+    def start(*flags: str, **options: object) -> Driven:
+        backend = options.pop("backend", None) or StubBackend(flags)
+        driven.append(Driven(backend, launcher, prober, **options))  # type: ignore[arg-type]
+        driven[-1].life.start()
+        return driven[-1]
+
+    yield start
+    for one in driven:
+        one.life.close(0.0)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(one.task for one in driven))
+    await prober.close()
+    await launcher.close()
+
+
+async def test_start_ready_stop_start(drive: Drive) -> None:
+    engine = drive("--start-s", "0.1")
+    ready = await engine.until(State.READY)
+    assert ready.facts == Facts("stub", 2048, "stub")
+    assert ready.pid is not None
+    assert ready.detail == ""
+    engine.life.stop()
+    stopped = await engine.until(State.STOPPED)
+    assert stopped.pid is None
+    engine.life.start()
+    again = await engine.until(State.READY, after=4)
+    assert engine.states == ["starting", "ready", "draining", "stopped", "starting", "ready"]
+    assert again.secret != ready.secret
+
+
+async def test_restart_drains_then_starts_anew(drive: Drive) -> None:
+    engine = drive()
+    first = await engine.until(State.READY)
+    engine.life.restart()
+    second = await engine.until(State.READY, after=2)
+    assert engine.states == ["starting", "ready", "draining", "starting", "ready"]
+    assert second.num_restarts == 1
+    assert not is_alive(first.pid or 0)
+    assert "finished all requests" in engine.life.log.tail(99)
+
+
+async def test_a_killed_engine_comes_back_however_often(drive: Drive) -> None:
+    engine = drive()
+    for _ in range(IMPATIENT.max_early_deaths or 0):
+        ready = await engine.until(State.READY, after=len(engine.history))
+        await asyncio.sleep(0.25)  # stable
+        os.kill(ready.pid or 0, signal.SIGKILL)
+        backoff = await engine.until(State.BACKOFF, after=len(engine.history) - 1)
+        assert "killed by SIGKILL" in backoff.detail
+    await engine.until(State.READY, after=len(engine.history))
+    assert "failed" not in engine.states
+
+
+async def test_a_crash_loop_ends_failed_with_the_reason_and_restart_tries_again(drive: Drive) -> None:
+    engine = drive("--crash")
+    failed = await engine.until(State.FAILED)
+    assert failed.detail == "3 starts in a row failed; the last: the engine ended: exit code 1"
+    assert engine.states == ["starting", "backoff"] * 2 + ["starting", "failed"]
+    assert engine.life.log.tail(2) == ("something", "terrible happened")
+    await engine.life.settled()
+    engine.life.restart()
+    await engine.until(State.STARTING, after=len(engine.history))
+
+
+async def test_a_refused_configuration_fails_at_once_with_its_error_line(drive: Drive) -> None:
+    engine = drive("--refuse", "model file is cut off")
+    assert (await engine.until(State.FAILED)).detail == "model file is cut off"
+    assert engine.states == ["starting", "failed"]
+
+
+async def test_a_port_that_was_taken_meanwhile_is_replaced(drive: Drive, tmp_path: Path) -> None:
+    backend = StubBackend(("--refuse-once", str(tmp_path / "tried")))
+    engine = drive(backend=backend)
+    await engine.until(State.READY)
+    assert engine.states == ["starting", "starting", "ready"]
+    assert len(set(backend.ports)) == 2
+
+
+async def test_a_hung_engine_is_killed_and_started_again(drive: Drive, tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    engine = drive("--hang", str(hang))
+    ready = await engine.until(State.READY)
+    hang.touch()
+    backoff = await engine.until(State.BACKOFF)
+    assert "answered none of 3 health probes: no answer within 0.2 s" in backoff.detail
+    assert not is_alive(ready.pid or 0)
+    hang.unlink()
+    await engine.until(State.READY, after=engine.history.index(backoff))
+
+
+async def test_one_slow_answer_is_no_reason_to_kill(drive: Drive, tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    engine = drive("--hang", str(hang))
+    await engine.until(State.READY)
+    hang.touch()
+    await asyncio.sleep(0.3)
+    hang.unlink()
+    await asyncio.sleep(0.5)
+    assert engine.states == ["starting", "ready"]
+
+
+async def test_trouble_is_looked_at_at_once(drive: Drive, tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    lazy = Timing(start_poll_s=0.02, probe_interval_s=60.0, probe_timeout_s=0.1, max_missed_probes=1)
+    engine = drive("--hang", str(hang), timing=lazy)
+    await engine.until(State.READY)
+    hang.touch()
+    engine.life.probe_now()
+    await engine.until(State.BACKOFF)
+
+
+async def test_a_start_that_takes_too_long(drive: Drive) -> None:
+    engine = drive("--start-s", "60", timing=Timing(start_timeout_s=0.5, start_poll_s=0.05))
+    assert "not ready within 0.5 s" in (await engine.until(State.BACKOFF)).detail
+
+
+async def test_a_deaf_engine_is_killed_after_the_grace(drive: Drive) -> None:
+    engine = drive("--deaf")
+    ready = await engine.until(State.READY)
+    engine.life.stop(grace_s=0.2)
+    await engine.until(State.STOPPED)
+    assert not is_alive(ready.pid or 0)
+
+
+async def test_a_second_stop_hurries_the_first(drive: Drive) -> None:
+    engine = drive("--deaf", timing=Timing(start_poll_s=0.02, stop_grace_s=60.0))
+    await engine.until(State.READY)
+    engine.life.stop()
+    await engine.until(State.DRAINING)
+    engine.life.stop(grace_s=0.0)
+    await engine.until(State.STOPPED)
+
+
+async def test_a_stop_while_starting_and_while_waiting(drive: Drive) -> None:
+    engine = drive("--start-s", "60")
+    await engine.until(State.STARTING)
+    engine.life.stop()
+    await engine.until(State.STOPPED)
+    waiting = drive("--crash", policy=RestartPolicy(first_delay_s=60.0))
+    await waiting.until(State.BACKOFF)
+    waiting.life.stop()
+    await waiting.until(State.STOPPED)
+
+
+async def test_a_start_during_the_drain_is_not_lost(drive: Drive) -> None:
+    engine = drive()
+    await engine.until(State.READY)
+    engine.life.stop()
+    engine.life.start()
+    await engine.until(State.READY, after=2)
+
+
+async def test_grandchildren_end_with_the_engine(drive: Drive, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    engine = drive("--grandchild", str(pid_file), "--escape")
+    ready = await engine.until(State.READY)
+    grandchild = int(pid_file.read_text())
+    assert is_alive(grandchild)
+    os.kill(ready.pid or 0, signal.SIGKILL)
+    await engine.until(State.BACKOFF)
+    await asyncio.sleep(0.1)
+    assert not is_alive(grandchild)
+
+
+async def test_a_model_that_cannot_be_prepared_fails_with_its_reason(drive: Drive) -> None:
+    engine = drive(backend=StubBackend(problem="x.gguf: not a GGUF file"))
+    assert (await engine.until(State.FAILED)).detail == "x.gguf: not a GGUF file"
+
+
+async def test_weights_that_may_not_serve_here_are_refused(drive: Drive) -> None:
+    engine = drive(refuse=lambda identity: f"{identity.digest} is not the model's")
+    assert (await engine.until(State.FAILED)).detail == "sha256:aa is not the model's"
+    assert engine.history[-1].pid is None

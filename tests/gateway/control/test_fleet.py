@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from backends.base import Address, Facts, Identity
+from backends.status import State, Status
+from gateway import snapshot as wire
+from gateway.config import Config
+from gateway.configfile import parse
+from gateway.control.fleet import Fleet, Member
+
+CONFIG = """
+models:
+  - {name: demo, pools: [{engine: llamacpp, model: demo, replicas: 2}]}
+  - {name: far, pools: [{engine: remote, base_url: http://h}]}
+keys: [{name: app, key: secret-key-1}]
+timeouts: {idle_s: 7}
+limits: {max_body_bytes: 4096}
+"""
+
+
+class Workers:
+    """Remembers what was pushed."""
+
+    def __init__(self) -> None:
+        self.pushed: list[wire.Snapshot] = []
+
+    async def push(self, snapshot: wire.Snapshot) -> tuple[int, ...]:
+        self.pushed.append(snapshot)
+        return ()
+
+
+def fleet(config: Config | None = None) -> tuple[Fleet, Workers]:
+    workers = Workers()
+    fleet = Fleet(config or parse(CONFIG), workers.push, clock=lambda: 1000.5)
+    fleet.add(Member("demo-0", 0, "llamacpp", "demo", ("chat", "completions", "tokenize")))
+    fleet.add(Member("demo-1", 1, "llamacpp", "demo", ("chat", "tokenize")))
+    fleet.add(Member("far-0", 2, "remote", "far", ("chat",)))
+    return fleet, workers
+
+
+def ready(length: int | None = 2048, digest: str = "sha256:" + "ab" * 32) -> Status:
+    return Status(
+        State.READY,
+        "",
+        Address("127.0.0.1", 9),
+        "s",
+        5,
+        facts=Facts("x", length, "demo"),
+        identity=Identity(digest, True),
+    )
+
+
+async def test_a_report_is_pushed_whole_with_a_new_version() -> None:
+    owner, workers = fleet()
+    await owner.report("demo-0", ready())
+    await owner.report("demo-1", Status(State.BACKOFF, "it died", retry_after_s=2.3))
+    first, second = workers.pushed
+    assert second.version > first.version
+    demo, far = second.models
+    assert [engine.state for engine in demo.engines] == ["ready", "backoff"]
+    assert (demo.engines[0].port, demo.engines[0].secret, demo.engines[0].slot) == (9, "s", 0)
+    assert (demo.engines[1].detail, demo.engines[1].retry_after_s) == ("it died", 3)
+    assert demo.resolved == "demo@abababababab"
+    assert far.resolved == "far"
+    assert demo.capabilities == ("chat", "tokenize")  # what both can do
+    assert demo.created == 1000
+    assert second.keys[0].name == "app"
+    assert second.timeouts.idle_s == 7
+    assert second.max_body_bytes == 4096
+
+
+async def test_the_shortest_context_of_a_model_is_promised() -> None:
+    owner, workers = fleet()
+    await owner.report("demo-0", ready(4096))
+    await owner.report("demo-1", ready(2048))
+    assert workers.pushed[-1].models[0].context_length == 2048
+
+
+def test_weights_of_another_source_may_not_answer_for_a_model() -> None:
+    owner, _ = fleet()
+    ours, theirs = Identity("sha256:" + "ab" * 32, True), Identity("sha256:" + "cd" * 32, True)
+    assert owner.claim_weights("demo-0", ours) == ""
+    assert owner.claim_weights("demo-1", ours) == ""
+    assert "not those of demo-0" in owner.claim_weights("demo-1", theirs)
+    assert owner.claim_weights("far-0", theirs) == ""  # another model
+    assert (
+        owner.claim_weights("demo-1", Identity(theirs.digest, False)) == ""
+    )  # a file's digest says nothing of its source
+    assert owner.claim_weights("demo-0", theirs) == ""  # the only one with a source may change it
+
+
+async def test_hopeless_is_when_nothing_ever_was_ready() -> None:
+    owner, _ = fleet()
+    for engine_id in owner.members:
+        assert not owner.is_hopeless
+        await owner.report(engine_id, Status(State.FAILED, "no"))
+    assert owner.is_hopeless
+    await owner.report("demo-0", ready())
+    await owner.report("demo-0", Status(State.FAILED, "no"))
+    assert not owner.is_hopeless

@@ -1,0 +1,152 @@
+"""Real processes for tests: stub engines as a pool would run them, and a whole `forgegate serve` to talk to."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+STUB = ROOT / "tests" / "stub_engine.py"
+
+
+def write_gguf(path: Path, source_digest: str = "") -> Path:
+    """A GGUF with a head and no tensors: enough for whoever only reads the head."""
+    entries: list[tuple[str, str | int]] = [("general.architecture", "llama"), ("llama.context_length", 2048)]
+    if source_digest:
+        entries.append(("forgegate.source_digest", source_digest))
+    body = b""
+    for key, value in entries:
+        encoded = _gguf_string(value) if isinstance(value, str) else struct.pack("<I", value)
+        body += _gguf_string(key) + struct.pack("<I", 8 if isinstance(value, str) else 4) + encoded
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(entries)) + body)
+    return path
+
+
+def stub_python(folder: Path, *flags: str) -> Path:
+    """An "interpreter" for a pool's `python:` that has all modules and runs the stub engine, with these faults."""
+    path = folder / f"python-{abs(hash(flags))}"
+    stub = shlex.join([sys.executable, str(STUB), *flags])
+    path.write_text(f'#!/bin/sh\n[ "$2" = -c ] && exit 0\nshift 3\nexec {stub} "$@"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def stub_config(folder: Path, *flags: str, workers: int = 1, replicas: int = 1, extra: str = "") -> Path:
+    """A configuration whose one model `demo` is served by stub engines."""
+    gguf, python = write_gguf(folder / "stub.gguf"), stub_python(folder, *flags)
+    path = folder / "forgegate.yaml"
+    path.write_text(
+        f"server: {{port: 0, workers: {workers}, admin: {{port: 0}}}}\n"
+        f"models:\n  - name: demo\n    pools:\n"
+        f"      - {{engine: llamacpp, model: {gguf}, python: {python}, replicas: {replicas}}}\n{extra}",
+        encoding="utf-8",
+    )
+    return path
+
+
+class Served:
+    """A running `forgegate serve --json`; its events come through a queue. Use as a context manager."""
+
+    def __init__(self, home: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+        self.home = home
+        self.events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "serve", "--json", *arguments],
+            cwd=ROOT, env={**os.environ, "FORGEGATE_HOME": str(home), **(env or {})},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.events.put(json.loads(line))
+        self.events.put({"event": "eof"})
+
+    def wait_for(self, event: str, timeout_s: float = 20.0, **fields: Any) -> dict[str, Any]:
+        """The next event of this kind with these fields; the others before it are dropped."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            got = self.events.get(timeout=max(0.01, deadline - time.monotonic()))
+            if got["event"] == event and all(got.get(key) == value for key, value in fields.items()):
+                return got
+            assert got["event"] != "eof", f"forgegate ended while waiting for {event}: {self.process.stderr.read()}"  # type: ignore[union-attr]
+
+    def wait_ready(self) -> dict[str, Any]:
+        ready = self.wait_for("ready")
+        self.url, self.admin_url = ready["url"], ready["admin_url"]
+        return ready
+
+    def admin(self, method: str, path: str) -> Any:
+        token = (self.home / "admin-token").read_text().strip()
+        reply = httpx.request(method, self.admin_url + path, headers={"authorization": f"Bearer {token}"}, timeout=10)
+        reply.raise_for_status()
+        return reply.json()
+
+    def engine(self, engine_id: str = "demo-0") -> dict[str, Any]:
+        return next(engine for engine in self.admin("GET", "/admin/v1/engines")["data"] if engine["id"] == engine_id)
+
+    def tree(self) -> list[psutil.Process]:
+        """Every process below it."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def workers(self) -> list[int]:
+        return [child.pid for child in self.tree() if "gateway.data.worker" in child.cmdline()]
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = 20.0) -> int:
+        return self.process.wait(timeout_s)
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+            try:
+                self.wait(10.0)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.wait()
+        self._reader.join(5.0)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+def eventually(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+    """The first true value of `condition`; AssertionError when it stays false."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"still not true after {timeout_s:g} s")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _gguf_string(text: str) -> bytes:
+    return struct.pack("<Q", len(text.encode())) + text.encode()

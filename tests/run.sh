@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Checks and tests all that this machine can run: `bash tests/run.sh [--fast] [PYTEST-ARGUMENT...]`
+#
+#   --fast   the inner loop, under a minute: what is already installed is used as it is, slow and end-to-end tests are left out
+#   other arguments go to pytest, for example: bash tests/run.sh --fast tests/gateway -k retry
+#
+# The environment is .venv-tests (or $FORGEGATE_TEST_VENV), made on the first run. It stops at the first part that fails.
+# FORGEGATE_APT=1 lets it install missing Debian packages, and makes an engine that cannot be built a failure.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=../deploy/venv.sh
+. deploy/venv.sh
+
+venv=${FORGEGATE_TEST_VENV:-$PWD/.venv-tests}
+bin=$venv/bin
+fast=
+pytest_args=()
+for argument in "$@"; do
+  case $argument in
+    --fast) fast=1 ;;
+    -h | --help)
+      sed -n '2,8s/^# \{0,1\}//p' tests/run.sh
+      exit 0
+      ;;
+    *) pytest_args+=("$argument") ;;
+  esac
+done
+
+timings=
+current=
+began=0
+finish_part() {
+  [ -z "$current" ] || timings+=$(printf '  %5d s  %s' $((SECONDS - began)) "$current")$'\n'
+}
+report() {
+  local code=$?
+  finish_part
+  printf '\nwhat each part took:\n%s' "$timings"
+  [ "$code" = 0 ] || printf '\nFAILED: %s\n' "${current:-before the first part}"
+}
+trap report EXIT
+
+# part NAME COMMAND...: runs it and notes what it took; when it fails the run ends here (set -e) and says so.
+part() {
+  finish_part
+  current=$1
+  began=$SECONDS
+  printf '\n== %s\n' "$current"
+  shift
+  "$@"
+}
+
+environment() {
+  local stamp wanted python
+  python=$(find_python python3.11 python3 python3.12 python3.13)
+  wanted=$(digest_of "$python" tests/requirements.txt pyproject.toml)
+  stamp=$venv/forgegate-stamp
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ ! -e "$venv/.unfinished" ]; then
+    echo "up to date: $venv"
+    return 0
+  fi
+  ensure_venv "$venv" "$python"
+  echo "installing tests/requirements.txt into $venv"
+  install_into "$venv" -r tests/requirements.txt
+  "$bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+  printf '%s' "$wanted" >"$stamp"
+}
+
+engine() {
+  local wheel code=0
+  wheel=$("$bin/python" deploy/llamacpp_wheel.py) || code=$?
+  if [ "$code" != 0 ]; then
+    [ "${FORGEGATE_APT:-}" != 1 ] || return "$code"
+    echo "the llama.cpp engine cannot be built here (see above): tests that need it are skipped"
+    return 0
+  fi
+  [ "$(cat "$venv/forgegate-engine" 2>/dev/null)" != "$wheel" ] || return 0
+  install_into "$venv" --no-deps --force-reinstall "$wheel"
+  printf '%s' "$wheel" >"$venv/forgegate-engine"
+}
+
+types() {
+  "$bin/mypy"
+  "$bin/mypy" deploy/*.py
+}
+
+tests() {
+  "$bin/python" -m pytest "$@"
+}
+
+part environment environment
+if [ -z "$fast" ] || [ ! -e "$venv/forgegate-engine" ]; then part "llama.cpp engine" engine; fi
+part format "$bin/ruff" format --check .
+part lint "$bin/ruff" check --quiet .
+part "shell scripts" "$bin/shellcheck" -S warning -x -P SCRIPTDIR deploy/*.sh tests/run.sh .ci/run
+part types types
+part "import contracts" "$bin/lint-imports"
+if [ -n "$fast" ]; then
+  part "tests (fast)" tests -m "not slow and not e2e" ${pytest_args[@]+"${pytest_args[@]}"}
+elif [ ${#pytest_args[@]} -gt 0 ]; then
+  part tests tests "${pytest_args[@]}"
+else
+  part "tests (quick ones)" tests -m "not slow and not e2e"
+  part "tests (slow and end to end)" tests -m "slow or e2e"
+fi
