@@ -129,10 +129,21 @@ def run_logged(command: list[str], log: Path, env: dict[str, str]) -> int:
                 reported = now
                 say(f"  {now - began:4.0f} s  {last_step(log) or 'preparing'}")
     finally:
-        if child.poll() is None:  # interrupted: compilers are grandchildren, so end the whole group
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+        if child.poll() is None:  # interrupted
+            end_group(child)
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """End a build. Ninja gives each compiler a group of its own and ends it on SIGTERM, so SIGKILL only comes last."""
+    deadline = time.monotonic() + 10
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            child.poll()  # reaps it, so that an empty group vanishes
+            os.killpg(child.pid, 0)
+            time.sleep(0.05)
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def last_step(log: Path) -> str | None:

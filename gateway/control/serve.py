@@ -107,8 +107,9 @@ async def serve(config: Config, pools: Pools, home: Home, console: Console) -> i
     """Until a signal: the first drains, the second ends everything at once. Raises CommandError, BackendError."""
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, signals.put_nowait, number)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup keeps its meaning
+            loop.add_signal_handler(number, signals.put_nowait, number)
     told = asyncio.create_task(signals.get())
     runtime = await _unless(told, Runtime.open(config, pools, home, console))
     if runtime is None:

@@ -115,7 +115,9 @@ class Supervisor:
             except Exception:  # noqa: BLE001 - named boundary: logged, and shown as the engine's state
                 for line in traceback.format_exc().splitlines():
                     life.log.add(f"(control) {line}")
-                life.status = replace(life.status, state=State.FAILED, detail="internal error, its traceback is in the log")
+                life.status = replace(
+                    life.status, state=State.FAILED, detail="internal error, its traceback is in the log"
+                )
                 await self._announce(engine_id)(life.status)
                 is_done = self._is_stopping
         life.log.close()

@@ -72,6 +72,7 @@ def test_a_comparison_of_two_mocks(setup: Setup, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(
         PEERS, "broken", lambda _: mock("broken", "--ttft-ms", "1", "--itl-ms", "1", "--error-rate", "0.5")
     )
+    monkeypatch.setattr(peers, "cpu_busy", lambda: 0.01)
     out = setup.workdir / "result.json"
     base = [
         "--model",
@@ -104,8 +105,11 @@ def test_a_comparison_of_two_mocks(setup: Setup, monkeypatch: pytest.MonkeyPatch
     table = out.with_suffix(".md").read_text("utf-8")
     assert "| 4 | fast |" in table
     assert str(setup.workdir) not in table + out.read_text("utf-8")
+    monkeypatch.setattr(peers, "cpu_busy", lambda: 0.6)
     assert peers.main([*base, "--peers", "broken", "--warmup", "8"]) == 1
-    assert "**INVALID**" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "**INVALID**" in shown
+    assert "INVALID: the machine was 60% busy" in shown
 
 
 def test_secrets_and_places_do_not_reach_results():

@@ -33,7 +33,8 @@ async def launcher() -> AsyncIterator[Launcher]:
 
 def backend(places: Places, model: Path | str, python: Path | str | None = None, **options: object) -> LlamaCpp:
     return LlamaCpp(
-        PoolSpec("llamacpp", "demo", model=str(model), python=None if python is None else str(python), options=options), places
+        PoolSpec("llamacpp", "demo", model=str(model), python=None if python is None else str(python), options=options),
+        places,
     )
 
 
@@ -95,7 +96,7 @@ def test_folders_that_are_no_models_of_ours(tmp_path: Path) -> None:
     with pytest.raises(ModelUnusable, match=r"no \*\.safetensors"):
         check_model(tmp_path)
     (tmp_path / "a.safetensors").write_bytes(b"")
-    with pytest.raises(ModelUnusable, match="GPT2LMHeadModel.*give its GGUF file instead"):
+    with pytest.raises(ModelUnusable, match=r"GPT2LMHeadModel.*give its GGUF file instead"):
         check_model(tmp_path)
 
 
@@ -160,7 +161,10 @@ def test_a_named_interpreter_is_not_replaced_by_another(tmp_path: Path) -> None:
         (b"GGUF", "ends within its header"),
         (b"GGUF" + b"\xff" * 20, "cannot be read"),
         (b"GGUF\x03\0\0\0" + b"\0" * 8 + b"\x01" + b"\0" * 7 + b"\xff" * 8, "ends within its header"),
-        (b"GGUF\x03\0\0\0" + b"\0" * 8 + b"\x01" + b"\0" * 7 + b"\x01" + b"\0" * 7 + b"k\x63\0\0\0", "unknown metadata type 99"),
+        (
+            b"GGUF\x03\0\0\0" + b"\0" * 8 + b"\x01" + b"\0" * 7 + b"\x01" + b"\0" * 7 + b"k\x63\0\0\0",
+            "unknown metadata type 99",
+        ),
     ],
 )
 def test_damaged_headers(content: bytes, words: str, tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""The cold paths, through the same port."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gateway.data.rig import Rig, StubEngine, echo, post, read_answer
+
+
+async def test_models(rig: Rig) -> None:
+    rig.capabilities = ("chat", "tokenize")
+    await rig.start(StubEngine(echo()))
+    async with rig.client() as client:
+        listed = (await client.get("/v1/models")).json()
+        assert listed == {"object": "list", "data": [(await client.get("/v1/models/m")).json()]}
+        assert listed["data"][0] == {
+            "id": "m",
+            "object": "model",
+            "created": 5,
+            "owned_by": "forgegate",
+            "root": "m@0123456789ab",
+            "parent": None,
+            "context_length": 2048,
+            "capabilities": ["chat", "tokenize"],
+        }
+        missing = await client.get("/v1/models/a/b")
+        assert missing.status_code == 404
+        assert missing.json()["error"]["code"] == "model_not_found"
+
+
+async def test_ready_names_the_reasons(rig: Rig) -> None:
+    await rig.start(StubEngine(echo()), StubEngine(echo()))
+    async with rig.client() as client:
+        assert (await client.get("/health/ready")).status_code == 200
+        rig.push("starting", "failed")
+        unready = await client.get("/health/ready")
+        assert unready.status_code == 503
+        assert unready.headers["retry-after"] == "1"
+        assert "m-1: loading weights" in unready.json()["error"]["message"]
+        assert (await client.get("/health/live")).status_code == 200
+        rig.push("starting", "ready")
+        assert (await client.get("/health/ready")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/nothing", 404, None),
+        ("POST", "/v1/nothing", 404, None),
+        ("GET", "/docs", 404, None),
+        ("GET", "/v1/chat/completions", 405, "POST"),
+        ("OPTIONS", "/v1/chat/completions", 405, "POST"),
+        ("DELETE", "/v1/models", 405, "GET, HEAD"),
+        ("POST", "/metrics", 405, "GET, HEAD"),
+    ],
+)
+async def test_errors_of_the_app_use_the_envelope(
+    rig: Rig, method: str, path: str, status: int, allow: str | None
+) -> None:
+    await rig.start(StubEngine(echo()))
+    async with rig.client() as client:
+        response = await client.request(method, path)
+    assert response.status_code == status
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert response.headers["x-request-id"].startswith("req-test-")
+    if allow:
+        assert set(response.headers["allow"].split(", ")) == set(allow.split(", "))
+
+
+async def test_head_has_no_body(rig: Rig) -> None:
+    await rig.start(StubEngine(echo()))
+    reader, writer = await rig.raw()
+    writer.write(b"HEAD /v1/models HTTP/1.1\r\nhost: x\r\n\r\n" + post(b'{"model":"m"}'))
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert (await read_answer(reader))[0] == 200
+    writer.close()
+
+
+async def test_hot_and_cold_share_a_connection(rig: Rig) -> None:
+    await rig.start(StubEngine(echo()))
+    async with rig.client() as client:
+        for _ in range(3):
+            assert (await client.get("/v1/models")).status_code == 200
+            assert (await client.post("/v1/completions", json={"model": "m"})).status_code == 200
+        assert len(rig.relay.connections) == 1
+
+
+async def test_metrics(rig: Rig) -> None:
+    await rig.start(StubEngine(echo()))
+    await rig.ask()
+    async with rig.client() as client:
+        response = await client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    page = response.text
+    assert 'forgegate_requests_total{engine="m-0",model="m",status="200"} 1.0' in page
+    assert 'forgegate_engine_state{engine="m-0",model="m",state="ready"} 1.0' in page
+    assert 'forgegate_requests_running{engine="m-0"} 0.0' in page
+    assert 'forgegate_time_to_first_byte_seconds_count{engine="m-0",model="m"} 1.0' in page
+
+
+async def test_client_that_leaves_a_cold_request(rig: Rig) -> None:
+    await rig.start(StubEngine(echo()))
+    _, writer = await rig.raw()
+    writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+    writer.transport.abort()
+    async with rig.client() as client:
+        assert (await client.get("/health/live")).status_code == 200
