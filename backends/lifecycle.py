@@ -50,6 +50,8 @@ from backends.status import (
 
 _PORT_TAKEN = re.compile(r"address already in use|port \S+ is (already )?(taken|in use)|\bEADDRINUSE\b", re.IGNORECASE)
 MAX_PORT_RETRIES = 5
+ERROR_LINES = 50
+_LAUNCH_LINE = "(control) start"
 
 
 _Phase = Callable[[], Awaitable["_Phase | None"]]
@@ -280,6 +282,7 @@ class EngineLife:
             spec = self.backend.launch(self.status.address.port)
             if spec is None:
                 return ""
+            self.log.add(f"{_LAUNCH_LINE} {self._launch} on port {self.status.address.port}")
             env = {**spec.env, "FORGEGATE_ENGINE_SECRET": self.status.secret}
             self._child = await self._launcher.spawn(LaunchSpec(spec.argv, env, spec.cwd), self.log)
         except BackendError as exc:
@@ -289,13 +292,13 @@ class EngineLife:
         return ""
 
     async def _after_exit(self, code: int) -> _Phase:
-        reason = self._error_line() if code == REFUSED else ""
-        if _PORT_TAKEN.search(reason) and self._num_port_retries < MAX_PORT_RETRIES:
+        error = self._error_line()
+        if code != REFUSED:
+            return await self._after_death(f"the engine ended: {exit_words(code)}{f' ({error})' if error else ''}")
+        if _PORT_TAKEN.search(error) and self._num_port_retries < MAX_PORT_RETRIES:
             self._num_port_retries += 1
             return self._starting
-        if code == REFUSED:
-            return await self._give_up(reason or "the engine refuses its configuration")
-        return await self._after_death(f"the engine ended: {exit_words(code)}")
+        return await self._give_up(error or "the engine refuses its configuration")
 
     async def _after_death(self, reason: str) -> _Phase:
         await self._end_child()
@@ -336,8 +339,13 @@ class EngineLife:
         return None
 
     def _error_line(self) -> str:
-        lines = [line for line in self.log.tail(50) if line.startswith("error: ")]
-        return lines[-1].removeprefix("error: ") if lines else ""
+        """The last `error: ...` line of this launch, without its head; empty where there is none."""
+        for line in reversed(self.log.tail(ERROR_LINES)):
+            if line.startswith("error: "):
+                return line.removeprefix("error: ")
+            if line.startswith(_LAUNCH_LINE):
+                break
+        return ""
 
     def _change(self, **changes: object) -> None:
         self.status = replace(self.status, **changes)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ class AccessLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Until the first byte of the answer's body; null where none came."""
     duration_ms: float
     bytes: int = 0
-    """Received from the engine as body."""
+    """Received from the engine as body, chunk framing included."""
     retries: int = 0
     why: str = ""
     """Routing receipt."""

@@ -128,8 +128,7 @@ class Metrics:
             series.__init__()  # type: ignore[misc]
 
     def expose(self, snapshot: Snapshot, load: Load) -> bytes:
-        """Return the page: what all workers counted, and the gauges as of now."""
-        self.flush()
+        """Return the page: what all workers had flushed, and the gauges as of now. May run in a thread."""
         registry = CollectorRegistry()
         if self._is_multiprocess:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

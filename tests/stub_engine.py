@@ -27,7 +27,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--start-s", type=float, default=0.0, help="503 for this long")
     parser.add_argument("--refuse", default="", help="exit 3 with this as the error line")
     parser.add_argument("--refuse-once", default="", help="as --refuse, unless this file exists (it is made)")
-    parser.add_argument("--crash", action="store_true", help="exit 1 at once")
+    parser.add_argument("--crash", default="", help="exit 1 at once, with this as the last line")
     parser.add_argument("--hang", default="", help="answer nothing while this file exists")
     parser.add_argument("--grandchild", default="", help="start one and write its pid to this file")
     parser.add_argument("--escape", action="store_true", help="the grandchild leaves the process group")
@@ -125,7 +125,7 @@ def apply_start_faults(args: argparse.Namespace) -> None:
         print(f"error: {args.refuse}", file=sys.stderr)
         sys.exit(3)
     if args.crash:
-        print("something\nterrible happened", file=sys.stderr)
+        print(f"something\n{args.crash}", file=sys.stderr)
         sys.exit(1)
     if args.grandchild:
         child = subprocess.Popen(SLEEPER, start_new_session=args.escape)

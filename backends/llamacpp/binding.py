@@ -23,7 +23,7 @@ from typing import Any
 
 # OpenMP threads spin at every barrier of the graph by default. That is fastest on an idle machine, and 10 to 100 times
 # slower where other processes want the cores too: a thread spins for one that is not running. Read when libgomp loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import llama_cpp.llama_cpp as C  # noqa: E402
 import numpy as np  # noqa: E402
@@ -260,6 +260,8 @@ class Context:
         # llama.cpp reserves a row of logits per sequence id in any case.
         self.max_outputs = max(self.num_sequence_ids, min(options.n_ubatch, 128))
         self.num_outputs = 0
+        self._logits: Logits = np.empty((0, model.n_vocab), dtype=np.float32)
+        self._logits_at = (0, 0)
         params = _context_params(options, self.num_sequence_ids, self.max_outputs)
         params.n_threads, params.n_threads_batch = num_threads, num_threads_batch
         self._pointer = C.llama_init_from_model(model._pointer, params)
@@ -298,11 +300,14 @@ class Context:
 
     def logits(self) -> Logits:
         """The step's logits, shape [num_outputs, n_vocab], rows in batch order. A writable view until the next decode."""
-        pointer = C.llama_get_logits(self._pointer)
-        count = self.num_outputs * self.model.n_vocab
-        block = (ctypes.c_float * count).from_address(ctypes.addressof(pointer.contents))
-        rows: Logits = np.frombuffer(memoryview(block), dtype=np.float32).reshape(self.num_outputs, self.model.n_vocab)
-        return rows
+        address = ctypes.addressof(C.llama_get_logits(self._pointer).contents)
+        key = (address, self.num_outputs)
+        # llama.cpp keeps its buffer from step to step; making the view anew costs 30 us.
+        if key != self._logits_at:
+            block = (ctypes.c_float * (self.num_outputs * self.model.n_vocab)).from_address(address)
+            rows = np.frombuffer(memoryview(block), dtype=np.float32)
+            self._logits, self._logits_at = rows.reshape(self.num_outputs, self.model.n_vocab), key
+        return self._logits
 
     def remove(self, sequence_id: int, start: int = 0, end: int = -1) -> bool:
         """Drop positions [start, end) of a sequence (-1: to its end). False when the memory cannot be cut there."""

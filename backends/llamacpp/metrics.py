@@ -1,14 +1,15 @@
 """What the engine counts, and its Prometheus page. Counted by the engine thread, read by the HTTP face.
 
-Names carry the prefix `forgegate_engine_`. Latencies are bucketed with numpy, a step at a time: one call of a client
-library's `observe` per token would cost more than the rest of the bookkeeping.
+Names carry the prefix `forgegate_engine_`. Latencies are counted here, not by a client library: its `observe`, once per
+token, would cost more than the rest of the bookkeeping.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 
-import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -22,20 +23,19 @@ class Histogram:
     """Counts by upper bound, seconds."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = np.array(bounds)
-        self._counts = np.zeros(len(bounds) + 1, dtype=np.int64)
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
     def observe(self, values: list[float]) -> None:
-        if values:
-            array = np.array(values)
-            np.add.at(self._counts, np.searchsorted(self._bounds, array, side="left"), 1)
-            self._sum += float(array.sum())
+        for value in values:
+            self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += sum(values)
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
         """Cumulative counts by `le`, and the sum."""
         labels = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
-        return list(zip(labels, np.cumsum(self._counts).astype(float).tolist(), strict=True)), self._sum
+        return list(zip(labels, accumulate(map(float, self._counts)), strict=True)), self._sum
 
 
 class EngineMetrics:

@@ -29,6 +29,9 @@ from gateway.exits import CommandError
 from gateway.home import Home, RunInfo
 from gateway.version import version
 
+NUM_LAST_LINES = 5
+"""Of an engine's output, shown when it could not be started."""
+
 Pools = list[tuple[Model, Pool, Backend]]
 
 
@@ -111,10 +114,16 @@ class Runtime:
         await self._supervisor.settled()
         while not any(member.has_been_ready for member in self.fleet.members.values()):
             if self.fleet.is_hopeless:
-                lines = [f"engine {member.id}: {member.status.detail}" for member in self.fleet.members.values()]
-                raise CommandError("no engine could be started\n" + "\n".join(lines))
+                raise CommandError("\n".join(["no engine could be started", *self._post_mortem()]))
             self.fleet.changed.clear()
             await self.fleet.changed.wait()
+
+    def _post_mortem(self) -> list[str]:
+        lines: list[str] = []
+        for member in self.fleet.members.values():
+            lines.append(f"engine {member.id}: {member.status.detail}")
+            lines += [f"  | {line}" for line in self._supervisor.lives[member.id].log.tail(NUM_LAST_LINES)]
+        return lines
 
     def models(self) -> dict[str, list[str]]:
         """What serves each model, in words, equal replicas counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -10,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors, metrics
-from gateway.data.relay import ENDPOINTS, Relay
-from gateway.data.snapshot import ModelRoute
+from gateway.data.relay import Relay
+from gateway.data.snapshot import ENDPOINTS, ModelRoute
 from gateway.errors import GatewayError
 
 _READ = ["GET", "HEAD"]
@@ -57,8 +58,10 @@ def _add_health(app: FastAPI, relay: Relay) -> None:
         return {"status": "ok"}
 
     @app.api_route("/metrics", methods=_READ)
-    def read_metrics() -> Response:
-        page = relay.metrics.expose(relay.index.snapshot, relay.counters)
+    async def read_metrics() -> Response:
+        relay.metrics.flush()
+        # Reading every worker's file takes milliseconds, which no stream should have to wait for.
+        page = await asyncio.to_thread(relay.metrics.expose, relay.index.snapshot, relay.counters)
         return Response(page, headers={"content-type": metrics.CONTENT_TYPE})
 
 

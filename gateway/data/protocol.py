@@ -23,8 +23,9 @@ from gateway.data.cold import ColdExchange, ColdStage
 from gateway.data.exchange import Exchange
 from gateway.data.framing import Write
 from gateway.data.heads import split_length
-from gateway.data.relay import ENDPOINTS, Relay
+from gateway.data.relay import Relay
 from gateway.data.request import Request, RequestHead
+from gateway.data.snapshot import ENDPOINTS
 from gateway.errors import GatewayError
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -257,13 +258,14 @@ class ClientConnection(asyncio.Protocol):
         if not can_continue or (self._relay.is_draining and not self._waiting):
             self._close()
             return
-        self._deadline_s = self._relay.clock() + KEEP_ALIVE_S
+        self._deadline_s = 0.0  # idle from now on: the next look at the clock sets it
         if self._waiting:
             self._dispatch()
 
     def cut(self, must_reset: bool) -> None:
         """Close such that the client cannot mistake what it has for a whole answer."""
         self._is_over = True
+        self._deadline_s = self._relay.clock() + LINGER_S
         sock = self._transport.get_extra_info("socket")
         if must_reset and sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -273,9 +275,11 @@ class ClientConnection(asyncio.Protocol):
 
     def check(self, now_s: float) -> None:
         """Close what is idle for too long, refuse what sends too slowly."""
-        is_idle = self._head is None and not self._waiting
         if self._current is not None:
             return
+        is_idle = self._head is None and not self._waiting
+        if not self._deadline_s:
+            self._deadline_s = now_s + KEEP_ALIVE_S
         if self._is_over:
             if now_s >= self._deadline_s:
                 self._transport.abort()

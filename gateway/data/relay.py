@@ -22,18 +22,6 @@ from gateway.metrics import Metrics
 from gateway.routing.base import Policy, candidates
 from gateway.snapshot import EngineTrouble, Snapshot
 
-ENDPOINTS = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completions",
-    "/tokenize": "tokenize",
-    "/detokenize": "tokenize",
-    "/v1/embeddings": "embeddings",
-    "/v1/responses": "responses",
-    "/v1/messages": "messages",
-}
-"""Relayed paths, and the capability that a model must name to be asked there."""
-_ASSUMED = ("chat", "completions", "tokenize")
-"""What a model that names no capabilities (a remote one) is believed to have."""
 TROUBLE_INTERVAL_S = 1.0
 """Control probes an engine at once when it hears of trouble; once a second is often enough."""
 
@@ -43,6 +31,14 @@ class Watched(Protocol):
 
     def check(self, now_s: float, /) -> None:
         """End what has taken too long."""
+        ...
+
+
+class Running(Watched, Protocol):
+    """A request in flight."""
+
+    def abandon(self, error: GatewayError, /) -> None:
+        """End it with `error`."""
         ...
 
 
@@ -72,7 +68,7 @@ class Relay:
         self.heads: HeadTable[RequestHead] = HeadTable()
         """Heads of hot requests."""
         self.is_draining = False
-        self.exchanges: set[Watched] = set()
+        self.exchanges: set[Running] = set()
         """Requests in flight, hot ones."""
         self.connections: set[Watched] = set()
         """Client connections, busy or idle."""
@@ -102,18 +98,16 @@ class Relay:
                 raise NoEngineReady("the gateway is starting", retry_after_s=1)
             known = ", ".join(sorted(index.models)) or "none"
             raise ModelNotFound(f"the model {name!r} does not exist; there are: {known}", param="model")
-        capability = ENDPOINTS[path]
-        if capability not in (route.model.capabilities or _ASSUMED):
-            has = ", ".join(route.model.capabilities or _ASSUMED)
-            raise NotFound(f"the model {name!r} does not serve {path} (it has: {has})", param="model")
+        if path not in route.paths:
+            has = ", ".join(sorted(route.paths))
+            raise NotFound(f"the model {name!r} does not serve {path} (it serves: {has})", param="model")
         return route
 
     def choose(self, route: ModelRoute, excluded: Collection[str]) -> tuple[EngineRoute, str] | None:
         """Return a ready replica outside `excluded` and why it was chosen, or None when there is none."""
-        ready = route.ready
-        if len(ready) == 1 and not excluded:
-            return route.routes[ready[0].id], "only ready replica"
-        open_to_choice = candidates(ready, self.counters, excluded)
+        if route.only is not None and not excluded:
+            return route.only, "only ready replica"
+        open_to_choice = candidates(route.ready, self.counters, excluded)
         if not open_to_choice:
             return None
         decision = self._policy.choose(open_to_choice)
@@ -135,6 +129,11 @@ class Relay:
             except Exception as exc:  # noqa: BLE001 - one broken request must not stop the clock of all others
                 self.loop.call_exception_handler({"message": "deadline check failed", "exception": exc})
         self.pool.sweep(now_s)
+
+    def abandon(self, error: GatewayError) -> None:
+        """End every request in flight with `error`: a drain's grace is over."""
+        for exchange in list(self.exchanges):
+            exchange.abandon(error)
 
     def flush(self) -> None:
         """Write out what the books have buffered."""

@@ -7,6 +7,19 @@ from typing import NamedTuple
 from gateway.errors import NoEngineReady
 from gateway.snapshot import Engine, Model, Snapshot
 
+ENDPOINTS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/tokenize": "tokenize",
+    "/detokenize": "tokenize",
+    "/v1/embeddings": "embeddings",
+    "/v1/responses": "responses",
+    "/v1/messages": "messages",
+}
+"""Relayed paths, and the capability that a model must name to be asked there."""
+_ASSUMED = ("chat", "completions", "tokenize")
+"""What a model that names no capabilities (a remote one) is believed to have."""
+
 
 class Address(NamedTuple):
     """Where connections go; the pool's key. A restarted engine has another port, hence another pool entry."""
@@ -40,12 +53,17 @@ class EngineRoute:
 class ModelRoute:
     """One model and its replicas."""
 
-    __slots__ = ("model", "ready", "routes")
+    __slots__ = ("model", "only", "paths", "ready", "routes")
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self.ready = tuple(engine for engine in model.engines if engine.state == "ready")
+        has = model.capabilities or _ASSUMED
+        self.paths = frozenset(path for path, capability in ENDPOINTS.items() if capability in has)
+        """Where it may be asked."""
         self.routes = {engine.id: EngineRoute(engine, model.resolved) for engine in self.ready}
+        self.only = self.routes[self.ready[0].id] if len(self.ready) == 1 else None
+        """The one ready replica, where there is no choice."""
 
     def not_ready(self) -> NoEngineReady:
         """Return the answer for a model none of whose replicas takes requests, with each one's state and reason."""

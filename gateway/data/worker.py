@@ -33,6 +33,7 @@ from gateway.data.cold import ColdStage
 from gateway.data.protocol import ClientConnection
 from gateway.data.relay import Relay
 from gateway.data.upstream import Pool
+from gateway.errors import NoEngineReady
 from gateway.metrics import Metrics
 from gateway.routing import policies
 from gateway.snapshot import Ack, Drain, Ready, Snapshot, ToControl, ToWorker
@@ -43,6 +44,8 @@ FLUSH_EVERY_TICKS = 5
 BACKLOG = 4096
 TERM_GRACE_S = 10.0
 """Grace of a SIGTERM, which names none."""
+LAST_WORDS_S = 0.5
+"""For the answers of what did not finish within its grace to leave."""
 POLICY = "least_load"
 
 log = logging.getLogger(__name__)
@@ -81,6 +84,9 @@ class Worker:
         clock = loop.create_task(self._keep_time())
         orphaned = loop.create_task(self._converse())
         await asyncio.wait((orphaned, self._drain_within_s, clock), return_when=asyncio.FIRST_COMPLETED)
+        for task in (orphaned, clock):
+            if task.done():
+                task.result()  # raises what ended it
         if not self._drain_within_s.done():
             return 1
         server.close()
@@ -117,6 +123,9 @@ class Worker:
         """Wait until every connection is done: idle ones close with the next tick, busy ones after their answer."""
         self._relay.is_draining = True
         await asyncio.wait((self._drained, orphaned), timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+        if self._relay.exchanges and not orphaned.done():
+            self._relay.abandon(NoEngineReady("the gateway is shutting down", retry_after_s=1))
+            await asyncio.wait((self._drained, orphaned), timeout=LAST_WORDS_S, return_when=asyncio.FIRST_COMPLETED)
 
 
 def build_relay(inherited: Inheritance, channel: Channel[ToControl, ToWorker]) -> Relay:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvloop
+
 from tests.gateway.data.rig import Rig
 
 

@@ -50,6 +50,8 @@ class Call:
         return None
 
     async def send(self, data: bytes) -> None:
+        if self.writer.transport.is_closing():
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 
@@ -119,9 +121,7 @@ class StubEngine:
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
-        length = next(
-            int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
-        )
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         call = Call(head, await reader.readexactly(length), reader, writer)
         self.calls.append(call)
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
@@ -219,15 +219,17 @@ class Rig:
         assert not self.bugs, self.bugs
 
     async def stop(self) -> None:
-        await self.settle()
-        self._server.close()
-        for engine in self.engines:
-            await engine.stop()
-        self._clock.cancel()
-        self.relay.pool.close()
-        for connection in list(self.relay.connections):
-            connection._transport.abort()  # type: ignore[attr-defined]
-        await asyncio.sleep(0.02)
+        try:
+            await self.settle()
+        finally:
+            self._server.close()
+            for connection in list(self.relay.connections):
+                connection._transport.abort()  # type: ignore[attr-defined]
+            self.relay.pool.close()
+            for engine in self.engines:
+                await engine.stop()
+            self._clock.cancel()
+            await asyncio.sleep(0.02)
 
     async def _tick(self) -> None:
         while True:

@@ -138,7 +138,9 @@ async def test_unknown_model_lists_what_exists(rig: Rig) -> None:
     assert 'model="gpt"' not in rig.relay.metrics.expose(rig.relay.index.snapshot, rig.reader).decode()
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"m"', b"null", b'{"model": "m"} x', b"\xff", b"{}", b'{"model":1}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'"m"', b"null", b'{"model": "m"} x', b"\xff", b"{}", b'{"model":1}']
+)
 async def test_bad_bodies_are_400(rig: Rig, body: bytes) -> None:
     await rig.start(StubEngine(echo()))
     async with rig.client() as client:
@@ -304,7 +306,9 @@ def sse_events(body: bytes) -> list[bytes]:
     return body[:-2].split(b"\n\n")
 
 
-@pytest.mark.parametrize("cut", ["between", "inside chunk", "inside event", "inside size", "inside chunk end", "bad size"])
+@pytest.mark.parametrize(
+    "cut", ["between", "inside chunk", "inside event", "inside size", "inside chunk end", "bad size"]
+)
 async def test_engine_killed_in_a_stream_ends_in_one_error_event(rig: Rig, cut: str) -> None:
     whole = chunk(event(0)) + chunk(event(1))
     last = {
