@@ -1,18 +1,14 @@
 """One JSON line for each request: who asked what, who answered, how long it took, and why it went where it went.
 
-Never a body, never a key (only its name). Lines are buffered and appended by a timer, a whole number of lines per
-write, so that several workers may share one file.
+Never a body, never a key (only its name). The relay gathers the lines and hands them over by timer, a whole number of
+lines per write, so that several workers may share one file. The metrics are fed from the same lines.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import msgspec
-
-MAX_BUFFERED_LINES = 4096
-"""Flushed early beyond this, so that a burst cannot hold memory until the next tick."""
 
 
 class AccessLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -51,7 +47,6 @@ class AccessLog:
 
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
-        self._lines: list[AccessLine] = []
         self._encoder = msgspec.json.Encoder()
 
     @classmethod
@@ -63,25 +58,10 @@ class AccessLog:
             return cls(1)
         return cls(os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
 
-    @property
-    def is_on(self) -> bool:
-        """Whether lines go anywhere: callers spare themselves making them otherwise."""
-        return self._fd is not None
-
-    def write(self, line: AccessLine) -> None:
-        """Buffer one line."""
-        if self._fd is None:
+    def write(self, lines: list[AccessLine]) -> None:
+        """Append `lines`, all of them in one write where the file takes it. A full disk loses lines, never requests."""
+        if not lines or self._fd is None:
             return
-        self._lines.append(line)
-        if len(self._lines) >= MAX_BUFFERED_LINES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Append everything buffered. A full disk loses lines, never requests."""
-        if not self._lines or self._fd is None:
-            return
-        lines: list[Any] = self._lines
-        self._lines = []
         pending = memoryview(self._encoder.encode_lines(lines))
         try:
             while pending:

@@ -1,8 +1,8 @@
 """The gateway's metrics: one table, cheap to feed, exposed for all workers by any of them.
 
-A request touches plain numbers only (`observe_request`); `flush` moves them into prometheus_client a few times a
-second, because an increment there takes a lock and rewrites a mapped file, five of them per request. A worker that is
-killed loses what it had counted since the last flush.
+Ended requests arrive as the lines of the access log, many at a time: an increment in prometheus_client takes a lock and
+rewrites a mapped file, and five of them per request would cost as much as relaying it. A worker that is killed loses
+what it had not booked yet, half a second's worth.
 
 Labels hold only names that the snapshot knows: a client cannot make series by inventing model names.
 """
@@ -19,11 +19,14 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from gateway.accesslog import AccessLine
 from gateway.routing.base import Load
 from gateway.snapshot import Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+MILLISECONDS = tuple(bound * 1000 for bound in SECONDS)
+CLIENT_GONE = 499
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +62,21 @@ TABLE = (
 
 
 class _Series:
-    """What one (model, engine, status) has gathered since the last flush."""
+    """What one (model, engine, status) has gathered and not yet moved on."""
 
-    __slots__ = ("duration_sum", "durations", "num", "num_bytes", "ttfb_sum", "ttfbs")
+    __slots__ = ("duration_sum_ms", "durations", "num", "num_bytes", "ttfb_sum_ms", "ttfbs")
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start from nothing."""
         self.num = 0
         self.num_bytes = 0
         self.durations = [0] * (len(SECONDS) + 1)
-        self.duration_sum = 0.0
+        self.duration_sum_ms = 0.0
         self.ttfbs = [0] * (len(SECONDS) + 1)
-        self.ttfb_sum = 0.0
+        self.ttfb_sum_ms = 0.0
 
 
 class Metrics:
@@ -82,53 +89,36 @@ class Metrics:
         self._counters = {row.name: self._counter(row) for row in TABLE if row.kind == "counter"}
         self._histograms = {row.name: self._histogram(row) for row in TABLE if row.kind == "histogram"}
 
-    def observe_request(
-        self, model: str, engine: str, status: int, duration_s: float, ttfb_s: float | None, num_bytes: int
-    ) -> None:
-        """Count one ended request; empty names where none was resolved."""
-        series = self._series.get((model, engine, status))
-        if series is None:
-            series = self._series[model, engine, status] = _Series()
-        series.num += 1
-        series.num_bytes += num_bytes
-        series.durations[bisect_left(SECONDS, duration_s)] += 1
-        series.duration_sum += duration_s
-        if ttfb_s is not None:
-            series.ttfbs[bisect_left(SECONDS, ttfb_s)] += 1
-            series.ttfb_sum += ttfb_s
+    def observe(self, lines: list[AccessLine]) -> None:
+        """Count ended requests."""
+        series_of = self._series
+        for line in lines:
+            # A name without a resolution is whatever a client made up.
+            key = (line.model if line.resolved else "", line.engine, line.status)
+            series = series_of.get(key)
+            if series is None:
+                series = series_of[key] = _Series()
+            series.num += 1
+            series.num_bytes += line.bytes
+            series.durations[bisect_left(MILLISECONDS, line.duration_ms)] += 1
+            series.duration_sum_ms += line.duration_ms
+            if line.ttfb_ms is not None:
+                series.ttfbs[bisect_left(MILLISECONDS, line.ttfb_ms)] += 1
+                series.ttfb_sum_ms += line.ttfb_ms
+            if line.error:
+                self._count_failure(line.error, key)
+        self._move()
 
     def observe_connect(self, engine: str, seconds: float) -> None:
         """Count one new connection to an engine."""
         self._histograms["forgegate_upstream_connect_seconds"].labels(engine).observe(seconds)
 
-    def count_disconnect(self, model: str) -> None:
-        """Count a client that left early."""
-        self._counters["forgegate_disconnects"].labels(model).inc()
-
     def count_retry(self, engine: str) -> None:
         """Count a request that goes elsewhere, or to a fresh connection, after `engine` failed it."""
         self._counters["forgegate_retries"].labels(engine).inc()
 
-    def count_error(self, code: str) -> None:
-        """Count a failure by its code."""
-        self._counters["forgegate_errors"].labels(code).inc()
-
-    def flush(self) -> None:
-        """Move what was gathered into prometheus_client."""
-        for (model, engine, status), series in self._series.items():
-            if not series.num:
-                continue
-            self._counters["forgegate_requests"].labels(model, engine, str(status)).inc(series.num)
-            if series.num_bytes:
-                self._counters["forgegate_response_bytes"].labels(model, engine).inc(series.num_bytes)
-            durations = self._histograms["forgegate_request_duration_seconds"].labels(model, engine)
-            add_to_histogram(durations, series.durations, series.duration_sum)
-            ttfbs = self._histograms["forgegate_time_to_first_byte_seconds"].labels(model, engine)
-            add_to_histogram(ttfbs, series.ttfbs, series.ttfb_sum)
-            series.__init__()  # type: ignore[misc]
-
     def expose(self, snapshot: Snapshot, load: Load) -> bytes:
-        """Return the page: what all workers had flushed, and the gauges as of now. May run in a thread."""
+        """Return the page: what all workers had booked, and the gauges as of now. May run in a thread."""
         registry = CollectorRegistry()
         if self._is_multiprocess:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -136,6 +126,25 @@ class Metrics:
             registry.register(_Forward(self._registry.collect))
         registry.register(_Forward(lambda: _gauges(snapshot, load)))
         return generate_latest(registry)
+
+    def _count_failure(self, code: str, key: tuple[str, str, int]) -> None:
+        self._counters["forgegate_errors"].labels(code).inc()
+        if key[2] == CLIENT_GONE:
+            self._counters["forgegate_disconnects"].labels(key[0]).inc()
+
+    def _move(self) -> None:
+        """Move what the series gathered into prometheus_client."""
+        for (model, engine, status), series in self._series.items():
+            if not series.num:
+                continue
+            self._counters["forgegate_requests"].labels(model, engine, str(status)).inc(series.num)
+            if series.num_bytes:
+                self._counters["forgegate_response_bytes"].labels(model, engine).inc(series.num_bytes)
+            durations = self._histograms["forgegate_request_duration_seconds"].labels(model, engine)
+            add_to_histogram(durations, series.durations, series.duration_sum_ms / 1000)
+            ttfbs = self._histograms["forgegate_time_to_first_byte_seconds"].labels(model, engine)
+            add_to_histogram(ttfbs, series.ttfbs, series.ttfb_sum_ms / 1000)
+            series.reset()
 
     def _counter(self, row: Row) -> Counter:
         return Counter(row.name, row.help, row.labels, registry=self._registry)

@@ -59,7 +59,7 @@ def _add_health(app: FastAPI, relay: Relay) -> None:
 
     @app.api_route("/metrics", methods=_READ)
     async def read_metrics() -> Response:
-        relay.metrics.flush()
+        relay.flush()
         # Reading every worker's file takes milliseconds, which no stream should have to wait for.
         page = await asyncio.to_thread(relay.metrics.expose, relay.index.snapshot, relay.counters)
         return Response(page, headers={"content-type": metrics.CONTENT_TYPE})

@@ -132,25 +132,20 @@ class ColdExchange:
         self._client.exchange_done(self._can_continue)
 
     def _account(self, status: int, code: str) -> None:
-        relay, request = self._relay, self._request
-        duration_s = relay.clock() - request.started_s
-        relay.metrics.observe_request("", "", status, duration_s, None, 0)
-        if code:
-            relay.metrics.count_error(code)
-        if relay.access_log.is_on:
-            relay.access_log.write(
-                AccessLine(
-                    time=time.time(),
-                    request_id=request.id,
-                    client=self._client.address,
-                    method=request.head.method.decode("latin-1"),
-                    path=request.head.path,
-                    status=status,
-                    duration_ms=round(duration_s * 1000, 3),
-                    error=code,
-                    key=self._key_name,
-                )
+        request = self._request
+        self._relay.book(
+            AccessLine(
+                time=time.time(),
+                request_id=request.id,
+                client=self._client.address,
+                method=request.head.method.decode("latin-1"),
+                path=request.head.path,
+                status=status,
+                duration_ms=round((self._relay.clock() - request.started_s) * 1000, 3),
+                error=code,
+                key=self._key_name,
             )
+        )
 
 
 class _OneRequest(HttpToolsProtocol):

@@ -365,38 +365,29 @@ class Exchange:
         self._client.exchange_done(self._can_continue)
 
     def _account(self, status: int, error: GatewayError | None) -> None:
-        relay, request = self._relay, self._request
-        model = self._model.model.name if self._model is not None else ""
-        engine, body = self._engine_id, self._body
-        duration_s = relay.clock() - request.started_s
-        num_bytes = body.num_bytes if body is not None else 0
-        relay.metrics.observe_request(model, engine, status, duration_s, self._ttfb_s, num_bytes)
-        if error is not None:
-            relay.metrics.count_error(error.code)
-            if status == 499:
-                relay.metrics.count_disconnect(model)
-        if relay.access_log.is_on:
-            relay.access_log.write(
-                AccessLine(
-                    time=int(time.time() * 1000) / 1000,
-                    request_id=request.id,
-                    client=self._client.address,
-                    method="POST",
-                    path=request.head.path,
-                    model=self._model_name,
-                    resolved=self._model.model.resolved if self._model is not None else "",
-                    engine=engine,
-                    status=status,
-                    queue_ms=_milliseconds(self._queue_s),
-                    ttfb_ms=None if self._ttfb_s is None else _milliseconds(self._ttfb_s),
-                    duration_ms=_milliseconds(duration_s),
-                    bytes=num_bytes,
-                    retries=self._num_retries,
-                    why=self._why,
-                    error=error.code if error is not None else "",
-                    key=self._key_name,
-                )
+        request, body = self._request, self._body
+        ended_s = self._relay.clock()
+        self._relay.book(
+            AccessLine(
+                time=int(time.time() * 1000) / 1000,
+                request_id=request.id,
+                client=self._client.address,
+                method="POST",
+                path=request.head.path,
+                model=self._model_name,
+                resolved=self._model.model.resolved if self._model is not None else "",
+                engine=self._engine_id,
+                status=status,
+                queue_ms=_milliseconds(self._queue_s),
+                ttfb_ms=None if self._ttfb_s is None else _milliseconds(self._ttfb_s),
+                duration_ms=_milliseconds(ended_s - request.started_s),
+                bytes=body.num_bytes if body is not None else 0,
+                retries=self._num_retries,
+                why=self._why,
+                error=error.code if error is not None else "",
+                key=self._key_name,
             )
+        )
 
 
 def _milliseconds(seconds: float) -> float:

@@ -30,7 +30,6 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*)?\Z")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _BARE_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n").match
 _SIZE_LINE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n").match
-_EVENT_ENDS_IN_CHUNK = (b"\n\n\r\n", b"\r\n\r\n\r\n")
 
 
 class ResponseHead:
@@ -284,7 +283,7 @@ class ChunkedBody(EventBody):
 
     def _is_whole(self, data: bytes) -> bool:
         """Whether `data` is whole plain chunks and ends with an event, or with the last chunk (sets `is_done`)."""
-        pos, size = 0, len(data)
+        pos, size, length = 0, len(data), 0
         while pos < size:
             matched = _BARE_SIZE(data, pos)
             if matched is None:
@@ -296,7 +295,10 @@ class ChunkedBody(EventBody):
             if not length:
                 self.is_done = pos == size
                 return self.is_done
-        return not self._is_event_stream or data.endswith(_EVENT_ENDS_IN_CHUNK)
+        if not self._is_event_stream:
+            return True
+        # The event's end must lie in the last chunk itself: `1\r\n` + `\n` + `\r\n` only looks like one.
+        return (length >= 2 and data.endswith(b"\n\n\r\n")) or (length >= 4 and data.endswith(b"\r\n\r\n\r\n"))
 
 
 class UntilCloseBody(EventBody):

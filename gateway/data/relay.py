@@ -25,6 +25,9 @@ from gateway.snapshot import EngineTrouble, Snapshot
 TROUBLE_INTERVAL_S = 1.0
 """Control probes an engine at once when it hears of trouble; once a second is often enough."""
 
+MAX_UNBOOKED = 4096
+"""Records of ended requests kept until the next flush; beyond, one is due at once."""
+
 
 class Watched(Protocol):
     """Something with a deadline of its own, looked at on every tick."""
@@ -77,6 +80,7 @@ class Relay:
         self._policy = policy
         self._report = report
         self._reported_s: dict[str, float] = {}
+        self._ended: list[AccessLine] = []
         self._id_prefix = id_prefix
         self._last_id = 0
 
@@ -135,16 +139,21 @@ class Relay:
         for exchange in list(self.exchanges):
             exchange.abandon(error)
 
+    def book(self, line: AccessLine) -> None:
+        """Take the record of an ended request: the only thing that a request does for log and metrics."""
+        self._ended.append(line)
+        if len(self._ended) >= MAX_UNBOOKED:
+            self.flush()
+
     def flush(self) -> None:
-        """Write out what the books have buffered."""
-        self.metrics.flush()
-        self.access_log.flush()
+        """Write the records into log and metrics; called a few times a second."""
+        lines, self._ended = self._ended, []
+        self.metrics.observe(lines)
+        self.access_log.write(lines)
 
     def account_refusal(self, error: GatewayError, address: str, request_id: str) -> None:
         """Book what was refused before it was a whole request."""
-        self.metrics.observe_request("", "", error.status, 0.0, None, 0)
-        self.metrics.count_error(error.code)
-        self.access_log.write(
+        self.book(
             AccessLine(
                 time=time.time(),
                 request_id=request_id,

@@ -150,19 +150,19 @@ class Rig:
         self.lines: list[AccessLine] = []
         fd, self.reader = Counters.create(NUM_SLOTS, 1)
         loop = asyncio.get_running_loop()
-        log = AccessLog(0)
-        log.write = self.lines.append  # type: ignore[method-assign]
         self.relay = Relay(
             loop=loop,
             clock=time.monotonic,
             counters=Counters.attach(fd, NUM_SLOTS, 1, 0),
             policy=LeastLoad(random.Random(0).randrange),
             metrics=Metrics(CollectorRegistry()),
-            access_log=log,
+            access_log=AccessLog.open(""),
             pool=Pool(loop, time.monotonic),
             report=self.troubles.append,
             id_prefix="req-test-",
         )
+        book = self.relay.book
+        self.relay.book = lambda line: (self.lines.append(line), book(line))[1]  # type: ignore[method-assign]
         self.bugs: list[dict[str, object]] = []
         loop.set_exception_handler(lambda _, context: self.bugs.append(context))
         self.timeouts = Timeouts(connect_s=2, first_byte_s=5, idle_s=5, total_s=20)

@@ -1,0 +1,80 @@
+"""The metrics table and its shortcut into prometheus_client."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from gateway.accesslog import AccessLine
+from gateway.counters import Counters
+from gateway.metrics import SECONDS, TABLE, Metrics, add_to_histogram
+from gateway.snapshot import Engine, Model, Snapshot
+
+
+def page_of(observe: bool, values: list[float]) -> bytes:
+    registry = CollectorRegistry()
+    child = Histogram("h", "help", ("a",), registry=registry, buckets=SECONDS).labels("x")
+    if observe:
+        for value in values:
+            child.observe(value)
+    else:
+        buckets = [0] * (len(SECONDS) + 1)
+        for value in values:
+            buckets[bisect_left(SECONDS, value)] += 1
+        add_to_histogram(child, buckets, sum(values))
+    lines = generate_latest(registry).split(b"\n")
+    return b"\n".join(line for line in lines if b"_created" not in line)
+
+
+def test_adding_in_bulk_equals_observing() -> None:
+    dice = random.Random(5)
+    values = [dice.choice([0.0, 0.001, 0.25, 300.0, 1000.0, dice.random() * 2]) for _ in range(500)]
+    values = [round(value * 1024) / 1024 for value in values]  # sums are exact in any order
+    assert page_of(True, values) == page_of(False, values)
+
+
+def line(model: str, status: int, resolved: str = "m@1", engine: str = "m-0", **rest: Any) -> AccessLine:
+    return AccessLine(
+        time=0.0,
+        request_id="r",
+        client="::1",
+        method="POST",
+        path="/v1/x",
+        model=model,
+        resolved=resolved,
+        engine=engine,
+        status=status,
+        duration_ms=200.0,
+        bytes=10,
+        **rest,
+    )
+
+
+def test_every_row_of_the_table_is_exposed() -> None:
+    fd, counters = Counters.create(2, 1)
+    writer = Counters.attach(fd, 2, 1, 0)
+    writer.add(1, 3, 70)
+    metrics = Metrics(CollectorRegistry())
+    metrics.observe([line("m", 200, ttfb_ms=100.0), line("m", 200), line("m", 499, error="client_disconnected")])
+    metrics.observe([line("made up", 404, resolved="", engine="", error="model_not_found")])
+    metrics.observe_connect("m-0", 0.001)
+    metrics.count_retry("m-0")
+    engine = Engine("m-0", 1, "llamacpp", "ready", "h", 1)
+    snapshot = Snapshot(9, (Model("m", "m", (engine,)), Model("alias", "m", (engine,))))
+    for _ in range(2):  # a second scrape must not count again
+        page = metrics.expose(snapshot, counters).decode()
+    for row in TABLE:
+        assert f"\n# TYPE {row.name}" in "\n" + page, row.name
+        assert f"\n{row.name}" in page.replace("# ", ""), row.name
+    assert 'forgegate_requests_total{engine="m-0",model="m",status="200"} 2.0' in page
+    assert 'forgegate_time_to_first_byte_seconds_count{engine="m-0",model="m"} 1.0' in page
+    assert 'forgegate_request_duration_seconds_sum{engine="m-0",model="m"} 0.6' in page
+    assert 'forgegate_disconnects_total{model="m"} 1.0' in page
+    assert "made up" not in page
+    assert 'forgegate_requests_running{engine="m-0"} 3.0' in page
+    assert 'forgegate_outstanding_tokens{engine="m-0"} 70.0' in page
+    assert page.count("forgegate_engine_state{") == 2
+    assert "forgegate_snapshot_version 9.0" in page
