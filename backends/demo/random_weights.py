@@ -12,7 +12,7 @@ import numpy as np
 
 from backends.demo import TARGET_DIR
 from backends.demo.folders import write_model
-from backends.demo.shapes import SHAPES, Shape
+from backends.demo.shapes import IM_END_ID, SHAPES, Shape
 
 EMBEDDING_STD = 0.1
 
@@ -27,6 +27,8 @@ def random_weights(shape: Shape, seed: int = 0) -> dict[str, np.ndarray[Any, np.
         else:
             std = EMBEDDING_STD if name == "model.embed_tokens.weight" else dims[1] ** -0.5
             weights[name] = (std * rng.standard_normal(dims)).astype(np.float32)
+    # A zero row: the end of the answer never wins a greedy choice, so every server under test writes as many tokens as asked.
+    weights["model.embed_tokens.weight"][IM_END_ID] = 0.0
     return weights
 
 

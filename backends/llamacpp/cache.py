@@ -4,8 +4,11 @@ Cells are shared between sequences that began with the same tokens (llama_memory
 nothing), so a cell is free when no sequence holds it. A finished sequence stays as *cached* until its cells are wanted:
 
     held by a running sequence          in use
-    held by cached sequences only       evictable, least recently used sequence first
+    held by cached sequences only       evictable, least recently used sequence first; at most `max_cached` of them
     held by nobody                      free
+
+Cached cells are not free of charge: llama.cpp's attention runs over all cells up to the highest one in use and masks those
+of other sequences, so a full cache slows every step of a small model. Hence the bound.
 
 Cell numbers here are bookkeeping; llama.cpp picks its own, but as many.
 """
@@ -49,9 +52,9 @@ class KVCache:
     `effects` collects what the engine must apply to the context, in order, before its next decode.
     """
 
-    def __init__(self, num_cells: int, num_sequence_ids: int, max_length: int, *, reuse: bool) -> None:
+    def __init__(self, num_cells: int, num_sequence_ids: int, max_length: int, *, max_cached: int) -> None:
         self.num_cells = num_cells
-        self.reuse = reuse
+        self._max_cached = max_cached
         self.effects: list[Effect] = []
         # np.empty: the kernel gives pages only to what is touched.
         self._cells = np.empty((num_sequence_ids, max_length), dtype=np.int32)
@@ -59,13 +62,28 @@ class KVCache:
         self.length = np.zeros(num_sequence_ids, dtype=np.int32)
         self._holders = np.zeros(num_cells, dtype=np.int32)
         self._runners = np.zeros(num_cells, dtype=np.int32)
-        self.num_used = 0
-        """Cells held by running sequences."""
+        self._num_held = 0
+        self._num_reserved = 0
         self._free = np.arange(num_cells, dtype=np.int32)
-        self.num_free = num_cells
+        self._num_unheld = num_cells
         self._free_ids = list(range(num_sequence_ids - 1, -1, -1))
         self._running: set[int] = set()
         self._cached: OrderedDict[int, None] = OrderedDict()
+
+    @property
+    def num_free(self) -> int:
+        """Cells that nobody holds."""
+        return self._num_unheld - self._num_reserved
+
+    @property
+    def num_used(self) -> int:
+        """Cells held by running sequences."""
+        return self._num_held + self._num_reserved
+
+    @property
+    def num_counted(self) -> int:
+        """Positions of all running sequences; a shared cell counts for each."""
+        return int(self.length[list(self._running)].sum()) + self._num_reserved
 
     @property
     def num_available(self) -> int:
@@ -82,7 +100,7 @@ class KVCache:
 
         The last token is never taken from the cache: its logits are wanted.
         """
-        source, length = self._longest_prefix(tokens[:-1]) if self.reuse and reuse else (-1, 0)
+        source, length = self._longest_prefix(tokens[:-1]) if reuse and self._max_cached else (-1, 0)
         if source in self._cached and length == self.length[source]:
             # The new prompt continues this sequence (the next turn of a chat): take it over.
             del self._cached[source]
@@ -108,30 +126,37 @@ class KVCache:
         return self.num_free >= count
 
     def extend(self, sequence_id: int, tokens: Tokens) -> None:
-        """Record that `tokens` of a running sequence were computed; the room must be there."""
-        start, count = int(self.length[sequence_id]), len(tokens)
-        cells = self._pop(count)
-        self._cells[sequence_id, start : start + count] = cells
-        self._tokens[sequence_id, start : start + count] = tokens
-        self.length[sequence_id] = start + count
+        """Record that `tokens` of a running sequence's prompt were computed; the room must be there."""
+        assert len(tokens) <= self.num_free, "a step was planned without room for it"
+        self._runners[self._hold(sequence_id, tokens)] = 1
+        self._num_held += len(tokens)
 
-    def extend_each(self, sequence_ids: NDArray[np.int32], tokens: Tokens) -> None:
-        """`extend` by one token for many sequences, both of shape [n]."""
-        starts = self.length[sequence_ids]
-        self._cells[sequence_ids, starts] = self._pop(len(sequence_ids))
-        self._tokens[sequence_ids, starts] = tokens
-        self.length[sequence_ids] = starts + 1
+    def reserve(self, count: int) -> None:
+        """Record that running sequences took `count` cells for decoded tokens; `release` says which took how many.
 
-    def release(self, sequence_id: int, *, keep: bool) -> None:
-        """End a running sequence; with `keep` its cells stay for reuse until they are wanted."""
+        A decode step costs one addition here instead of work per sequence.
+        """
+        assert count <= self.num_free, "a step was planned without room for it"
+        self._num_reserved += count
+
+    def release(self, sequence_id: int, tokens: Tokens, *, keep: bool) -> None:
+        """End a running sequence of which `tokens` are computed, reserved ones included.
+
+        With `keep` its cells stay for reuse, within the bound, until they are wanted.
+        """
+        decoded = tokens[self.length[sequence_id] :]
+        self._num_reserved -= len(decoded)
         self._running.remove(sequence_id)
         cells = self._cells[sequence_id, : self.length[sequence_id]]
         self._runners[cells] -= 1
-        self.num_used -= int((self._runners[cells] == 0).sum())
-        if keep and self.reuse and self.length[sequence_id]:
-            self._cached[sequence_id] = None
-        else:
+        self._num_held -= int((self._runners[cells] == 0).sum())
+        if not keep or not self._max_cached or not len(tokens):
             self._drop(sequence_id)
+            return
+        self._hold(sequence_id, decoded)
+        self._cached[sequence_id] = None
+        while self.num_cached > self._max_cached:
+            self._drop(self._cached.popitem(last=False)[0])
 
     def clear(self) -> None:
         """Drop every cached sequence."""
@@ -148,9 +173,10 @@ class KVCache:
             runners[self._cells[sequence_id, : self.length[sequence_id]]] += 1
         assert (holders == self._holders).all(), "a cell's holders were miscounted"
         assert (runners == self._runners).all(), "a cell's running holders were miscounted"
-        assert int((runners > 0).sum()) == self.num_used, "used cells were miscounted"
-        assert int((holders == 0).sum()) == self.num_free, "free cells were miscounted"
-        assert (holders[self._free[: self.num_free]] == 0).all(), "a held cell is on the free list"
+        assert int((runners > 0).sum()) == self._num_held, "used cells were miscounted"
+        assert int((holders == 0).sum()) == self._num_unheld, "free cells were miscounted"
+        assert self._num_reserved == 0 or self._running, "cells are reserved though nothing runs"
+        assert (holders[self._free[: self._num_unheld]] == 0).all(), "a held cell is on the free list"
         assert len(set(ids)) == len(ids), "a sequence is running and cached"
         assert sorted([*ids, *self._free_ids]) == list(range(len(self.length))), "a sequence id was lost"
         assert all(self.length[sequence_id] == 0 for sequence_id in self._free_ids), "a free id holds cells"
@@ -158,7 +184,7 @@ class KVCache:
     def _run(self, sequence_id: int) -> None:
         self._running.add(sequence_id)
         cells = self._cells[sequence_id, : self.length[sequence_id]]
-        self.num_used += int((self._runners[cells] == 0).sum())
+        self._num_held += int((self._runners[cells] == 0).sum())
         self._runners[cells] += 1
 
     def _longest_prefix(self, tokens: Tokens) -> tuple[int, int]:
@@ -197,19 +223,21 @@ class KVCache:
         cells = self._cells[sequence_id, : self.length[sequence_id]]
         self._holders[cells] -= 1
         freed = cells[self._holders[cells] == 0]
-        self._free[self.num_free : self.num_free + len(freed)] = freed
-        self.num_free += len(freed)
+        self._free[self._num_unheld : self._num_unheld + len(freed)] = freed
+        self._num_unheld += len(freed)
         self.length[sequence_id] = 0
         self._free_ids.append(sequence_id)
         self.effects.append(Remove(sequence_id))
 
-    def _pop(self, count: int) -> NDArray[np.int32]:
-        assert count <= self.num_free, "a step was planned without room for it"
-        self.num_free -= count
-        cells = self._free[self.num_free : self.num_free + count]
+    def _hold(self, sequence_id: int, tokens: Tokens) -> NDArray[np.int32]:
+        """Append cells with `tokens` to a sequence."""
+        start, end = int(self.length[sequence_id]), int(self.length[sequence_id]) + len(tokens)
+        self._num_unheld -= len(tokens)
+        cells = self._free[self._num_unheld : self._num_unheld + len(tokens)]
         self._holders[cells] = 1
-        self._runners[cells] = 1
-        self.num_used += count
+        self._cells[sequence_id, start:end] = cells
+        self._tokens[sequence_id, start:end] = tokens
+        self.length[sequence_id] = end
         return cells
 
     def tokens_of(self, sequence_id: int) -> Seq[int]:

@@ -73,8 +73,9 @@ class Engine:
         trained = model.n_ctx_train or self.context.num_cells
         self.max_length = min(options.n_ctx_seq or trained, self.context.num_cells)
         self.reuses_prefixes = options.prefix_cache and model.can_reuse_prefix
+        max_cached = (options.prefix_cache_cells or self.context.num_cells // 4) if self.reuses_prefixes else 0
         self.cache = KVCache(
-            self.context.num_cells, self.context.num_sequence_ids, self.max_length, reuse=self.reuses_prefixes
+            self.context.num_cells, self.context.num_sequence_ids, self.max_length, max_cached=max_cached
         )
         self.scheduler = Scheduler(
             self.cache,

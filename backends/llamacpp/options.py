@@ -66,6 +66,8 @@ class Options:
     """Type of the V cache, as cache_type_k."""
     prefix_cache: bool = True
     """Keep finished sequences and reuse the longest common prefix of later prompts."""
+    prefix_cache_cells: int = 0
+    """KV cells that finished sequences may keep; 0: a quarter of n_ctx. Each one makes every step's attention a little longer."""
     use_mmap: bool = True
     """Map the model file instead of reading it."""
     use_mlock: bool = False
@@ -153,6 +155,10 @@ def _range_problems(options: Options) -> list[str]:
     check(
         options.n_ctx_seq <= options.n_ctx,
         f"n_ctx_seq: one request ({options.n_ctx_seq}) cannot be longer than the whole cache (n_ctx: {options.n_ctx})",
+    )
+    check(
+        0 <= options.prefix_cache_cells <= options.n_ctx,
+        f"prefix_cache_cells: must be 0 to n_ctx ({options.n_ctx}), got {options.prefix_cache_cells}",
     )
     limit = MAX_SEQUENCE_IDS // 2
     check(1 <= options.n_seq_max <= limit, f"n_seq_max: must be 1 to {limit}, got {options.n_seq_max}")

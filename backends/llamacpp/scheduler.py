@@ -143,11 +143,9 @@ class Scheduler:
 
     def computed(self, step: Step) -> None:
         """Record that the step's tokens are in the KV cache now."""
-        if step.decoding:
-            n = len(step.decoding)
-            self.cache.extend_each(step.sequence_ids[:n], step.tokens[:n])
-            for sequence in step.decoding:
-                sequence.num_computed += 1
+        self.cache.reserve(len(step.decoding))
+        for sequence in step.decoding:
+            sequence.num_computed += 1
         for chunk in step.chunks:
             sequence = chunk.sequence
             self.cache.extend(sequence.sequence_id, sequence.tokens[chunk.start : chunk.start + chunk.count])
@@ -185,13 +183,12 @@ class Scheduler:
         """Audit the cells; when idle, nothing may be in use. Raises AssertionError."""
         self.cache.check_integrity()
         assert self.running or self.cache.num_used == 0, "cells are in use though nothing runs"
-        assert all(self.cache.length[sequence.sequence_id] == sequence.num_computed for sequence in self.running), (
-            "a sequence and its cells disagree"
-        )
+        computed = sum(sequence.num_computed for sequence in self.running)
+        assert computed == self.cache.num_counted, "the sequences and their cells disagree"
 
     def _retire(self, sequence: Sequence, *, keep: bool) -> None:
         self.running.remove(sequence)
-        self.cache.release(sequence.sequence_id, keep=keep)
+        self.cache.release(sequence.sequence_id, sequence.tokens[: sequence.num_computed], keep=keep)
         sequence.sequence_id = -1
 
     def _room_for_decoding(self) -> list[Sequence]:

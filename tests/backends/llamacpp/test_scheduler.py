@@ -58,10 +58,11 @@ def reference(prompt: list[int], max_tokens: int, end: int) -> list[int]:
 
 
 class World:
-    def __init__(self, seed: int, *, num_cells: int = 160, reuse: bool = True) -> None:
+    def __init__(self, seed: int, *, num_cells: int = 160, max_cached: int = 120) -> None:
         self.random = random.Random(seed)
+        self.max_cached = max_cached
         self.cells = Cells(num_cells)
-        self.cache = KVCache(num_cells, 8, num_cells, reuse=reuse)
+        self.cache = KVCache(num_cells, 8, num_cells, max_cached=max_cached)
         self.scheduler = Scheduler(self.cache, max_running=4, max_batch_tokens=24, max_rows=8, max_waiting=6)
         self.systems = [[self.random.randrange(50) for _ in range(length)] for length in (0, 12, 30, 40)]
         self.prompts: dict[int, list[int]] = {}
@@ -147,6 +148,7 @@ class World:
                 self.cancel()
             self.step()
             self.scheduler.check_integrity()
+            assert self.cache.num_cached <= self.max_cached or self.scheduler.running
         while not self.scheduler.is_idle:
             self.step()
         self.scheduler.check_integrity()
@@ -167,14 +169,14 @@ def test_random_traffic_over_a_tiny_cache(seed: int) -> None:
 
 
 def test_without_reuse_every_cell_is_free_when_idle() -> None:
-    world = World(99, reuse=False)
+    world = World(99, max_cached=0)
     world.run(500)
     assert world.num_reused == 0
     assert world.cache.num_free == world.cells.num_cells
 
 
 def test_oldest_is_served_first_and_youngest_is_preempted() -> None:
-    cache = KVCache(64, 4, 64, reuse=False)
+    cache = KVCache(64, 4, 64, max_cached=0)
     scheduler = Scheduler(cache, max_running=2, max_batch_tokens=32, max_rows=4, max_waiting=4)
     old, young = (
         Sequence.of(number, np.arange(8, dtype=np.int32), SamplingParams(max_tokens=50), None, 0.0) for number in (0, 1)
@@ -195,7 +197,7 @@ def test_oldest_is_served_first_and_youngest_is_preempted() -> None:
 
 
 def test_a_full_line_refuses() -> None:
-    scheduler = Scheduler(KVCache(64, 2, 64, reuse=False), max_running=1, max_batch_tokens=32, max_rows=4, max_waiting=2)
+    scheduler = Scheduler(KVCache(64, 2, 64, max_cached=0), max_running=1, max_batch_tokens=32, max_rows=4, max_waiting=2)
 
     def add() -> None:
         scheduler.add(Sequence.of(0, np.arange(4, dtype=np.int32), SamplingParams(max_tokens=4), None, 0.0))
