@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 
@@ -29,12 +30,16 @@ from backends.llamacpp.threads import num_physical_cores
 EXIT_DIED = 1
 EXIT_REFUSED = 3
 _GRACE_S = 10
+_STACK_BYTES = 64 * 1024 * 1024
+"""Of threads that load and run models: where the system's stack limit is "unlimited", glibc gives threads 2 MiB, on which
+llama.cpp's loading of a model onto a GPU overflows."""
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     faulthandler.enable()  # a crash inside llama.cpp names the place in the engine's log
+    threading.stack_size(_STACK_BYTES)
     try:
         options = from_args(args)
         listener = _listen(args.host, args.port)
