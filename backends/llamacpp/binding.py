@@ -25,12 +25,12 @@ from typing import Any
 # slower where other processes want the cores too: a thread spins for one that is not running. Read when libgomp loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-import llama_cpp.llama_cpp as C  # noqa: E402
-import numpy as np  # noqa: E402
-from llama_cpp._ggml import libggml  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+import llama_cpp.llama_cpp as C
+import numpy as np
+from llama_cpp._ggml import libggml
+from numpy.typing import NDArray
 
-from backends.llamacpp.options import MAX_SEQUENCE_IDS, Options  # noqa: E402
+from backends.llamacpp.options import MAX_SEQUENCE_IDS, Options
 
 Tokens = NDArray[np.int32]
 Logits = NDArray[np.float32]

@@ -143,11 +143,9 @@ async def test_the_engine_is_killed_in_the_middle(tmp_path: Path, config: Path) 
                 assert stream.status in (200, 502, 503)
         assert any(stream.errors for stream in started)
         served.wait_for("engine", 30, state="ready")
-        reply = httpx.post(
-            f"{served.url}/v1/chat/completions",
-            json={"model": "demo", "temperature": 0, "messages": [{"role": "user", "content": "What is 2 + 3?"}]},
-            timeout=30,
-        )
+        async with open_client(served.url) as client:
+            question = {"model": "demo", "temperature": 0, "messages": [{"role": "user", "content": "What is 2 + 3?"}]}
+            reply = await client.post("/v1/chat/completions", json=question)
         assert reply.status_code == 200
         assert reply.json()["choices"][0]["message"]["content"] == "2 + 3 = 5"
         eventually(lambda: engine_is_at_rest(served), 20)

@@ -51,6 +51,7 @@ def test_a_shard_is_the_same_in_a_fresh_encoder(encoder: ChatEncoder) -> None:
     assert not np.array_equal(first.ids, make_shard(encoder, 3, 5).ids)
 
 
+@pytest.mark.slow
 def test_workers_deliver_in_order(encoder: ChatEncoder) -> None:
     # Workers are fresh processes: they make shards of the full size.
     with module.shard_stream(TARGET_DIR, 0, 2, 1) as shards:

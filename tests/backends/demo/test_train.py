@@ -13,7 +13,7 @@ from backends.demo.random_weights import write_random_model
 from backends.demo.shapes import IM_END_ID, SHAPES
 from backends.demo.skills import SKILLS
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}

@@ -16,7 +16,7 @@ llama_cpp = pytest.importorskip("llama_cpp")
 
 # Several query heads to a kv head and two kv heads, so that a wrong permutation shows.
 SHAPE = Shape(hidden=256, intermediate=256, num_layers=2, num_heads=4, num_kv_heads=2)
-TOKENS = [260, 300, 1000, 17, 2222, 4095, 42, 600, 601, 602, 1000, 1001, 3000, 7, 9, 259]
+TOKENS = [300, 300, 1000, 17, 2222, 4095, 42, 600, 601, 602, 1000, 1001, 3000, 7, 9, 259]
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,9 @@ def test_logprobs(client: openai.OpenAI) -> None:
     for entry in logprobs.content:
         assert len(entry.top_logprobs) == 3
         assert entry.logprob <= entry.top_logprobs[0].logprob <= 0
-        assert [top.logprob for top in entry.top_logprobs] == sorted((t.logprob for t in entry.top_logprobs), reverse=True)
+        assert [top.logprob for top in entry.top_logprobs] == sorted(
+            (t.logprob for t in entry.top_logprobs), reverse=True
+        )
     text = b"".join(bytes(entry.bytes or []) for entry in logprobs.content).decode("utf-8", "replace")
     assert text == answer.choices[0].message.content
 
@@ -192,7 +194,10 @@ def test_harmless_fields_are_accepted(client: openai.OpenAI) -> None:
 
 
 def test_roles_and_content_parts(client: openai.OpenAI) -> None:
-    parts = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    parts = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+    ]
     assert client.chat.completions.create(model="demo", messages=parts, max_tokens=2).choices  # type: ignore[arg-type]
     image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
     with pytest.raises(openai.BadRequestError, match="text only"):

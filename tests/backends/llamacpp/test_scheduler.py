@@ -197,7 +197,9 @@ def test_oldest_is_served_first_and_youngest_is_preempted() -> None:
 
 
 def test_a_full_line_refuses() -> None:
-    scheduler = Scheduler(KVCache(64, 2, 64, max_cached=0), max_running=1, max_batch_tokens=32, max_rows=4, max_waiting=2)
+    scheduler = Scheduler(
+        KVCache(64, 2, 64, max_cached=0), max_running=1, max_batch_tokens=32, max_rows=4, max_waiting=2
+    )
 
     def add() -> None:
         scheduler.add(Sequence.of(0, np.arange(4, dtype=np.int32), SamplingParams(max_tokens=4), None, 0.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ def run(stream: TextStream, pieces: list[bytes]) -> list[str]:
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:
     borders = sorted({min(a, len(data)) for a in at} | {0, len(data)})
-    return [data[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(borders)]
 
 
 @given(st.text(), st.lists(st.integers(0, 60)))
