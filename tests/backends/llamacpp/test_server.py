@@ -1,0 +1,237 @@
+"""The engine process: what it refuses, what it frees, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.engine_process import EngineProcess, engine_process
+from tests.processes import eventually
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+COMPLETE = "/v1/completions"
+
+
+def run_server(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "backends.llamacpp.server", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no such model file"),
+        (b"", "not a GGUF file"),
+        (b"PK\x03\x04 a zip", "not a GGUF file"),
+        (b"GGUF" + b"\xff" * 64, "cannot load"),
+    ],
+)
+def test_an_unusable_model_is_one_line_and_exit_code_3(
+    tmp_path: Path, free_port: Callable[[], int], content: bytes | None, reason: str
+) -> None:
+    path = tmp_path / "model.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    done = run_server("--model", str(path), "--port", str(free_port()))
+    assert done.returncode == 3
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert reason in line
+    assert str(path) in line
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cut_off_model_is_refused(demo_gguf: Path, tmp_path: Path, free_port: Callable[[], int]) -> None:
+    path = tmp_path / "half.gguf"
+    path.write_bytes(demo_gguf.read_bytes()[: demo_gguf.stat().st_size // 2])
+    done = run_server("--model", str(path), "--port", str(free_port()))
+    assert done.returncode == 3
+    assert "corrupted or incomplete" in done.stderr
+
+
+def test_bad_options_are_all_named(demo_gguf: Path, free_port: Callable[[], int]) -> None:
+    done = run_server("--model", str(demo_gguf), "--port", str(free_port()), "--n-ctx", "1", "--split-mode", "x")
+    assert done.returncode == 3
+    assert "n_ctx: must be at least 256" in done.stderr
+    assert "split_mode: must be one of" in done.stderr
+
+
+def test_a_taken_port_is_refused(engine: EngineProcess, demo_gguf: Path) -> None:
+    done = run_server("--model", str(demo_gguf), "--port", engine.url.rsplit(":", 1)[1])
+    assert done.returncode == 3
+    assert "cannot listen" in done.stderr
+
+
+def test_a_client_that_leaves_frees_its_request(engine: EngineProcess) -> None:
+    body = {"prompt": "hello", "max_tokens": 1900, "ignore_eos": True, "stream": True}
+    before = engine.metric("requests_cancelled_total")
+    with engine.client() as client, client.stream("POST", COMPLETE, json=body) as reply:
+        next(reply.iter_lines())
+        assert engine.metric("num_requests_running") == 1
+    eventually(lambda: engine.metric("num_requests_running") == 0, 5)
+    assert engine.metric("requests_cancelled_total") == before + 1
+    assert engine.metric("kv_cells_used") == 0
+
+
+def test_a_client_that_leaves_before_the_first_byte_frees_its_request(engine: EngineProcess) -> None:
+    body = {"prompt": "hello", "max_tokens": 1900, "ignore_eos": True}
+    with pytest.raises(httpx.ReadTimeout), engine.client() as client:
+        client.post(COMPLETE, json=body, timeout=0.3)
+    eventually(lambda: engine.metric("num_requests_running") == 0, 5)
+
+
+def test_a_stop_string_frees_the_request(engine: EngineProcess) -> None:
+    with engine.client() as client:
+        body = {"prompt": "hello", "max_tokens": 1900, "ignore_eos": True, "temperature": 0}
+        first = client.post(COMPLETE, json=body | {"max_tokens": 8}).json()["choices"][0]["text"]
+        answer = client.post(COMPLETE, json=body | {"stop": first[-2:]}).json()
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] <= 8
+    engine.wait_idle()
+    assert engine.metric("kv_cells_used") == 0
+
+
+def test_prefixes_are_reused(engine: EngineProcess) -> None:
+    system = "You are a helpful assistant. " * 8
+    with engine.client() as client:
+        for number in range(3):
+            messages = [{"role": "system", "content": system}, {"role": "user", "content": f"Question {number}?"}]
+            usage = client.post("/v1/chat/completions", json={"messages": messages, "max_tokens": 4}).json()["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] // 2
+
+
+def test_prompt_scores_do_not_depend_on_the_cache(engine: EngineProcess) -> None:
+    body = {"prompt": "The capital of France is Paris. " * 20, "max_tokens": 0, "echo": True, "logprobs": 1}
+    with engine.client() as client:
+        first, second = (client.post(COMPLETE, json=body).json()["choices"][0]["logprobs"] for _ in range(2))
+    assert len(first["tokens"]) == len(first["token_logprobs"]) > 128, "more tokens than rows of logits in one step"
+    assert first["token_logprobs"][1:] == pytest.approx(second["token_logprobs"][1:], abs=0.02)
+
+
+def test_many_prompts_and_odd_parameters_in_one_go(engine: EngineProcess) -> None:
+    odd = [
+        {"temperature": 0, "repetition_penalty": 1.3, "frequency_penalty": 1, "presence_penalty": -1},
+        {"temperature": 100, "top_k": 1},
+        {"temperature": 1e-6},
+        {"top_p": 1e-9, "min_p": 1, "typical_p": 1e-9},
+        {"logit_bias": {str(token): -100 for token in range(4096)}},
+        {"logit_bias": {"300": 100}, "min_tokens": 5},
+        {"stop": [f"stop {number}" for number in range(500)]},
+        {"seed": -1},
+        {"stop_token_ids": list(range(200)), "min_tokens": 3},
+    ]
+    answers: list[httpx.Response] = []
+
+    def ask(fields: dict[str, object]) -> None:
+        with engine.client() as client:
+            answers.append(client.post(COMPLETE, json={"prompt": ["a", "b c"], "max_tokens": 6, **fields}))
+
+    threads = [threading.Thread(target=ask, args=(fields,)) for fields in odd]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(answers) == len(odd)
+    for answer in answers:
+        assert answer.status_code == 200, answer.text
+        assert [choice["finish_reason"] in ("stop", "length") for choice in answer.json()["choices"]] == [True, True]
+    engine.wait_idle()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", 400, "not valid JSON"),
+        (b"[]", 400, "must be a JSON object"),
+        (b'{"prompt": "\xff"}', 400, "not valid JSON"),
+        (b'{"prompt": "a", "temperature": NaN}', 400, "not valid JSON"),
+        (b"{}", 400, "missing field: prompt"),
+        (b'{"prompt": ""}', 400, "empty prompt"),
+        (b'{"prompt": []}', 400, "prompt: must be"),
+        (b'{"prompt": [[]]}', 400, "prompt: must be"),
+        (b'{"prompt": [1, -1]}', 400, "prompt: must be"),
+        (b'{"prompt": [4096]}', 400, "no such token: 4096"),
+        (b'{"prompt": "a", "max_tokens": 2.5}', 400, "max_tokens"),
+        (b'{"prompt": "a", "logprobs": 99}', 400, "logprobs"),
+        (b'{"prompt": "a", "suffix": "b"}', 400, "unsupported field: suffix"),
+        (b'{"prompt": "a", "min_tokens": 9, "max_tokens": 3}', 400, "min_tokens"),
+        (b"[" * 100_000, 400, "not valid JSON"),
+        (json.dumps({"prompt": "a" * 1_000_000}).encode(), 400, "context is 2048 tokens"),
+        (json.dumps({"prompt": ["a"] * 200}).encode(), 400, "at most 128"),
+    ],
+)
+def test_hostile_bodies_get_one_clear_error(engine: EngineProcess, body: bytes, status: int, words: str) -> None:
+    with engine.client() as client:
+        reply = client.post(COMPLETE, content=body)
+    assert reply.status_code == status
+    assert words in reply.json()["error"]["message"]
+
+
+def test_wrong_paths_and_methods(engine: EngineProcess) -> None:
+    with engine.client() as client:
+        assert client.get("/v1/nothing").status_code == 404
+        assert client.get(COMPLETE).status_code == 405
+        assert client.post("/v1/embeddings", json={}).status_code == 404
+    assert httpx.get(f"{engine.url}/v1/models").status_code == 401
+    assert httpx.get(f"{engine.url}/health").status_code == 200
+
+
+def test_a_full_line_answers_429_and_the_rest_is_served(
+    demo_gguf: Path, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    flags = ("--n-seq-max", "1", "--max-waiting", "2", "--n-ctx", "1024")
+    with engine_process(demo_gguf, free_port(), tmp_path / "log", *flags) as engine:
+        replies: list[httpx.Response] = []
+
+        def ask() -> None:
+            with engine.client() as client:
+                body = {"prompt": "hello", "max_tokens": 150, "ignore_eos": True}
+                replies.append(client.post(COMPLETE, json=body))
+
+        threads = [threading.Thread(target=ask) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        refused = [reply for reply in replies if reply.status_code == 429]
+        assert len(replies) == 12
+        assert refused
+        assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
+        served = [reply for reply in replies if reply.status_code == 200]
+        assert len(served) >= 3
+        assert len(served) + len(refused) == 12
+
+
+def test_sigterm_lets_a_running_answer_finish(demo_gguf: Path, tmp_path: Path, free_port: Callable[[], int]) -> None:
+    with engine_process(demo_gguf, free_port(), tmp_path / "log") as engine:
+        body = {"prompt": "hello", "max_tokens": 300, "ignore_eos": True, "stream": True}
+        with engine.client() as client, client.stream("POST", COMPLETE, json=body) as reply:
+            lines = reply.iter_lines()
+            next(lines)
+            os.kill(engine.process.pid, signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        assert engine.process.wait(10) == 0
+
+
+def test_a_second_sigterm_ends_at_once(demo_gguf: Path, tmp_path: Path, free_port: Callable[[], int]) -> None:
+    with engine_process(demo_gguf, free_port(), tmp_path / "log", "--n-threads", "1") as engine:
+        body = {"prompt": ["hello"] * 8, "max_tokens": 2000, "ignore_eos": True, "stream": True}
+        with engine.client() as client, client.stream("POST", COMPLETE, json=body) as reply:
+            next(reply.iter_lines())
+            began = time.monotonic()
+            os.kill(engine.process.pid, signal.SIGTERM)
+            time.sleep(0.3)
+            os.kill(engine.process.pid, signal.SIGTERM)
+            assert engine.process.wait(5) == 0
+            assert time.monotonic() - began < 5
