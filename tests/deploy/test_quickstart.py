@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,16 @@ pytestmark = [pytest.mark.timeout(900)]
 def quickstart(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(checkout / "deploy/quickstart.sh"), *arguments]
     return subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=850, stdin=subprocess.DEVNULL)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Children started here get SIGINT as from a terminal, also where the tests themselves run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +108,8 @@ class TestForReal:
     def test_ctrl_c_stops_it_cleanly(self, checkout: Path, port_pair: int, tmp_path: Path) -> None:
         command = ["bash", str(checkout / "deploy/quickstart.sh"), "--port", str(port_pair), "--backend=cpu"]
         with (tmp_path / "out").open("w+") as out:
-            child = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+            with interruptible():
+                child = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
             try:
                 while "Serving until Ctrl-C" not in (tmp_path / "out").read_text():
                     assert child.poll() is None, (tmp_path / "out").read_text()
@@ -107,3 +119,4 @@ class TestForReal:
             finally:
                 if child.poll() is None:
                     os.killpg(child.pid, signal.SIGKILL)
+                    child.wait()
