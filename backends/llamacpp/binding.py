@@ -153,6 +153,8 @@ class Model:
         self.n_ctx_train = int(C.llama_model_n_ctx_train(self._pointer))
         self.n_params = int(C.llama_model_n_params(self._pointer))
         self.size_bytes = int(C.llama_model_size(self._pointer))
+        self.num_attention_heads = int(C.llama_model_n_head(self._pointer)) * int(C.llama_model_n_layer(self._pointer))
+        """Over all layers."""
         self.description = self._text(C.llama_model_desc)
         self.add_bos = bool(C.llama_vocab_get_add_bos(self._vocab))
         self.bos = int(C.llama_vocab_bos(self._vocab))

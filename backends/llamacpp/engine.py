@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.llamacpp.binding import CacheFull, Context, DecodeError, Logits, Model, Sampler
-from backends.llamacpp.cache import KVCache, Remove
+from backends.llamacpp.cache import KVCache, Remove, default_max_cached
 from backends.llamacpp.metrics import EngineMetrics
 from backends.llamacpp.options import Options
 from backends.llamacpp.sampling import LogitsAdjuster, SamplingParams, TokenLogprobs, log_softmax, token_logprobs
@@ -73,9 +73,11 @@ class Engine:
         trained = model.n_ctx_train or self.context.num_cells
         self.max_length = min(options.n_ctx_seq or trained, self.context.num_cells)
         self.reuses_prefixes = options.prefix_cache and model.can_reuse_prefix
-        max_cached = (options.prefix_cache_cells or self.context.num_cells // 4) if self.reuses_prefixes else 0
         self.cache = KVCache(
-            self.context.num_cells, self.context.num_sequence_ids, self.max_length, max_cached=max_cached
+            self.context.num_cells,
+            self.context.num_sequence_ids,
+            self.max_length,
+            max_cached=self._max_cached(options) if self.reuses_prefixes else 0,
         )
         self.scheduler = Scheduler(
             self.cache,
@@ -95,6 +97,10 @@ class Engine:
         self._closing = False
         self._outputs: list[Output] = []
         self._thread = threading.Thread(target=self._run, name="llama.cpp", daemon=True)
+
+    def _max_cached(self, options: Options) -> int:
+        model, num_cells = self.model, self.context.num_cells
+        return options.prefix_cache_cells or default_max_cached(model.n_params, model.num_attention_heads, num_cells)
 
     def start(self) -> None:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
