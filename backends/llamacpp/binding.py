@@ -137,6 +137,10 @@ class Model:
 
     def __init__(self, path: Path, options: Options) -> None:
         initialise()
+        if options.n_gpu_layers > 0 and not C.llama_supports_gpu_offload():
+            raise ModelError(
+                f"n_gpu_layers: {options.n_gpu_layers} layers on a GPU, but this llama.cpp has no GPU backend"
+            )
         if not path.is_file():
             raise ModelError(f"no such model file: {path}")
         with path.open("rb") as file:

@@ -95,6 +95,7 @@ class Engine:
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self._has_ended = False
         self._outputs: list[Output] = []
         self._thread = threading.Thread(target=self._run, name="llama.cpp", daemon=True)
 
@@ -112,11 +113,11 @@ class Engine:
         Raises EngineClosed, or QueueFull when the waiting line is at its bound.
         """
         if self._closing or self.failure:
-            raise EngineClosed(self.failure or "the engine is stopping")
-        num_pending = len(self._inbox)
-        self.scheduler.check_room(num_pending)
+            raise EngineClosed(self._why_closed())
+        self.scheduler.check_room(len(self._inbox))
         sequence = Sequence.of(next(self._ids), prompt, params, sink, time.monotonic())
-        self._send(lambda: self.scheduler.waiting.append(sequence))
+        if not self._send(lambda: self.scheduler.waiting.append(sequence)):
+            raise EngineClosed(self._why_closed())
         return sequence
 
     def cancel(self, sequence: Sequence) -> None:
@@ -138,10 +139,17 @@ class Engine:
     def is_alive(self) -> bool:
         return self._thread.is_alive() and self.failure is None
 
-    def _send(self, command: Callable[[], None]) -> None:
+    def _why_closed(self) -> str:
+        return f"the engine failed: {self.failure}" if self.failure else "the engine is stopping"
+
+    def _send(self, command: Callable[[], None]) -> bool:
+        """Hand a command to the thread. False: it has ended, nobody would ever take it."""
         with self._wake:
+            if self._has_ended:
+                return False
             self._inbox.append(command)
             self._wake.notify()
+            return True
 
     def _cancel(self, sequence: Sequence) -> None:
         if self.scheduler.cancel(sequence):
@@ -157,11 +165,12 @@ class Engine:
                 self._empty_inbox()
                 self._step()
                 self._flush()
-            self._fail_everyone("the engine is stopping")
         except Exception as error:
             log.exception("the engine thread died")
             self.failure = f"{type(error).__name__}: {error}"
-            self._fail_everyone(f"the engine failed: {self.failure}")
+        with self._wake:
+            self._has_ended = True
+        self._fail_everyone(self._why_closed())
         self._flush()
 
     def _wait_for_work(self) -> None:

@@ -51,7 +51,7 @@ class Options:
     n_threads_batch: int = 0
     """CPU threads for steps that hold prompt chunks; 0: as n_threads."""
     n_gpu_layers: int = -1
-    """Layers kept on the GPU; -1: all, 0: none. Without a GPU backend it has no effect."""
+    """Layers kept on the GPU; -1: all that a GPU backend takes, 0: none. A number is refused where there is no GPU backend."""
     main_gpu: int = 0
     """The GPU used when split_mode is none."""
     split_mode: str = "layer"
@@ -159,6 +159,18 @@ def _range_problems(options: Options) -> list[str]:
     check(
         0 <= options.prefix_cache_cells <= options.n_ctx,
         f"prefix_cache_cells: must be 0 to n_ctx ({options.n_ctx}), got {options.prefix_cache_cells}",
+    )
+    check(
+        options.prefix_cache or not options.prefix_cache_cells,
+        f"prefix_cache_cells: {options.prefix_cache_cells} cells, but prefix_cache is off",
+    )
+    check(
+        options.main_gpu == 0 or options.split_mode == "none",
+        f"main_gpu: only with split_mode none, not {options.split_mode}",
+    )
+    check(
+        not options.tensor_split or options.split_mode != "none",
+        "tensor_split: with split_mode none the whole model is on main_gpu",
     )
     limit = MAX_SEQUENCE_IDS // 2
     check(1 <= options.n_seq_max <= limit, f"n_seq_max: must be 1 to {limit}, got {options.n_seq_max}")

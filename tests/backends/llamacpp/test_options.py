@@ -44,6 +44,10 @@ def test_flags_and_mappings_agree() -> None:
         ({"cache_type_v": "q8_0", "flash_attn": "off"}, "needs flash attention"),
         ({"n_ubatch": 1024}, "n_ubatch: must be 1 to n_batch (512)"),
         ({"n_ctx": 512, "n_ctx_seq": 1024}, "cannot be longer than the whole cache"),
+        ({"prefix_cache": False, "prefix_cache_cells": 9}, "but prefix_cache is off"),
+        ({"main_gpu": 1}, "main_gpu: only with split_mode none"),
+        ({"split_mode": "none", "tensor_split": "1,1"}, "the whole model is on main_gpu"),
+        ({"prefix_cache_cells": 9000}, "prefix_cache_cells: must be 0 to n_ctx (8192), got 9000"),
         ({"chat_template": "/nowhere.jinja"}, "no such file: /nowhere.jinja"),
     ],
 )

@@ -1,0 +1,127 @@
+"""The engine thread: its death and its end reach everybody who waits, and nobody can wait for it afterwards."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends.llamacpp.options import Options
+from backends.llamacpp.sampling import SamplingParams
+from backends.llamacpp.scheduler import QueueFull
+from backends.llamacpp.sequence import Finish
+
+pytestmark = [pytest.mark.engine]
+
+engine_module = pytest.importorskip("backends.llamacpp.engine")
+PROMPT = np.arange(300, 340, dtype=np.int32)
+LONG = SamplingParams(max_tokens=1500, temperature=0, ignore_eos=True)
+
+
+class Outputs:
+    """What an engine delivered."""
+
+    def __init__(self) -> None:
+        self.all: queue.Queue[list[object]] = queue.Queue()
+
+    def ends(self, count: int, timeout_s: float = 20) -> dict[int, tuple[Finish, str]]:
+        """Request id -> how it ended, once `count` have."""
+        found: dict[int, tuple[Finish, str]] = {}
+        deadline = time.monotonic() + timeout_s
+        while len(found) < count:
+            for output in self.all.get(timeout=max(0.01, deadline - time.monotonic())):
+                if output.finish is not None:  # type: ignore[attr-defined]
+                    assert output.sequence.request_id not in found, "a request ended twice"  # type: ignore[attr-defined]
+                    found[output.sequence.request_id] = (output.finish, output.error)  # type: ignore[attr-defined]
+        return found
+
+
+@pytest.fixture
+def outputs() -> Outputs:
+    return Outputs()
+
+
+@pytest.fixture
+def engine(demo_gguf: Path, outputs: Outputs) -> Iterator[object]:
+    from backends.llamacpp.binding import Model
+
+    options = Options(n_ctx=2048, n_seq_max=2, n_batch=64, n_ubatch=64, max_waiting=8)
+    model = Model(demo_gguf, options)
+    engine = engine_module.Engine(model, options, num_threads=1, num_threads_batch=1, deliver=outputs.all.put)
+    engine.start()
+    yield engine
+    engine.close()
+    model.close()
+
+
+def test_close_ends_what_runs_and_what_waits(engine: object, outputs: Outputs) -> None:
+    for _ in range(5):
+        engine.submit(PROMPT, LONG, None)  # type: ignore[attr-defined]
+    engine.close()  # type: ignore[attr-defined]
+    ends = outputs.ends(5)
+    assert {finish for finish, _ in ends.values()} == {Finish.ERROR}
+    assert {error for _, error in ends.values()} == {"the engine is stopping"}
+    with pytest.raises(engine_module.EngineClosed):
+        engine.submit(PROMPT, LONG, None)  # type: ignore[attr-defined]
+
+
+def test_a_death_ends_everybody_with_its_reason(engine: object, outputs: Outputs) -> None:
+    from backends.llamacpp.binding import DecodeError
+
+    sequences = [engine.submit(PROMPT, LONG, None) for _ in range(4)]  # type: ignore[attr-defined]
+
+    def broken(*_: object) -> None:
+        raise DecodeError(-3)
+
+    engine.context.decode = broken  # type: ignore[attr-defined]
+    ends = outputs.ends(4)
+    assert set(ends) == {sequence.request_id for sequence in sequences}
+    assert all("llama_decode returned -3" in error for _, error in ends.values())
+    engine.wait()  # type: ignore[attr-defined]
+    assert not engine.is_alive  # type: ignore[attr-defined]
+    with pytest.raises(engine_module.EngineClosed, match="-3"):
+        engine.submit(PROMPT, LONG, None)  # type: ignore[attr-defined]
+
+
+def test_no_request_is_lost_between_submitting_and_the_end(engine: object, outputs: Outputs) -> None:
+    accepted: list[int] = []
+
+    def submit() -> None:
+        while True:
+            try:
+                accepted.append(engine.submit(PROMPT, SamplingParams(max_tokens=1), None).request_id)  # type: ignore[attr-defined]
+            except QueueFull:
+                time.sleep(0.002)
+            except engine_module.EngineClosed:
+                return
+
+    threads = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    engine.close()  # type: ignore[attr-defined]
+    for thread in threads:
+        thread.join(10)
+    assert len(accepted) > 10
+    assert set(outputs.ends(len(accepted))) == set(accepted)
+
+
+def test_a_full_cache_preempts_and_every_answer_is_whole(engine: object, outputs: Outputs) -> None:
+    """Two requests that do not fit together: one steps back, is computed again, and both are as if alone."""
+    answers: dict[int, list[int]] = {}
+    lone = engine.submit(PROMPT, LONG, None)  # type: ignore[attr-defined]
+    outputs.ends(1, 60)
+    expected = lone.tokens.tolist()
+    pair = [engine.submit(PROMPT, LONG, None) for _ in range(2)]  # type: ignore[attr-defined]
+    ends = outputs.ends(2, 90)
+    assert {finish for finish, _ in ends.values()} == {Finish.LENGTH}
+    assert engine.metrics.num_preempted >= 1  # type: ignore[attr-defined]
+    for sequence in pair:
+        answers[sequence.request_id] = sequence.tokens.tolist()
+        assert sequence.num_generated == 1500
+        assert sequence.tokens[:60].tolist() == expected[:60]
