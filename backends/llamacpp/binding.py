@@ -38,8 +38,8 @@ Logits = NDArray[np.float32]
 _GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 _FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
-_CONTROL_ATTR = 1 << 3
-_USER_DEFINED_ATTR = 1 << 4
+_SPECIAL_ATTRS = 1 << 0 | 1 << 3
+"""UNKNOWN and CONTROL: what llama_tokenize makes of a text only with parse_special."""
 _DEVICE_TYPE_CPU = 0
 _LOG_LEVEL_WARN = 3
 
@@ -242,7 +242,7 @@ class Model:
 
     def _special_text(self, token: int) -> str:
         attr = C.llama_vocab_get_attr(self._vocab, token)
-        return C.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if attr & _CONTROL_ATTR else ""
+        return C.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if attr & _SPECIAL_ATTRS else ""
 
     def _text(self, function: Any) -> str:
         buffer = ctypes.create_string_buffer(256)

@@ -43,9 +43,10 @@ def default_max_cached(num_parameters: int, num_attention_heads: int, num_cells:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Effect: drop every position of a sequence."""
+    """Effect: drop the positions of a sequence from `start` on."""
 
     sequence_id: int
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +168,21 @@ class KVCache:
         if not keep or not self._max_cached or not len(tokens):
             self._drop(sequence_id)
             return
-        self._hold(sequence_id, decoded)
-        self._cached[sequence_id] = None
+        self._keep(sequence_id, tokens[: self._max_cached], has_more=len(tokens) > self._max_cached)
         while self.num_cached > self._max_cached:
             self._drop(self._cached.popitem(last=False)[0])
+
+    def _keep(self, sequence_id: int, tokens: Tokens, *, has_more: bool) -> None:
+        """Cache a released sequence's beginning; `has_more`: what it computed beyond `tokens` is freed."""
+        length = int(self.length[sequence_id])
+        if len(tokens) < length:
+            self._let_go(self._cells[sequence_id, len(tokens) : length])
+            self.length[sequence_id] = len(tokens)
+        else:
+            self._hold(sequence_id, tokens[length:])
+        if has_more:
+            self.effects.append(Remove(sequence_id, len(tokens)))
+        self._cached[sequence_id] = None
 
     def clear(self) -> None:
         """Drop every cached sequence."""
@@ -234,14 +246,17 @@ class KVCache:
         return self._free_ids.pop()
 
     def _drop(self, sequence_id: int) -> None:
-        cells = self._cells[sequence_id, : self.length[sequence_id]]
+        self._let_go(self._cells[sequence_id, : self.length[sequence_id]])
+        self.length[sequence_id] = 0
+        self._free_ids.append(sequence_id)
+        self.effects.append(Remove(sequence_id))
+
+    def _let_go(self, cells: NDArray[np.int32]) -> None:
+        """Free those of a sequence's cells that nobody else holds."""
         self._holders[cells] -= 1
         freed = cells[self._holders[cells] == 0]
         self._free[self._num_unheld : self._num_unheld + len(freed)] = freed
         self._num_unheld += len(freed)
-        self.length[sequence_id] = 0
-        self._free_ids.append(sequence_id)
-        self.effects.append(Remove(sequence_id))
 
     def _hold(self, sequence_id: int, tokens: Tokens) -> NDArray[np.int32]:
         """Append cells with `tokens` to a sequence."""

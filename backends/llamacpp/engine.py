@@ -200,7 +200,7 @@ class Engine:
     def _apply_effects(self) -> None:
         for effect in self.cache.effects:
             if isinstance(effect, Remove):
-                self.context.remove(effect.sequence_id)
+                self.context.remove(effect.sequence_id, effect.start)
             else:
                 self.context.share(effect.source, effect.target, effect.length)
         self.cache.effects.clear()
@@ -291,7 +291,8 @@ class Engine:
     def _accept(self, sequence: Sequence, token: int, info: TokenLogprobs | None, now: float) -> None:
         if sequence.adjuster is not None:
             sequence.adjuster.accept(token)
-        is_end = bool(self._is_end[token]) or token in sequence.params.stop_token_ids
+        params = sequence.params
+        is_end = token in params.stop_token_ids or (bool(self._is_end[token]) and not params.ignore_eos)
         finish = self.scheduler.append(sequence, token, is_end=is_end)
         sequence.last_token_s = now
         self._outputs.append(Output(sequence, token, info, finish=finish))

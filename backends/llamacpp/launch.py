@@ -72,7 +72,8 @@ class LlamaCpp:
                 await asyncio.to_thread(self._interpreter)
                 await asyncio.to_thread(check_model, self._source)
                 self._gguf = await self._derive(launcher) if self._source.is_dir() else self._source
-                self._identity = await asyncio.to_thread(self._identify, self._gguf)
+            # At every launch: the file may have been replaced meanwhile. Its digest is remembered by path, size and time.
+            self._identity = await asyncio.to_thread(self._identify, self._gguf)
             return self._identity
 
     def launch(self, port: int) -> LaunchSpec | None:

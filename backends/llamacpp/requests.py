@@ -63,7 +63,7 @@ class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     min_p: Probability | None = None
     typical_p: PositiveProbability | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
@@ -289,8 +289,8 @@ def sampling_params(
         repetition_penalty=1.0 if request.repetition_penalty is None else request.repetition_penalty,
         frequency_penalty=request.frequency_penalty or 0.0,
         presence_penalty=request.presence_penalty or 0.0,
-        # llama.cpp draws with 32 bits of seed; a request without one gets its own.
-        seed=random.getrandbits(32) if request.seed is None else request.seed & 0xFFFFFFFF,
+        # 32 bits, of which llama.cpp takes the last value for "random"; a request without a seed gets its own.
+        seed=(random.getrandbits(32) if request.seed is None else request.seed) % 0xFFFFFFFF,
         logit_bias=_logit_bias(request.logit_bias, n_vocab),
         stop_token_ids=frozenset(request.stop_token_ids or ()),
         ignore_eos=bool(request.ignore_eos),
@@ -308,8 +308,8 @@ def _logprobs(request: ChatRequest | CompletionRequest) -> tuple[int | None, int
 def _logit_bias(bias: dict[str, float] | None, n_vocab: int) -> tuple[tuple[int, float], ...]:
     pairs = []
     for key, value in (bias or {}).items():
-        if not key.isascii() or not key.isdigit() or int(key) >= n_vocab:
-            raise RequestError(f"logit_bias: no such token: {key!r} (0 to {n_vocab - 1})", param="logit_bias")
+        if not key.isascii() or not key.isdigit() or len(key) > 10 or int(key) >= n_vocab:
+            raise RequestError(f"logit_bias: no such token: {key[:20]!r} (0 to {n_vocab - 1})", param="logit_bias")
         # -100 means never; finite, because a request may bias every token and one has to be drawn.
         pairs.append((int(key), -1e4 if value <= -100 else value))
     return tuple(pairs)

@@ -49,7 +49,8 @@ class SamplingParams:
 
     @property
     def is_greedy(self) -> bool:
-        return self.temperature == 0.0
+        # Dividing by less overflows float32 logits; vLLM draws the line at the same place.
+        return self.temperature < 1e-5
 
     @property
     def changes_logits(self) -> bool:

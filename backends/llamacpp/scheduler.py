@@ -93,10 +93,14 @@ class Scheduler:
     def is_idle(self) -> bool:
         return not self.waiting and not self.running
 
+    @property
+    def num_places(self) -> int:
+        """Requests that can be here at once, running and waiting."""
+        return self._max_waiting + self._max_running
+
     def check_room(self, num_arriving: int = 0) -> None:
         """Raises QueueFull when the line has no place behind `num_arriving` requests that are on their way."""
-        num_places = self._max_waiting + max(self._max_running - len(self.running), 0)
-        if len(self.waiting) + num_arriving >= num_places:
+        if len(self.waiting) + num_arriving >= self.num_places - min(len(self.running), self._max_running):
             raise QueueFull(len(self.waiting))
 
     def add(self, sequence: Sequence) -> None:
@@ -154,10 +158,10 @@ class Scheduler:
     def append(self, sequence: Sequence, token: int, *, is_end: bool) -> Finish | None:
         """Add a drawn token to a running sequence; says why it ended, if it did, and frees its cells then.
 
-        `is_end`: the token ends generation by itself (end-of-generation or a stop id) if the request lets it.
+        `is_end`: the token ends this request's answer by itself (end of generation, or one of its stop ids).
         """
         sequence.append(token)
-        if is_end and not sequence.params.ignore_eos:
+        if is_end:
             return self.finish(sequence, Finish.STOP)
         if sequence.num_generated >= sequence.params.max_tokens:
             return self.finish(sequence, Finish.LENGTH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from pathlib import Path
@@ -32,6 +33,8 @@ from backends.llamacpp.requests import (
 )
 from backends.llamacpp.sampling import SamplingParams
 from backends.llamacpp.scheduler import QueueFull
+
+log = logging.getLogger(__name__)
 
 Tokens = NDArray[np.int32]
 _OFF_LOOP_BYTES = 8192
@@ -77,7 +80,12 @@ def load(path: Path, name: str, options: Options, num_threads: int, loop: asynci
 
 def _push(outputs: list[Output]) -> None:
     for output in outputs:
-        output.sequence.sink.push(output)
+        try:
+            output.sequence.sink.push(output)
+        except Exception:
+            # One answer's bug must not cost the others of this step their tokens, nor leave its own client waiting.
+            log.exception("an answer failed")
+            output.sequence.sink.answer.fail("internal error; the engine's log has the details")
 
 
 def _template(model: Model, options: Options) -> ChatTemplate | None:
@@ -259,6 +267,9 @@ class Serving:
         self, answer: Answer, starts: list[tuple[Tokens, str, SamplingParams]], stop_strings: tuple[str, ...]
     ) -> None:
         """Submit every choice, or none."""
+        num_places = self.engine.scheduler.num_places
+        if len(starts) > num_places:
+            raise RequestError(f"prompt: {len(starts)} prompts, but the engine has {num_places} places", param="prompt")
         answer.choices = [
             Choice(answer, index, len(prompt), stop_strings, text) for index, (prompt, text, _) in enumerate(starts)
         ]

@@ -60,6 +60,7 @@ class Exchange:
     _is_head_sent = False
     _is_client_slow = False
     _is_done = False
+    _is_stream = False
     _status = 0
     _num_tokens = 0
     _num_retries = 0
@@ -89,6 +90,7 @@ class Exchange:
         try:
             self._key_name = authenticate(relay.index, request.head.token_digest)
             fields = read_fields(request.body)
+            self._is_stream = fields.stream is True
             self._model_name = fields.model
             self._model = relay.find_model(fields.model, request.head.path)
             self._num_tokens = estimate_tokens(fields, len(request.body))
@@ -246,7 +248,9 @@ class Exchange:
         sent_s = self._relay.clock()
         self._queue_s = sent_s - self._request.started_s
         self._late = errors.FirstByteTimeout
-        self._deadline_s = sent_s + self._timeouts.first_byte_s
+        # What is not streamed comes whole: its first byte says nothing before the answer is finished.
+        first_byte_s = sent_s + self._timeouts.first_byte_s
+        self._deadline_s = first_byte_s if self._is_stream else self._total_deadline_s
         if self._is_client_slow:
             connection.transport.pause_reading()
         connection.send(self, self._payload)

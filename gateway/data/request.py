@@ -72,7 +72,7 @@ class RequestHead:
         elif name == b"transfer-encoding":
             self.has_odd_encoding = value.lower() != b"chunked"
         elif name == b"connection":
-            self._hop_names = [token.strip().lower() + b":" for token in value.split(b",")]
+            self._hop_names += [token.strip().lower() + b":" for token in value.split(b",")]
 
     def seal(self) -> bool:
         """Derive the rest, once all headers are in. Returns False for a target that is no path of ours."""

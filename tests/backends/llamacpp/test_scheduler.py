@@ -24,7 +24,7 @@ class Cells:
 
     def apply(self, effect: Remove | Share) -> None:
         if isinstance(effect, Remove):
-            self.held.pop(effect.sequence_id, None)
+            self.held[effect.sequence_id] = self.held.get(effect.sequence_id, [])[: effect.start]
         else:
             assert not self.held.get(effect.target), "a shared-into id must be empty"
             assert len(self.held[effect.source]) >= effect.length, "shared cells that are not computed"
@@ -123,7 +123,7 @@ class World:
             line = [token for token, _ in self.cells.held[sequence.sequence_id]]
             assert line == sequence.tokens[: sequence.num_tokens].tolist(), "a sequence's cells hold other tokens"
             token = next_token(line)
-            if self.scheduler.append(sequence, token, is_end=token == 0) is not None:
+            if self.scheduler.append(sequence, token, is_end=token == 0 and not sequence.params.ignore_eos) is not None:
                 self.finished(sequence)
         for chunk in step.chunks:
             if not chunk.draws and chunk.sequence.num_pending == 0:
@@ -208,3 +208,18 @@ def test_a_full_line_refuses() -> None:
         add()
     with pytest.raises(QueueFull, match="3 requests are waiting"):
         add()
+
+
+def test_a_request_longer_than_the_bound_keeps_its_beginning() -> None:
+    cache = KVCache(64, 4, 64, max_cached=20)
+    tokens = np.arange(40, dtype=np.int32)
+    first, reused = cache.acquire(tokens)
+    assert reused == 0
+    cache.extend(first, tokens[:30])
+    cache.reserve(10)
+    cache.release(first, tokens, keep=True)
+    cache.check_integrity()
+    assert cache.num_cached == 20
+    assert cache.effects[-1] == Remove(first, 20)
+    assert cache.acquire(tokens)[1] == 20
+    cache.check_integrity()

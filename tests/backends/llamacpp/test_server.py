@@ -177,6 +177,34 @@ def test_hostile_bodies_get_one_clear_error(engine: EngineProcess, body: bytes, 
     assert words in reply.json()["error"]["message"]
 
 
+def test_every_seed_repeats_and_tiny_temperatures_are_greedy(engine: EngineProcess) -> None:
+    def answer(**fields: object) -> str:
+        body = {"prompt": "hello", "max_tokens": 2, "ignore_eos": True, "temperature": 3.0, **fields}
+        with engine.client() as client:
+            return str(client.post(COMPLETE, json=body).json()["choices"][0]["text"])
+
+    for seed in (-1, 0, 2**32 - 1, 2**40):
+        assert answer(seed=seed) == answer(seed=seed)
+    assert answer(temperature=1e-38) == answer(temperature=0)
+
+
+def test_a_stop_id_ends_an_answer_that_ignores_the_end(engine: EngineProcess) -> None:
+    with engine.client() as client:
+        body = {"prompt": "hello", "max_tokens": 40, "ignore_eos": True, "logit_bias": {"300": 100}}
+        choice = client.post(COMPLETE, json=body | {"stop_token_ids": [300]}).json()["choices"][0]
+    assert choice["finish_reason"] == "stop"
+
+
+def test_the_text_of_every_special_token_stays_text(engine: EngineProcess) -> None:
+    with engine.client() as client:
+        for text in ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<tool_call>"):
+            messages = [{"role": "user", "content": text}]
+            chat = client.post("/tokenize", json={"messages": messages, "return_token_strs": True}).json()
+            plain = client.post("/tokenize", json={"prompt": text}).json()["tokens"]
+            assert len(plain) > 1
+            assert any(chat["tokens"][at : at + len(plain)] == plain for at in range(chat["count"])), text
+
+
 def test_wrong_paths_and_methods(engine: EngineProcess) -> None:
     with engine.client() as client:
         assert client.get("/v1/nothing").status_code == 404

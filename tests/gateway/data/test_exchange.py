@@ -239,7 +239,7 @@ async def test_time_outs_before_an_answer(rig: Rig, phase: str) -> None:
     engines = StubEngine(script), StubEngine(script)
     await rig.start(*engines)
     begun = time.monotonic()
-    response = await rig.ask()
+    response = await rig.ask({"model": "m", "stream": True})
     assert 0.1 < time.monotonic() - begun < 1
     if phase == "idle":
         assert response.status_code == 200
@@ -252,6 +252,18 @@ async def test_time_outs_before_an_answer(rig: Rig, phase: str) -> None:
     assert len(called) == 1  # a time-out is not retried
     await asyncio.wait_for(called[0].gone.wait(), 1)
     assert rig.lines[-1].status == 504
+
+
+async def test_an_answer_that_comes_whole_may_take_longer_than_a_first_byte(rig: Rig) -> None:
+    reply = echo()
+
+    async def slow(call: Call) -> None:
+        await asyncio.sleep(0.4)
+        await reply(call)
+
+    rig.timeouts = Timeouts(first_byte_s=0.15)
+    await rig.start(StubEngine(slow))
+    assert (await rig.ask()).status_code == 200
 
 
 async def test_connect_time_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

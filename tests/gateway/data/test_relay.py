@@ -163,7 +163,7 @@ async def test_keys(rig: Rig) -> None:
         assert (await rig.ask(headers={"authorization": f"bearer {name}"})).status_code == 200
         assert rig.lines[-1].key == name
     async with rig.client() as client:
-        for path in ("/v1/models", "/v1/models/m", "/v1/nothing"):
+        for path in ("/v1/models", "/v1/models/m", "/v1/nothing", "/%761/models", "/v1%2fmodels", "/openapi.json"):
             assert (await client.get(path)).status_code == 401
         for path in ("/health/live", "/health/ready", "/metrics"):
             assert (await client.get(path)).status_code == 200
