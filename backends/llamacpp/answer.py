@@ -25,6 +25,12 @@ Piece = Callable[[int], bytes]
 """The bytes of a token."""
 
 
+class Cancel(Protocol):
+    """Engine.cancel."""
+
+    def __call__(self, sequence: Sequence, *, is_gone: bool) -> None: ...
+
+
 class AnswerFailed(Exception):
     """The engine could not finish this answer."""
 
@@ -59,7 +65,7 @@ class Choice:
     infos: list[TokenLogprobs | None] = field(default_factory=list)
     num_tokens: int = 0
     offset: int = 0
-    """Characters sent so far, for `text_offset`."""
+    """Where the next token with log-probabilities begins, for `text_offset`; in characters, the echoed prompt included."""
     finish_reason: str | None = None
 
     def __post_init__(self) -> None:
@@ -81,7 +87,7 @@ class Choice:
                 infos += [output.logprobs] if output.logprobs is not None else []
         if self.text.is_stopped:
             self.finish_reason = "stop"
-            self.answer.cancel(self)
+            self.answer.cancel(self, is_gone=False)
         elif output.finish is not None:
             new += self.text.finish()
             self.finish_reason = self._reason(output.finish)
@@ -95,7 +101,7 @@ class Choice:
 class Answer:
     """All choices of one request, and the bytes that wait to be sent."""
 
-    def __init__(self, format: Format, piece: Piece, cancel: Callable[[Sequence], None], *, stream: bool) -> None:
+    def __init__(self, format: Format, piece: Piece, cancel: Cancel, *, stream: bool) -> None:
         self.piece = piece
         self.choices: list[Choice] = []
         self._format = format
@@ -119,7 +125,6 @@ class Answer:
         else:
             choice.pieces.append(text)
             choice.infos += infos
-        choice.offset += len(text)
         if self._stream or self.is_done:
             self._wake.set()
 
@@ -129,17 +134,17 @@ class Answer:
         self.close()
         self._wake.set()
 
-    def cancel(self, choice: Choice) -> None:
-        """Free what the engine holds for a choice."""
+    def cancel(self, choice: Choice, *, is_gone: bool) -> None:
+        """Free what the engine holds for a choice; `is_gone`: nobody waits for it any more."""
         if choice.sequence is not None:
-            self._cancel(choice.sequence)
+            self._cancel(choice.sequence, is_gone=is_gone)
 
     def close(self) -> None:
         """Free every choice that is not finished; called on every way out."""
         for choice in self.choices:
             if choice.finish_reason is None:
                 choice.finish_reason = Finish.CANCELLED.value
-                self.cancel(choice)
+                self.cancel(choice, is_gone=True)
 
     @property
     def is_done(self) -> bool:
@@ -252,7 +257,7 @@ class CompletionFormat:
     def delta(self, choice: Choice, text: str, infos: list[TokenLogprobs | None]) -> bytes:
         body = b'"text":%b' % orjson.dumps(text)
         if infos:
-            body += b',"logprobs":%b' % orjson.dumps(self._logprobs(choice, infos, choice.offset))
+            body += b',"logprobs":%b' % orjson.dumps(self._logprobs(choice, infos))
         return protocol.choice_event(self._head, choice.index, body, None)
 
     def closing(self, choice: Choice) -> bytes:
@@ -271,7 +276,7 @@ class CompletionFormat:
                 {
                     "index": choice.index,
                     "text": choice.prompt_text + "".join(choice.pieces),
-                    "logprobs": self._logprobs(choice, choice.infos, 0) if choice.infos else None,
+                    "logprobs": self._logprobs(choice, choice.infos) if choice.infos else None,
                     "finish_reason": choice.finish_reason,
                 }
                 for choice in choices
@@ -279,16 +284,18 @@ class CompletionFormat:
             "usage": usage,
         }
 
-    def _logprobs(self, choice: Choice, infos: list[TokenLogprobs | None], offset: int) -> dict[str, Any]:
+    def _logprobs(self, choice: Choice, infos: list[TokenLogprobs | None]) -> dict[str, Any]:
         tokens, values, tops, offsets = [], [], [], []
         for info in infos:
             # The very first token of a text has no prediction, but its place in the lists.
             token = self._text(info.token) if info else self._first_text(choice)
             tokens.append(token)
             values.append(info.logprob if info else None)
-            tops.append({self._text(other): value for other, value in info.top} if info else None)
-            offsets.append(offset)
-            offset += len(token)
+            # The drawn token is listed too, as n + 1st where it is none of the n best.
+            top = (*info.top, (info.token, info.logprob)) if info and info.top else info.top if info else None
+            tops.append(None if top is None else {self._text(other): value for other, value in top})
+            offsets.append(choice.offset)
+            choice.offset += len(token)
         return {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
 
     def _first_text(self, choice: Choice) -> str:

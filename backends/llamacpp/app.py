@@ -116,7 +116,7 @@ class EngineApp:
         await _json(send, 200, await serving.tokenize(parse(await _body(receive), TokenizeRequest)))
 
     async def _detokenize(self, serving: Serving, receive: Receive, send: Send) -> None:
-        await _json(send, 200, serving.detokenize(parse(await _body(receive), DetokenizeRequest)))
+        await _json(send, 200, await serving.detokenize(parse(await _body(receive), DetokenizeRequest)))
 
     async def _chat(self, serving: Serving, receive: Receive, send: Send) -> None:
         request = parse(await _body(receive), ChatRequest)

@@ -401,6 +401,10 @@ def _model_params(options: Options) -> Any:
     params.main_gpu = options.main_gpu
     params.split_mode = _SPLIT_MODES[options.split_mode]
     if options.tensor_split:
+        if len(options.tensor_split) > C.llama_max_devices():
+            raise ModelError(
+                f"tensor_split: {len(options.tensor_split)} shares, at most {C.llama_max_devices()} devices"
+            )
         shares = (ctypes.c_float * C.llama_max_devices())(*options.tensor_split)
         params.tensor_split = shares
         # ctypes keeps no reference to an array behind a pointer field.

@@ -6,8 +6,8 @@ Requests enter through an inbox that is emptied between steps; what a step produ
 `deliver`, which the HTTP face runs on its event loop: text, stop strings and SSE of step k are made there while this
 thread is inside llama_decode for step k+1, with the GIL released.
 
-An exception inside a step fails the sequences of that step; a fatal return code of llama_decode ends the engine, and
-`failure` says why: the process is then replaced by its supervisor.
+A batch that llama.cpp refuses fails the sequences of that step. Anything worse (a fatal return code, an exception of ours)
+ends the engine: every request that is left is told so, `failure` says why, and the process is replaced by its supervisor.
 """
 
 from __future__ import annotations
@@ -120,9 +120,12 @@ class Engine:
             raise EngineClosed(self._why_closed())
         return sequence
 
-    def cancel(self, sequence: Sequence) -> None:
-        """Free a sequence before the next step; nothing is delivered for it after that step. Any thread."""
-        self._send(lambda: self._cancel(sequence))
+    def cancel(self, sequence: Sequence, *, is_gone: bool = True) -> None:
+        """Free a sequence before the next step; nothing is delivered for it after that step. Any thread.
+
+        `is_gone`: because its client went away, not because its answer is complete.
+        """
+        self._send(lambda: self._cancel(sequence, is_gone))
 
     def close(self) -> None:
         """Stop after the running step; requests that are left fail. Waits for the thread and frees the context."""
@@ -151,9 +154,9 @@ class Engine:
             self._wake.notify()
             return True
 
-    def _cancel(self, sequence: Sequence) -> None:
+    def _cancel(self, sequence: Sequence, is_gone: bool) -> None:
         if self.scheduler.cancel(sequence):
-            self.metrics.num_cancelled += 1
+            self.metrics.num_cancelled += is_gone
             self._forget(sequence)
 
     # ------------------------------------------------------------------ the thread

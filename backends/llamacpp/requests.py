@@ -35,7 +35,8 @@ class RequestError(Exception):
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> None:
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
+        self.status, self.message, self.param = status, message, param
+        self.code = code or "invalid_value"
 
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -51,6 +52,8 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True):
+    """Its other fields belong to kinds that are refused."""
+
     type: str
 
 
@@ -79,17 +82,23 @@ class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True):
+    """A piece of content; those that are no text are refused by their type, whatever else they carry."""
+
     type: str
     text: str | None = None
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: str
     content: str | list[Part] | None = None
     name: str | None = None
-    refusal: str | None = None
     tool_calls: list[Any] | None = None
+    tool_call_id: str | None = None
     function_call: Any = None
+    refusal: str | None = None
+    """This and the next two come back with an answer that a client sends again; they say nothing to the model."""
+    annotations: Any = None
+    audio: None = None
 
 
 class ChatRequest(_Sampling, frozen=True, kw_only=True):
@@ -165,6 +174,10 @@ def _named(text: str) -> RequestError:
     match = re.fullmatch(r"(.*?)(?: - at `\$\.?(.*)`)?", text, re.DOTALL)
     assert match is not None
     problem, path = match.group(1).replace("`", ""), match.group(2)
+    unknown = re.fullmatch(r"Object contains unknown field (\w+)", problem)
+    if unknown:
+        path = f"{path}.{unknown.group(1)}" if path else unknown.group(1)
+        return RequestError(f"unsupported field: {path}", param=path, code="unsupported_field")
     missing = re.fullmatch(r"Object missing required field (\w+)", problem)
     if missing:
         path = f"{path}.{missing.group(1)}" if path else missing.group(1)
@@ -225,6 +238,8 @@ def _is_tokens(value: Any) -> bool:
 
 def check_unsupported(request: ChatRequest | CompletionRequest) -> None:
     """Refuse what this engine does not do. Raises RequestError."""
+    if request.stream_options is not None and not request.stream:
+        raise RequestError("stream_options: only with stream: true", param="stream_options")
     if request.n not in (None, 1):
         raise RequestError("n: this engine gives one answer per prompt", param="n", code="unsupported_value")
     if isinstance(request, CompletionRequest) and request.best_of not in (None, 1):

@@ -45,8 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         listener = _listen(args.host, args.port)
     except OptionsError as error:
         return _refuse("; ".join(error.problems))
+    except OverflowError:
+        return _refuse(f"--port: must be 0 to 65535, got {args.port}")
     except OSError as error:
-        return _refuse(f"cannot listen on {args.host}:{args.port}: {os.strerror(error.errno or 0)}")
+        return _refuse(f"cannot listen on {args.host}:{args.port}: {error.strerror or error}")
     code: int = uvloop.run(_serve(args, options, listener))
     return code
 

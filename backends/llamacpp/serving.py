@@ -89,7 +89,10 @@ def _push(outputs: list[Output]) -> None:
 
 
 def _template(model: Model, options: Options) -> ChatTemplate | None:
-    source = Path(options.chat_template).read_text(encoding="utf-8") if options.chat_template else model.chat_template()
+    try:
+        source = Path(options.chat_template).read_text("utf-8") if options.chat_template else model.chat_template()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(f"chat_template: cannot read {options.chat_template}: {error}") from error
     if source is None:
         return None
     texts = {token: text for text, token in model.special_tokens.items()}
@@ -101,7 +104,10 @@ def _defaults(model: Model) -> Defaults:
 
     def read(name: str, fallback: float) -> float:
         text = model.metadata(f"general.sampling.{name}")
-        return fallback if text is None else float(text)
+        try:
+            return fallback if text is None else float(text)
+        except ValueError:
+            raise ModelError(f"general.sampling.{name} in the model's file is no number: {text!r}") from None
 
     plain = Defaults()
     return Defaults(
@@ -141,9 +147,10 @@ class Serving:
         self._check(request)
         starts = []
         for prompt in prompts(request):
-            tokens = await self._encode_prompt(prompt)
+            tokens = await self._encode_prompt(prompt, request)
+            params = self._params(request, tokens)
             text = self._model.detokenize(tokens.tolist()) if request.echo and not isinstance(prompt, str) else prompt
-            starts.append((tokens, str(text) if request.echo else "", self._params(request, tokens)))
+            starts.append((tokens, str(text) if request.echo else "", params))
         answer = self._answer(CompletionFormat, "cmpl", request)
         self._start(answer, starts, stops(request))
         return answer
@@ -168,10 +175,12 @@ class Serving:
             ]
         return found
 
-    def detokenize(self, request: DetokenizeRequest) -> dict[str, Any]:
+    async def detokenize(self, request: DetokenizeRequest) -> dict[str, Any]:
         """The text of token ids. Raises RequestError."""
         self._check_model(request.model)
         self._check_tokens(request.tokens, "tokens")
+        if len(request.tokens) > _OFF_LOOP_BYTES:
+            return {"prompt": await asyncio.to_thread(self._model.detokenize, request.tokens)}
         return {"prompt": self._model.detokenize(request.tokens)}
 
     def health(self) -> dict[str, Any]:
@@ -231,10 +240,12 @@ class Serving:
         except TemplateError as error:
             raise RequestError(str(error), param="messages") from error
 
-    async def _encode_prompt(self, prompt: str | list[int]) -> Tokens:
+    async def _encode_prompt(self, prompt: str | list[int], request: CompletionRequest) -> Tokens:
         if isinstance(prompt, str):
             tokens = await self._encode_text(prompt, add_special=True)
         else:
+            # Too long a list is refused before anything is done with it.
+            answer_budget(request, len(prompt), self.engine.max_length)
             self._check_tokens(prompt, "prompt")
             tokens = np.array(prompt, dtype=np.int32)
         if not len(tokens):

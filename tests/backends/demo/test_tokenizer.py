@@ -28,11 +28,11 @@ def hf_encode(hf: "transformers.PreTrainedTokenizerFast") -> Encode:
 
 @pytest.fixture(scope="module")
 def llama_encode(tmp_path_factory: pytest.TempPathFactory) -> Encode:
+    from backends.llamacpp import binding
     from backends.llamacpp.convert import ensure_gguf
 
     path = ensure_gguf(TARGET_DIR, tmp_path_factory.mktemp("gguf"))
-    quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(quiet, None)
+    binding.initialise()  # its log callback lives as long as the process; one of this function's own would not
     params = llama_cpp.llama_model_default_params()
     params.vocab_only = True
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)

@@ -32,8 +32,9 @@ def broken(model_dir: Path, tmp_path: Path) -> Path:
 
 
 def llama_logits(path: Path, tokens: list[int]) -> np.ndarray:
-    quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(quiet, None)
+    from backends.llamacpp import binding
+
+    binding.initialise()  # its log callback lives as long as the process; one of this function's own would not
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     params = llama_cpp.llama_context_default_params()

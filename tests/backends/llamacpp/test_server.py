@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from backends.protocol import parse_sse
 from tests.engine_process import EngineProcess, engine_process
 from tests.processes import eventually
 
@@ -203,6 +204,58 @@ def test_the_text_of_every_special_token_stays_text(engine: EngineProcess) -> No
             plain = client.post("/tokenize", json={"prompt": text}).json()["tokens"]
             assert len(plain) > 1
             assert any(chat["tokens"][at : at + len(plain)] == plain for at in range(chat["count"])), text
+
+
+def test_streamed_logprobs_go_on_where_the_last_ones_ended(engine: EngineProcess) -> None:
+    body = {
+        "prompt": "The capital of France",
+        "max_tokens": 6,
+        "echo": True,
+        "logprobs": 1,
+        "temperature": 2.0,
+        "seed": 3,
+    }
+    with engine.client() as client:
+        whole = client.post(COMPLETE, json=body).json()["choices"][0]["logprobs"]
+        events = parse_sse(client.post(COMPLETE, json=body | {"stream": True}).content)
+    parts = [choice["logprobs"] for event in events for choice in event["choices"] if choice.get("logprobs")]
+    assert len(parts) > 3
+    offsets = [offset for part in parts for offset in part["text_offset"]]
+    tokens = [token for part in parts for token in part["tokens"]]
+    for logprobs, places in ((whole, whole["text_offset"]), ({"tokens": tokens}, offsets)):
+        ends = [sum(map(len, logprobs["tokens"][:count])) for count in range(len(places))]
+        assert places == ends
+    for part in [whole, *parts]:
+        for token, top in zip(part["tokens"], part["top_logprobs"], strict=True):
+            assert top is None or token in top, "the drawn token is among its alternatives"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [{"role": "user", "content": "x", "prefix": True}]}, "prefix"),
+        ({"messages": [{"role": "user", "content": "x"}], "stream_options": {"include_usage": True}}, "stream_options"),
+        ({"messages": [{"role": "user"}]}, "content"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "role"),
+    ],
+)
+def test_fields_are_honoured_or_refused(engine: EngineProcess, fields: dict[str, object], param: str) -> None:
+    with engine.client() as client:
+        reply = client.post("/v1/chat/completions", json=fields)
+    assert reply.status_code == 400
+    assert param in reply.json()["error"]["param"]
+    assert reply.json()["error"]["code"]
+
+
+def test_a_port_that_does_not_exist_and_a_template_that_is_no_text(demo_gguf: Path, tmp_path: Path) -> None:
+    done = run_server("--model", str(demo_gguf), "--port", "99999")
+    assert (done.returncode, "0 to 65535" in done.stderr) == (3, True)
+    template = tmp_path / "template.jinja"
+    template.write_bytes(b"\xff\xfe")
+    done = run_server("--model", str(demo_gguf), "--port", "0", "--chat-template", str(template))
+    assert (done.returncode, "cannot read" in done.stderr) == (3, True)
+    assert "Traceback" not in done.stderr
 
 
 def test_wrong_paths_and_methods(engine: EngineProcess) -> None:
