@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from gateway.exits import DONE, CommandError
+from gateway.exits import DONE, CommandError, UsageError
 from gateway.home import Home
 
 EXAMPLE = """examples:
@@ -99,17 +99,29 @@ def main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     running = Home.from_env().running()
     url = (args.url or (running.url if running else DEFAULT_URL)).rstrip("/").removesuffix("/v1")
-    key = os.environ.get(KEY_VARIABLE) or os.environ.get("OPENAI_API_KEY", "")
+    key = os.environ.get(KEY_VARIABLE, "")
+    question = "" if sys.stdin.isatty() else _piped(sys.stdin.buffer.read())
     headers = {"authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False) as client:
-        chat = Chat(client, args.model or first_model(client), args.system)
-        if not sys.stdin.isatty():
-            for piece in chat.ask(sys.stdin.read().strip()):
+        chat = Chat(client, first_model(client) if args.model is None else args.model, args.system)
+        if question:
+            for piece in chat.ask(question):
                 print(piece, end="", flush=True)
             print()
             return DONE
         _prepare_line_editing()
         return talk(chat, Console(highlight=False), input)
+
+
+def _piped(data: bytes) -> str:
+    """The question on standard input. Raises UsageError when there is none, or it is no text."""
+    try:
+        question = data.decode("utf-8").strip()
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"standard input is not UTF-8 text ({exc.reason} at byte {exc.start})") from exc
+    if not question:
+        raise UsageError("nothing on standard input to ask")
+    return question
 
 
 def talk(chat: Chat, console: Console, read: Callable[[str], str]) -> int:
@@ -163,6 +175,7 @@ def parser() -> argparse.ArgumentParser:
         "forgegate chat", description="Talk to a model in the terminal.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
+    parser.epilog = f"{EXAMPLE}\nenvironment:\n  {KEY_VARIABLE}    API key, where the endpoint asks for one\n"
     parser.add_argument("--url", help=f"endpoint (default: the gateway running here, else {DEFAULT_URL})")
     parser.add_argument("--model", help="model to talk to (default: the first one listed)")
     parser.add_argument("--system", default="", metavar="TEXT", help="system prompt")

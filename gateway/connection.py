@@ -13,7 +13,11 @@ TOKEN_VARIABLE = "FORGEGATE_ADMIN_TOKEN"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--admin-url", metavar="URL", help="admin API of the gateway (default: the one running here)")
+    parser.add_argument(
+        "--admin-url",
+        metavar="URL",
+        help=f"admin API of the gateway (default: the one running here); its token in {TOKEN_VARIABLE}",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -33,4 +37,8 @@ def admin_client(args: argparse.Namespace) -> AdminClient:
         token = os.environ.get(TOKEN_VARIABLE) or home.read_token()
     except OSError as exc:
         raise CommandError(f"{home.token_file}: {exc.strerror}; set {TOKEN_VARIABLE}") from exc
+    if not token:
+        raise CommandError(
+            f"no admin token for {url}: set {TOKEN_VARIABLE} to what that gateway's admin-token file holds"
+        )
     return AdminClient(url, token)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from backends.admin_client import AdminClient
 from gateway.connection import add_arguments, admin_client
-from gateway.exits import DONE
+from gateway.exits import DONE, CommandError
 from gateway.table import print_table
 
 EXAMPLE = """examples:
@@ -28,13 +30,29 @@ def main(argv: Sequence[str]) -> int:
             lines = client.logs(args.engine, args.lines)
             print(json.dumps(lines, indent=2) if args.json else "\n".join(lines))
         else:
-            client.restart(args.engine)
-            print(
-                json.dumps({"id": args.engine})
-                if args.json
-                else f"{args.engine}: restarting; see `forgegate engines list`"
-            )
+            _restart(client, args)
     return DONE
+
+
+def _restart(client: AdminClient, args: argparse.Namespace) -> None:
+    """Raises CommandError when the engine does not come back."""
+    before = next((e["num_restarts"] for e in client.engines() if e["id"] == args.engine), 0)
+    client.restart(args.engine)
+    said = "restarting"
+    if not args.no_wait:
+        engine = _wait_restarted(client, args.engine, before)
+        said = f"ready again ({engine['description']})"
+    print(json.dumps({"id": args.engine}) if args.json else f"{args.engine}: {said}")
+
+
+def _wait_restarted(client: AdminClient, engine_id: str, num_before: int) -> dict[str, Any]:
+    while True:
+        engine = next(engine for engine in client.engines() if engine["id"] == engine_id)
+        if engine["state"] in ("failed", "stopped"):
+            raise CommandError(f"{engine_id}: {engine['detail'] or engine['state']}")
+        if engine["state"] == "ready" and engine["num_restarts"] > num_before:
+            return engine
+        time.sleep(0.2)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("engine", help="for example demo-0")
     logs.add_argument("--lines", type=int, default=100, metavar="N", help="how many (default: 100, at most 500)")
     add_arguments(logs)
-    restart = actions.add_parser("restart", help="drain an engine and start it anew")
+    restart = actions.add_parser("restart", help="drain an engine, start it anew and wait until it is ready")
+    restart.add_argument("--no-wait", action="store_true", help="return as soon as the restart has begun")
     restart.add_argument("engine", help="for example demo-0")
     add_arguments(restart)
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -161,7 +162,8 @@ def check_model(path: Path) -> str:
     if path.is_dir():
         return _check_folder(path)
     if not path.exists():
-        raise ModelUnusable(f"{path}: no such file or folder")
+        hint = f" (did you mean {DEMO!r}?)" if difflib.get_close_matches(path.name, [DEMO]) else ""
+        raise ModelUnusable(f"{path}: no such file or folder{hint}")
     header = read_header(path)
     length = f", trained for {header.context_length} tokens" if header.context_length else ""
     return f"model {path} ({header.architecture}{length})"
@@ -172,7 +174,9 @@ def _check_folder(path: Path) -> str:
     try:
         architectures = json.loads(config.read_bytes()).get("architectures", [])
     except OSError as exc:
-        raise ModelUnusable(f"{path}: neither a GGUF file nor a model folder ({config.name}: {exc.strerror})") from exc
+        inside = ", ".join(sorted(file.name for file in path.glob("*.gguf"))[:5])
+        hint = f"; name one of its GGUF files: {inside}" if inside else f" ({config.name}: {exc.strerror})"
+        raise ModelUnusable(f"{path}: neither a GGUF file nor a model folder{hint}") from exc
     except (ValueError, AttributeError) as exc:
         raise ModelUnusable(f"{config}: not a JSON object: {exc}") from exc
     if not any(path.glob("*.safetensors")):

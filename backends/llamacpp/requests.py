@@ -17,6 +17,9 @@ from msgspec import Meta
 
 from backends.llamacpp.sampling import SamplingParams
 
+EMPTY: dict[str, tuple[object, ...]] = {"tools": ([],), "tool_choice": ("none", "auto")}
+"""Values that ask for nothing, which frameworks send along; any other value of these fields is refused."""
+
 HARMLESS = frozenset(
     {
         "user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key",
@@ -161,7 +164,7 @@ def parse(body: bytes, kind: type[Request]) -> Request:
         raise RequestError("the body must be a JSON object")
     unknown = [name for name in fields if name not in kind.__struct_fields__ and name not in HARMLESS]
     for name in unknown:
-        if fields[name] is not None:
+        if fields[name] is not None and fields[name] not in EMPTY.get(name, ()):
             raise RequestError(f"unsupported field: {name}", param=name, code="unsupported_field")
     try:
         return msgspec.convert(fields, kind)
@@ -267,9 +270,10 @@ def answer_budget(request: ChatRequest | CompletionRequest, num_prompt: int, max
     # An answer may be longer than one token only if there is room for it; a prompt alone may fill the context.
     if room < 0 or (room == 0 and wanted != 0) or (wanted is not None and wanted > room):
         asked = "" if wanted is None else f" and an answer of {wanted} tokens was asked for"
+        fits = f"; at most {room} fit" if wanted is not None and room > 0 else ""
         raise RequestError(
-            f"this model's context is {max_length} tokens; the prompt has {num_prompt}{asked}",
-            param="messages" if isinstance(request, ChatRequest) else "prompt",
+            f"this model's context is {max_length} tokens; the prompt has {num_prompt}{asked}{fits}",
+            param=_field_at_fault(request, room),
             code="context_length_exceeded",
         )
     if wanted is None:
@@ -278,6 +282,15 @@ def answer_budget(request: ChatRequest | CompletionRequest, num_prompt: int, max
     if (request.min_tokens or 0) > wanted:
         raise RequestError(f"min_tokens: more than max_tokens ({wanted})", param="min_tokens")
     return wanted
+
+
+def _field_at_fault(request: ChatRequest | CompletionRequest, room: int) -> str:
+    """What to change when prompt and answer do not fit the context."""
+    if isinstance(request, CompletionRequest):
+        return "max_tokens" if room > 0 else "prompt"
+    if room <= 0:
+        return "messages"
+    return "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
 
 
 def sampling_params(

@@ -81,7 +81,12 @@ def main(argv: Sequence[str]) -> int:
 def read_config(args: argparse.Namespace) -> Config:
     """Raises UsageError."""
     if args.config is None:
+        for flag in ("model", "engine", "name"):
+            if getattr(args, flag) == "":
+                raise UsageError(f"--{flag} is empty")
         engine, model = args.engine or "llamacpp", args.model or "demo"
+        if engine != "remote" and model.startswith(("http://", "https://")):
+            raise UsageError(f"--model {model}: a URL needs --engine remote")
         if engine == "remote" and args.model is None:
             raise UsageError("--engine remote needs --model URL")
         name = args.name or _name_of(engine, model)
@@ -100,7 +105,10 @@ def with_flags(config: Config, args: argparse.Namespace) -> Config:
     changes = {key: value for key in ("host", "port", "workers") if (value := getattr(args, key)) is not None}
     if args.admin_port is not None:
         changes["admin"] = replace(server.admin, port=args.admin_port)
-    return replace(config, server=replace(server, **changes))
+    changed = replace(server, **changes)
+    if changed.port and changed.port == changed.admin.port:
+        raise UsageError(f"the endpoint and the admin API cannot share port {changed.port}: --port, --admin-port")
+    return replace(config, server=changed)
 
 
 async def serve(config: Config, pools: Pools, home: Home, console: Console) -> int:

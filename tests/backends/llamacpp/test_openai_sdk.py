@@ -160,7 +160,7 @@ def test_models(client: openai.OpenAI) -> None:
         ({"extra_body": {"max_tokes": 3}}, "max_tokes"),
         ({"extra_body": {"tools": [{"type": "function"}]}}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"max_tokens": 5000}, "messages"),
+        ({"max_tokens": 5000}, "max_tokens"),
         ({"extra_body": {"stop_token_ids": [99999]}}, "stop_token_ids"),
     ],
 )
