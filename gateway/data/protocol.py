@@ -19,6 +19,7 @@ from typing import Protocol, cast
 import httptools
 
 from gateway import errors
+from gateway.data.auth import authenticate
 from gateway.data.cold import ColdExchange, ColdStage
 from gateway.data.exchange import Exchange
 from gateway.data.framing import Write
@@ -29,6 +30,8 @@ from gateway.data.snapshot import ENDPOINTS
 from gateway.errors import GatewayError
 
 MAX_HEAD_BYTES = 64 * 1024
+STRANGERS_BODY_BYTES = 64 * 1024
+"""Of a body, before the key is looked at; a shorter one is answered 401 on a connection that can go on."""
 HEAD_S = 10.0
 """For a request's head, from its first byte."""
 BODY_IDLE_S = 30.0
@@ -237,6 +240,8 @@ class ClientConnection(asyncio.Protocol):
         limit = self._relay.index.snapshot.max_body_bytes
         if self._num_body_bytes > limit:
             self._refuse(errors.BodyTooLarge(f"the request's body is larger than {limit} bytes"))
+        elif self._num_body_bytes > STRANGERS_BODY_BYTES and (refusal := self._check_stranger(self._head)):
+            self._refuse(refusal)
 
     def on_message_complete(self) -> None:
         head, body = self._head, self._body
@@ -307,6 +312,14 @@ class ClientConnection(asyncio.Protocol):
         limit = self._relay.index.snapshot.max_body_bytes
         if head.content_length > limit:
             return errors.BodyTooLarge(f"the request's body has {head.content_length} bytes, the limit is {limit}")
+        return None
+
+    def _check_stranger(self, head: RequestHead) -> GatewayError | None:
+        """A long body is only taken from who has a key; others could fill the memory."""
+        try:
+            authenticate(self._relay.index, head.token_digest)
+        except GatewayError as error:
+            return error
         return None
 
     def _complete(self, head: RequestHead, body: bytes) -> None:

@@ -169,6 +169,18 @@ async def test_keys(rig: Rig) -> None:
             assert (await client.get(path)).status_code == 200
 
 
+@pytest.mark.parametrize("framing", [b"content-length: 1000000", b"transfer-encoding: chunked"])
+async def test_a_stranger_is_refused_before_a_long_body_is_taken(rig: Rig, framing: bytes) -> None:
+    rig.keys = (Key("one", hashlib.sha256(b"one").hexdigest()),)
+    await rig.start(StubEngine(echo()))
+    reader, writer = await rig.raw()
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n\r\n")
+    part = b"x" * 100_000
+    writer.write(b"%x\r\n%b\r\n" % (len(part), part) if b"chunked" in framing else part)
+    assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 401 ")
+    writer.close()
+
+
 async def test_revoked_key_is_refused_on_a_connection_that_used_it(rig: Rig) -> None:
     rig.keys = (Key("one", hashlib.sha256(b"one").hexdigest()),)
     await rig.start(StubEngine(echo()))
