@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 
 from backends.base import Address, Fetch, Reply
@@ -26,15 +28,29 @@ class Prober:
         return get
 
     async def get(self, address: Address, path: str, secret: str, timeout_s: float) -> Reply:
-        """Raises ProbeFailed."""
+        """Raises ProbeFailed, also for an answer that trickles in past `timeout_s` or never ends."""
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
         try:
-            reply = await self._client.get(address.url + path, headers=headers, timeout=timeout_s)
-        except httpx.TimeoutException as exc:
+            # httpx bounds each read, not the whole.
+            async with (
+                asyncio.timeout(timeout_s),
+                self._client.stream("GET", address.url + path, headers=headers, timeout=timeout_s) as reply,
+            ):
+                return Reply(reply.status_code, await _bounded(reply))
+        except (httpx.TimeoutException, TimeoutError) as exc:
             raise ProbeFailed(f"no answer within {timeout_s:g} s") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise ProbeFailed(str(exc) or type(exc).__name__) from exc
-        return Reply(reply.status_code, reply.content[:MAX_BODY_BYTES])
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+async def _bounded(reply: httpx.Response) -> bytes:
+    """The body, at most MAX_BODY_BYTES of it."""
+    body = bytearray()
+    async for part in reply.aiter_bytes():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            break
+    return bytes(body[:MAX_BODY_BYTES])
