@@ -302,6 +302,7 @@ class EngineLife:
 
     async def _after_death(self, reason: str) -> _Phase:
         await self._end_child()
+        self.log.add(f"(control) {reason}")
         now = self._clock()
         ready_for_s = now - self.status.ready_since if self.status.ready_since is not None else 0.0
         verdict = self._policy.after(self._early_deaths, now, ready_for_s, self._chance())
@@ -315,6 +316,7 @@ class EngineLife:
 
     async def _give_up(self, reason: str) -> _Phase:
         await self._end_child()
+        self.log.add(f"(control) given up: {reason}")
         await self._enter(State.FAILED, reason)
         return self._failed
 

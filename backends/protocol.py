@@ -14,19 +14,19 @@ DONE = b"data: [DONE]\n\n"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 _TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    408: "timeout_error",
-    413: "invalid_request_error",
     429: "rate_limit_error",
+    502: "engine_error",
+    503: "service_unavailable_error",
+    504: "timeout_error",
 }
 
 
 def error_type(status: int) -> str:
-    """OpenAI's `type` for an HTTP status."""
-    return _TYPES.get(status, "server_error")
+    """The error object's `type` for an HTTP status: one vocabulary for the gateway and its engines."""
+    return _TYPES.get(status, "invalid_request_error" if status < 500 else "internal_error")
 
 
 def error_object(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:

@@ -9,7 +9,8 @@ Everything here runs on the event loop's thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -67,6 +68,8 @@ class Choice:
     offset: int = 0
     """Where the next token with log-probabilities begins, for `text_offset`; in characters, the echoed prompt included."""
     finish_reason: str | None = None
+    _held: deque[tuple[int, TokenLogprobs]] = field(default_factory=deque)
+    """Log-probabilities whose text is not certain yet, each with the character at which its token begins."""
 
     def __post_init__(self) -> None:
         self.text = TextStream(self.stops)
@@ -78,20 +81,26 @@ class Choice:
         if output.finish is Finish.ERROR:
             self.answer.fail(output.error)
             return
-        infos = list(output.prompt_logprobs)
         new = ""
         if output.token is not None:
             self.num_tokens += 1
             if output.finish is not Finish.STOP:
+                if output.logprobs is not None:
+                    self._held.append((self.text.num_seen, output.logprobs))
                 new = self.text.push(self.answer.piece(output.token))
-                infos += [output.logprobs] if output.logprobs is not None else []
         if self.text.is_stopped:
             self.finish_reason = "stop"
             self.answer.cancel(self, is_gone=False)
         elif output.finish is not None:
             new += self.text.finish()
             self.finish_reason = self._reason(output.finish)
-        self.answer.emit(self, new, infos)
+        self.answer.emit(self, new, [*output.prompt_logprobs, *self._certain()])
+
+    def _certain(self) -> Iterator[TokenLogprobs]:
+        """Log-probabilities of tokens that belong to the answer: those of a cut stop string never do."""
+        is_whole = self.finish_reason is not None and not self.text.is_stopped
+        while self._held and (is_whole or self._held[0][0] < self.text.num_certain):
+            yield self._held.popleft()[1]
 
     def _reason(self, finish: Finish) -> str:
         # The text that was held back may have completed a stop string.

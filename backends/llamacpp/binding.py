@@ -323,14 +323,6 @@ class Context:
         """Make `target` begin with the first `length` positions of `source`: the same cells, nothing is copied."""
         C.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
-    def clear(self) -> None:
-        """Forget every sequence."""
-        C.llama_memory_clear(self._memory, False)
-
-    def length(self, sequence_id: int) -> int:
-        """Positions held for a sequence."""
-        return int(C.llama_memory_seq_pos_max(self._memory, sequence_id)) + 1
-
     def _allocate_batch(self, capacity: int) -> None:
         """A llama_batch over numpy memory, so that a step is filled by slice assignment."""
         self.max_tokens = capacity
@@ -357,7 +349,7 @@ class Context:
 class Sampler:
     """Draws from a row of logits: temperature, then top_k, typical, top_p, min_p, then a seeded draw.
 
-    The order is that of vLLM and transformers, so that the same parameters mean the same. Each step is left out where its
+    The temperature comes before the filters, as in vLLM and transformers. Each step is left out where its
     parameter changes nothing. The random state lives here, so a request's draws depend on its seed alone.
     """
 

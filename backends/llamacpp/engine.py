@@ -116,7 +116,7 @@ class Engine:
             raise EngineClosed(self._why_closed())
         self.scheduler.check_room(len(self._inbox))
         sequence = Sequence.of(next(self._ids), prompt, params, sink, time.monotonic())
-        if not self._send(lambda: self.scheduler.waiting.append(sequence)):
+        if not self._send(lambda: self.scheduler.add(sequence)):
             raise EngineClosed(self._why_closed())
         return sequence
 
@@ -261,9 +261,12 @@ class Engine:
             self._prepare(sequence)
             if sequence.adjuster is not None:
                 sequence.adjuster.apply(logits[row], sequence.num_generated)
-        best = logits.argmax(axis=1)
+        greedy = [row for sequence, row in drawing if sequence.sampler is None]
+        # All rows as they lie when all are greedy: picking them would copy them.
+        block = logits if len(greedy) == len(logits) else logits[greedy]
+        best = iter(block.argmax(axis=1).tolist() if greedy else ())
         tokens = [
-            int(best[row]) if sequence.sampler is None else sequence.sampler.sample(self.context, row)
+            next(best) if sequence.sampler is None else sequence.sampler.sample(self.context, row)
             for sequence, row in drawing
         ]
         infos = [

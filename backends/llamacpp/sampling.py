@@ -1,6 +1,6 @@
 """What a request asks of sampling, and the part of it that is arithmetic on logits. Pure numpy.
 
-The order is that of vLLM and transformers: logit bias, repetition, frequency and presence penalties, the minimum length,
+The order: logit bias, repetition, frequency and presence penalties, the minimum length,
 then (backends.llamacpp.binding.Sampler) temperature, top_k, typical, top_p, min_p and the draw. Log-probabilities are of
 the model's own distribution, before any of these.
 """
@@ -71,8 +71,6 @@ class TokenLogprobs:
 
     token: int
     logprob: float
-    rank: int
-    """1: the most likely token."""
     top: tuple[tuple[int, float], ...]
 
 
@@ -123,7 +121,6 @@ def log_softmax(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def token_logprobs(logprobs: Row, token: int, num_top: int) -> TokenLogprobs:
     """Pick `token` and the `num_top` most likely tokens out of one row of log-probabilities, shape [n_vocab]."""
-    own = logprobs[token]
     top: tuple[tuple[int, float], ...] = ()
     if num_top:
         count = min(num_top, len(logprobs))
@@ -131,4 +128,4 @@ def token_logprobs(logprobs: Row, token: int, num_top: int) -> TokenLogprobs:
         # Ties are listed by token id, so that the answer does not depend on the partition's order.
         best = best[np.lexsort((best, -logprobs[best]))]
         top = tuple((int(index), float(logprobs[index])) for index in best)
-    return TokenLogprobs(int(token), float(own), int((logprobs > own).sum()) + 1, top)
+    return TokenLogprobs(int(token), float(logprobs[token]), top)

@@ -2,7 +2,7 @@
 
     schedule()  ->  Step            decode first, then prompt chunks under the token budget
     (the engine runs it and draws)
-    account()   <-  drawn tokens    sequences grow, finish, or go on
+    computed(), append(), finish()  <-  drawn tokens: sequences grow, end, or go on
 
 Rules
 - Decode first: each decoding sequence gets its one token in every step; what is left of the budget goes to prompts, first
@@ -104,8 +104,7 @@ class Scheduler:
             raise QueueFull(len(self.waiting))
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a request. Raises QueueFull."""
-        self.check_room()
+        """Queue a request, for which `check_room` was asked."""
         self.waiting.append(sequence)
 
     def cancel(self, sequence: Sequence) -> bool:

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from pathlib import Path
 from types import FrameType
 
@@ -30,16 +29,12 @@ from backends.llamacpp.threads import num_physical_cores
 EXIT_DIED = 1
 EXIT_REFUSED = 3
 _GRACE_S = 10
-_STACK_BYTES = 64 * 1024 * 1024
-"""Of threads that load and run models: where the system's stack limit is "unlimited", glibc gives threads 2 MiB, on which
-llama.cpp's loading of a model onto a GPU overflows."""
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     faulthandler.enable()  # a crash inside llama.cpp names the place in the engine's log
-    threading.stack_size(_STACK_BYTES)
     try:
         options = from_args(args)
         listener = _listen(args.host, args.port)
@@ -64,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    # With the protocol left at 0 asyncio would not switch Nagle's algorithm off: 40 ms on every token of a lone stream.
+    # With the protocol left at 0 asyncio would not switch Nagle's algorithm off: 40 ms more to a first token.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -88,13 +83,19 @@ async def _serve(args: argparse.Namespace, options: Options, listener: socket.so
             backlog=2048,
         )
     )
-    serving: Serving | None = None
     serve = asyncio.create_task(server.serve(sockets=[listener]))
+    threads = options.n_threads or num_physical_cores()
+    name = args.served_model_name or args.model.stem
+    loading = asyncio.create_task(
+        asyncio.to_thread(load, args.model, name, options, threads, asyncio.get_running_loop())
+    )
+    await asyncio.wait((serve, loading), return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        serve.result()
+        # Asked to stop. llama.cpp's loading cannot be interrupted, and nothing is open that would have to be closed.
+        os._exit(0)
     try:
-        threads = options.n_threads or num_physical_cores()
-        serving = await asyncio.to_thread(
-            load, args.model, args.served_model_name or args.model.stem, options, threads, asyncio.get_running_loop()
-        )
+        serving = loading.result()
     except (ModelError, TemplateError, OSError, MemoryError) as error:
         server.should_exit = True
         await serve

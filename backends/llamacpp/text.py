@@ -18,19 +18,28 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = tuple(stops)
         self._held = ""
+        self.num_seen = 0
+        """Characters decoded so far."""
+        self.num_certain = 0
+        """Characters handed out: a token that begins before them is part of the answer."""
         self.is_stopped = False
 
     def push(self, piece: bytes) -> str:
         """The text that became certain with `piece`."""
-        return self._release(self._decoder.decode(piece))
+        return self._count(self._release(self._decoder.decode(piece)))
 
     def finish(self) -> str:
         """What was held back at the end of the answer; bytes that never became a character are U+FFFD."""
         text = self._release(self._decoder.decode(b"", final=True))
         rest, self._held = self._held, ""
-        return text + rest
+        return self._count(text + rest)
+
+    def _count(self, text: str) -> str:
+        self.num_certain += len(text)
+        return text
 
     def _release(self, new: str) -> str:
+        self.num_seen += len(new)
         if self.is_stopped:
             return ""
         if not self._stops:

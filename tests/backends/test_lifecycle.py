@@ -170,7 +170,9 @@ async def test_a_crash_loop_ends_failed_with_the_reason_and_restart_tries_again(
     failed = await engine.until(State.FAILED)
     assert failed.detail == "3 starts in a row failed; the last: the engine ended: exit code 1"
     assert engine.states == ["starting", "backoff"] * 2 + ["starting", "failed"]
-    assert engine.life.log.tail(2) == ("something", "terrible")
+    assert engine.life.log.tail(4) == (
+        "something", "terrible", "(control) the engine ended: exit code 1", f"(control) given up: {failed.detail}",
+    )  # fmt: skip
     await engine.life.settled()
     engine.life.restart()
     await engine.until(State.STARTING, after=len(engine.history))

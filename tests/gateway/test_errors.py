@@ -6,6 +6,7 @@ import httptools
 import orjson
 import pytest
 
+from backends import protocol
 from gateway import errors, failures
 from gateway.errors import GatewayError
 from gateway.failures import Fault
@@ -29,6 +30,11 @@ def test_the_tree_in_the_docstring_is_complete() -> None:
     assert errors.__doc__ is not None
     missing = [kind.__name__ for kind in concrete() if kind.__name__ not in errors.__doc__]
     assert not missing
+
+
+@pytest.mark.parametrize("kind", concrete())
+def test_gateway_and_engines_use_one_vocabulary(kind: type[GatewayError]) -> None:
+    assert kind.type == protocol.error_type(kind.status)
 
 
 @pytest.mark.parametrize("kind", concrete())

@@ -89,6 +89,7 @@ class World:
         sequence = Sequence.of(self.next_id, np.array(prompt, dtype=np.int32), params, None, 0.0)
         self.next_id += 1
         try:
+            self.scheduler.check_room()
             self.scheduler.add(sequence)
         except QueueFull:
             self.num_refused += 1
@@ -202,6 +203,7 @@ def test_a_full_line_refuses() -> None:
     )
 
     def add() -> None:
+        scheduler.check_room()
         scheduler.add(Sequence.of(0, np.arange(4, dtype=np.int32), SamplingParams(max_tokens=4), None, 0.0))
 
     for _ in range(3):

@@ -102,6 +102,29 @@ def test_a_stop_string_frees_the_request(engine: EngineProcess) -> None:
     assert engine.metric("kv_cells_used") == 0
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_logprobs_end_where_a_stop_string_cut_the_text(engine: EngineProcess, is_streamed: bool) -> None:
+    no_control = {
+        str(token): -100 for token in range(259, 267)
+    }  # they have no text, but a name among the log-probabilities
+    body = {"prompt": "A list of words:", "max_tokens": 24, "ignore_eos": True, "temperature": 0, "logprobs": 0}
+    body["logit_bias"] = no_control
+    with engine.client() as client:
+        full = client.post(COMPLETE, json=body).json()["choices"][0]
+        tokens = full["logprobs"]["tokens"]
+        assert "".join(tokens) == full["text"]
+        starts = [(at, "".join(tokens[at : at + 3])) for at in range(2, len(tokens) - 3)]
+        stop = next(stop for at, stop in starts if full["text"].index(stop) == len("".join(tokens[:at])))
+        reply = client.post(COMPLETE, json=body | {"stop": stop, "stream": is_streamed})
+    choices = [c for e in parse_sse(reply.content) for c in e["choices"]] if is_streamed else reply.json()["choices"]
+    text = "".join(choice["text"] for choice in choices)
+    cut = [token for choice in choices if choice.get("logprobs") for token in choice["logprobs"]["tokens"]]
+    assert text == full["text"][: full["text"].index(stop)]
+    assert text
+    assert "".join(cut)[: len(text)] == text
+    assert len("".join(cut[:-1])) < len(text), "the last token begins inside the text"
+
+
 def test_prefixes_are_reused(engine: EngineProcess) -> None:
     system = "You are a helpful assistant. " * 8
     with engine.client() as client:
@@ -292,6 +315,27 @@ def test_sigterm_lets_a_running_answer_finish(demo_gguf: Path, tmp_path: Path, f
             rest = [line for line in lines if line]
         assert rest[-1] == "data: [DONE]"
         assert engine.process.wait(10) == 0
+
+
+def test_sigterm_is_heard_while_the_model_loads(demo_gguf: Path, free_port: Callable[[], int]) -> None:
+    slow = (
+        "import sys, time; from backends.llamacpp import server; server.load = lambda *a: time.sleep(60); server.main()"
+    )
+    port = free_port()
+    command = [sys.executable, "-c", slow, "--model", str(demo_gguf), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        eventually(lambda: answers_503(port), 20)
+        process.terminate()
+        assert process.wait(5) == 0
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
+
+
+def answers_503(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 503
+    except httpx.TransportError:
+        return False
 
 
 def test_a_second_sigterm_ends_at_once(demo_gguf: Path, tmp_path: Path, free_port: Callable[[], int]) -> None:
