@@ -25,7 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.llamacpp.binding import CacheFull, Context, DecodeError, Logits, Model, Sampler
+from backends.llamacpp.binding.context import Context, Logits
+from backends.llamacpp.binding.errors import CacheFull, DecodeError
+from backends.llamacpp.binding.model import Model
+from backends.llamacpp.binding.sampler import Sampler
 from backends.llamacpp.cache import KVCache, Remove, default_max_cached
 from backends.llamacpp.metrics import EngineMetrics
 from backends.llamacpp.options import Options

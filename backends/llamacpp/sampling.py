@@ -1,7 +1,7 @@
 """What a request asks of sampling, and the part of it that is arithmetic on logits. Pure numpy.
 
 The order: logit bias, repetition, frequency and presence penalties, the minimum length,
-then (backends.llamacpp.binding.Sampler) temperature, top_k, typical, top_p, min_p and the draw. Log-probabilities are of
+then (backends.llamacpp.binding.sampler) temperature, top_k, typical, top_p, min_p and the draw. Log-probabilities are of
 the model's own distribution, before any of these.
 """
 

@@ -20,7 +20,9 @@ import uvicorn
 import uvloop
 
 from backends.llamacpp.app import EngineApp
-from backends.llamacpp.binding import ModelError, compute_backend, version
+from backends.llamacpp.binding.devices import compute_backend
+from backends.llamacpp.binding.errors import ModelError
+from backends.llamacpp.binding.library import version
 from backends.llamacpp.chat import TemplateError
 from backends.llamacpp.options import Options, OptionsError, add_arguments, from_args
 from backends.llamacpp.serving import Serving, load

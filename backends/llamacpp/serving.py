@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.llamacpp.answer import Answer, ChatFormat, Choice, CompletionFormat, Format
-from backends.llamacpp.binding import Model, ModelError, compute_backend
+from backends.llamacpp.binding.devices import compute_backend
+from backends.llamacpp.binding.errors import ModelError
+from backends.llamacpp.binding.model import Model
 from backends.llamacpp.chat import ChatTemplate, TemplateError
 from backends.llamacpp.engine import Engine, EngineClosed, Output
 from backends.llamacpp.options import Options

@@ -28,7 +28,7 @@ def hf_encode(hf: "transformers.PreTrainedTokenizerFast") -> Encode:
 
 @pytest.fixture(scope="module")
 def llama_encode(tmp_path_factory: pytest.TempPathFactory) -> Encode:
-    from backends.llamacpp import binding
+    from backends.llamacpp.binding import library as binding
     from backends.llamacpp.convert import ensure_gguf
 
     path = ensure_gguf(TARGET_DIR, tmp_path_factory.mktemp("gguf"))

@@ -90,7 +90,7 @@ def test_the_demo_template_encodes_as_in_transformers(demo_gguf: Path) -> None:
     from transformers import AutoTokenizer
 
     from backends.demo.folders import TARGET_DIR
-    from backends.llamacpp.binding import Model
+    from backends.llamacpp.binding.model import Model
     from backends.llamacpp.options import Options
 
     model = Model(demo_gguf, Options())

@@ -32,7 +32,7 @@ def broken(model_dir: Path, tmp_path: Path) -> Path:
 
 
 def llama_logits(path: Path, tokens: list[int]) -> np.ndarray:
-    from backends.llamacpp import binding
+    from backends.llamacpp.binding import library as binding
 
     binding.initialise()  # its log callback lives as long as the process; one of this function's own would not
     llama_cpp.llama_backend_init()

@@ -48,7 +48,7 @@ def outputs() -> Outputs:
 
 @pytest.fixture
 def engine(demo_gguf: Path, outputs: Outputs) -> Iterator[object]:
-    from backends.llamacpp.binding import Model
+    from backends.llamacpp.binding.model import Model
 
     options = Options(n_ctx=2048, n_seq_max=2, n_batch=64, n_ubatch=64, max_waiting=8)
     model = Model(demo_gguf, options)
@@ -71,7 +71,7 @@ def test_close_ends_what_runs_and_what_waits(engine: object, outputs: Outputs) -
 
 
 def test_a_death_ends_everybody_with_its_reason(engine: object, outputs: Outputs) -> None:
-    from backends.llamacpp.binding import DecodeError
+    from backends.llamacpp.binding.errors import DecodeError
 
     sequences = [engine.submit(PROMPT, LONG, None) for _ in range(4)]  # type: ignore[attr-defined]
 

@@ -1,0 +1,132 @@
+"""One KV cache and the batch that fills it."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llama_cpp.llama_cpp as C
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.llamacpp.binding.errors import CacheFull, DecodeAborted, DecodeError, ModelError
+from backends.llamacpp.binding.library import forget_log, log_reason
+from backends.llamacpp.binding.model import Model, Tokens
+from backends.llamacpp.options import MAX_SEQUENCE_IDS, Options
+
+Logits = NDArray[np.float32]
+
+_GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
+_FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
+
+
+class Context:
+    """One KV cache and the batch that fills it. Used by the engine thread only.
+
+    `num_cells` KV cells are shared by all sequences; sequence ids are 0 <= id < `num_sequence_ids`.
+    """
+
+    def __init__(self, model: Model, options: Options, *, num_threads: int, num_threads_batch: int) -> None:
+        forget_log()
+        self.model = model
+        self.num_sequence_ids = min(
+            MAX_SEQUENCE_IDS, 2 * options.n_seq_max if options.prefix_cache else options.n_seq_max
+        )
+        # llama.cpp reserves a row of logits per sequence id in any case.
+        self.max_outputs = max(self.num_sequence_ids, min(options.n_ubatch, 128))
+        self.num_outputs = 0
+        self._logits: Logits = np.empty((0, model.n_vocab), dtype=np.float32)
+        self._logits_at = (0, 0)
+        params = _context_params(options, self.num_sequence_ids, self.max_outputs)
+        params.n_threads, params.n_threads_batch = num_threads, num_threads_batch
+        self.pointer = C.llama_init_from_model(model.pointer, params)
+        if not self.pointer:
+            raise ModelError(f"cannot create a context (n_ctx {options.n_ctx}): {log_reason()}")
+        self._memory = C.llama_get_memory(self.pointer)
+        self.num_cells = int(C.llama_n_ctx(self.pointer))
+        self._allocate_batch(int(C.llama_n_batch(self.pointer)))
+
+    def close(self) -> None:
+        """Free the context."""
+        if self.pointer:
+            C.llama_free(self.pointer)
+            self.pointer = None
+
+    def decode(self, tokens: Tokens, positions: Tokens, sequence_ids: Tokens, wants_logits: NDArray[np.int8]) -> None:
+        """Run one step over n tokens (all arrays of shape [n]).
+
+        Raises CacheFull, DecodeAborted or DecodeError (module docstring).
+        """
+        n = len(tokens)
+        self._tokens[:n] = tokens
+        self._positions[:n] = positions
+        self._ids[:n] = sequence_ids
+        self._wants[:n] = wants_logits
+        self._batch.n_tokens = n
+        self.num_outputs = int(np.count_nonzero(wants_logits))
+        code = C.llama_decode(self.pointer, self._batch)
+        if code == 0:
+            return
+        if code == 1:
+            raise CacheFull(f"no KV cells for {n} tokens")
+        if code == 2:
+            raise DecodeAborted("llama_decode was aborted")
+        raise DecodeError(code)
+
+    def logits(self) -> Logits:
+        """The step's logits, shape [num_outputs, n_vocab], rows in batch order. A writable view until the next decode."""
+        address = ctypes.addressof(C.llama_get_logits(self.pointer).contents)
+        key = (address, self.num_outputs)
+        # llama.cpp keeps its buffer from step to step; making the view anew costs 30 us.
+        if key != self._logits_at:
+            block = (ctypes.c_float * (self.num_outputs * self.model.n_vocab)).from_address(address)
+            rows = np.frombuffer(memoryview(block), dtype=np.float32)
+            self._logits, self._logits_at = rows.reshape(self.num_outputs, self.model.n_vocab), key
+        return self._logits
+
+    def remove(self, sequence_id: int, start: int = 0, end: int = -1) -> bool:
+        """Drop positions [start, end) of a sequence (-1: to its end). False when the memory cannot be cut there."""
+        return bool(C.llama_memory_seq_rm(self._memory, sequence_id, start, end))
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Make `target` begin with the first `length` positions of `source`: the same cells, nothing is copied."""
+        C.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def _allocate_batch(self, capacity: int) -> None:
+        """A llama_batch over numpy memory, so that a step is filled by slice assignment."""
+        self.max_tokens = capacity
+        self._tokens = np.zeros(capacity, dtype=np.int32)
+        self._positions = np.zeros(capacity, dtype=np.int32)
+        self._ids = np.zeros(capacity, dtype=np.int32)
+        self._wants = np.zeros(capacity, dtype=np.int8)
+        self._counts = np.ones(capacity, dtype=np.int32)
+        base = self._ids.ctypes.data
+        int32_pointer = ctypes.POINTER(ctypes.c_int32)
+        addresses = (ctypes.c_void_p * capacity)(*(base + 4 * index for index in range(capacity)))
+        self._id_pointers = addresses
+        self._batch = C.llama_batch(
+            n_tokens=0,
+            token=self._tokens.ctypes.data_as(int32_pointer),
+            embd=None,
+            pos=self._positions.ctypes.data_as(int32_pointer),
+            n_seq_id=self._counts.ctypes.data_as(int32_pointer),
+            seq_id=ctypes.cast(addresses, ctypes.POINTER(int32_pointer)),
+            logits=self._wants.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+
+def _context_params(options: Options, num_sequence_ids: int, max_outputs: int) -> Any:
+    params = C.llama_context_default_params()
+    params.n_ctx = options.n_ctx
+    params.n_batch = options.n_batch
+    params.n_ubatch = options.n_ubatch
+    params.n_seq_max = num_sequence_ids
+    params.n_outputs_max = max_outputs
+    params.n_outputs_max_per_seq = max_outputs
+    params.flash_attn_type = _FLASH_ATTN[options.flash_attn]
+    params.type_k = _GGML_TYPES[options.cache_type_k]
+    params.type_v = _GGML_TYPES[options.cache_type_v]
+    params.kv_unified = True
+    params.offload_kqv = options.n_gpu_layers != 0
+    params.no_perf = True
+    return params
