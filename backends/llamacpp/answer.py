@@ -1,53 +1,109 @@
 """One HTTP answer: tokens come in from the engine, bytes go out to the client.
 
-    engine outputs --Choice.push--> text, logprobs --Format--> bytes --Answer.read--> the connection
+    engine outputs --Choice.push--> pieces, log-probabilities --Wire--> bytes --Answer.read--> the connection
 
 There is one path: a streamed answer sends each piece as it comes, the other kind keeps the pieces and sends one body.
-Everything here runs on the event loop's thread.
+Everything here runs on the event loop's thread, while the engine's thread computes the next step.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+import uuid
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import orjson
 
 from backends import protocol
+from backends.llamacpp import sequence as engine
 from backends.llamacpp.engine import Output
+from backends.llamacpp.message import CallArguments, CallStart, Content, MessageParser, Piece, Reasoning
 from backends.llamacpp.sampling import TokenLogprobs
-from backends.llamacpp.sequence import Finish, Sequence
+from backends.llamacpp.sequence import Finish
 from backends.llamacpp.text import TextStream
 
-Piece = Callable[[int], bytes]
+TokenBytes = Callable[[int], bytes]
 """The bytes of a token."""
+_CALLED = "tool_calls"
+"""OpenAI's finish reason for an answer that ends in calls."""
 
 
 class Cancel(Protocol):
     """Engine.cancel."""
 
-    def __call__(self, sequence: Sequence, *, is_gone: bool) -> None: ...
+    def __call__(self, sequence: engine.Sequence, *, is_gone: bool) -> None: ...
 
 
 class AnswerFailed(Exception):
     """The engine could not finish this answer."""
 
 
-class Format(Protocol):
-    """How pieces of an answer look on the wire (chat or text completion)."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A whole answer: its content, its reasoning, and its calls as (name, arguments)."""
 
-    def opening(self, choice: Choice) -> bytes: ...
+    content: str
+    reasoning: str
+    calls: tuple[tuple[str, str], ...]
 
-    def delta(self, choice: Choice, text: str, infos: list[TokenLogprobs | None]) -> bytes: ...
 
-    def closing(self, choice: Choice) -> bytes: ...
+class Wire(ABC):
+    """How one answer looks on the wire of an API."""
 
-    def usage_event(self, usage: dict[str, Any]) -> bytes: ...
+    kind: ClassVar[str]
+    """OpenAI's `object`."""
+    prefix: ClassVar[str]
+    """Of the answer's id."""
 
-    def body(self, choices: list[Choice], usage: dict[str, Any]) -> dict[str, Any]: ...
+    def __init__(self, model: str, token_text: TokenBytes, *, includes_usage: bool = False) -> None:
+        self.identity = f"{self.prefix}-{uuid.uuid4().hex}"
+        self.created = int(time.time())
+        self.model = model
+        self.token_text = token_text
+        chunk = f"{self.kind}.chunk" if self.kind == "chat.completion" else self.kind
+        self.head = protocol.event_head(self.identity, chunk, self.created, model)
+        self._includes_usage = includes_usage
+
+    @abstractmethod
+    def opening(self, choice: Choice) -> bytes:
+        """Before a choice's first piece."""
+
+    @abstractmethod
+    def delta(self, choice: Choice, pieces: Sequence[Piece], infos: Sequence[TokenLogprobs | None]) -> bytes:
+        """What became certain of a choice."""
+
+    @abstractmethod
+    def closing(self, choice: Choice) -> bytes:
+        """After a choice's last piece."""
+
+    @abstractmethod
+    def ending(self, choices: Sequence[Choice], usage: dict[str, Any]) -> bytes:
+        """The end of the stream."""
+
+    @abstractmethod
+    def body(self, choices: Sequence[Choice], usage: dict[str, Any]) -> dict[str, Any]:
+        """The whole answer, where it is not streamed."""
+
+    def failure(self, message: str) -> bytes:
+        """The end of a stream that failed."""
+        return protocol.sse(protocol.error_object(500, message, code="engine_error"))
+
+    def envelope(self) -> dict[str, Any]:
+        """What every whole answer begins with."""
+        return {"id": self.identity, "object": self.kind, "created": self.created, "model": self.model}
+
+    def usage_event(self, usage: dict[str, Any]) -> bytes:
+        """The chunk that `stream_options.include_usage` asks for."""
+        return b'%b"choices":[],"usage":%b}\n\n' % (self.head, orjson.dumps(usage)) if self._includes_usage else b""
+
+    def call_id(self, choice: Choice, index: int) -> str:
+        """The id of a choice's call number `index`."""
+        return f"call_{self.identity[-20:]}{choice.index:02x}{index:02x}"
 
 
 @dataclass(slots=True, eq=False)
@@ -60,19 +116,33 @@ class Choice:
     stops: tuple[str, ...] = ()
     prompt_text: str = ""
     """Put before the answer where the request asked for an echo."""
-    sequence: Sequence | None = None
+    parser: MessageParser | None = None
+    """None: the text is nothing but content."""
+    leader: Choice | None = None
+    """The first choice of the same prompt, whose computing of it this one shares."""
+    sequence: engine.Sequence | None = None
     text: TextStream = field(init=False)
-    pieces: list[str] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
     infos: list[TokenLogprobs | None] = field(default_factory=list)
     num_tokens: int = 0
+    num_reasoning: int = 0
+    logprob: float = 0.0
+    """Of the whole answer so far, where log-probabilities are computed."""
     offset: int = 0
     """Where the next token with log-probabilities begins, for `text_offset`; in characters, the echoed prompt included."""
     finish_reason: str | None = None
+    stopped_by: str | None = None
+    """The stop string that ended it."""
     _held: deque[tuple[int, TokenLogprobs]] = field(default_factory=deque)
     """Log-probabilities whose text is not certain yet, each with the character at which its token begins."""
 
     def __post_init__(self) -> None:
         self.text = TextStream(self.stops)
+
+    @property
+    def score(self) -> float:
+        """The mean log-probability of its tokens."""
+        return self.logprob / max(self.num_tokens, 1)
 
     def push(self, output: Output) -> None:
         """Take one output of the engine."""
@@ -84,57 +154,99 @@ class Choice:
         new = ""
         if output.token is not None:
             self.num_tokens += 1
+            if output.logprobs is not None:
+                self.logprob += output.logprobs.logprob
             if output.finish is not Finish.STOP:
                 if output.logprobs is not None:
                     self._held.append((self.text.num_seen, output.logprobs))
                 new = self.text.push(self.answer.piece(output.token))
-        if self.text.is_stopped:
-            self.finish_reason = "stop"
+        if self.text.stopped_by is not None:
+            self._end(Finish.STOP)
             self.answer.cancel(self, is_gone=False)
         elif output.finish is not None:
             new += self.text.finish()
-            self.finish_reason = self._reason(output.finish)
-        self.answer.emit(self, new, [*output.prompt_logprobs, *self._certain()])
+            self._end(output.finish)
+        self.answer.emit(self, self._parse(new), [*output.prompt_logprobs, *self._certain()])
+
+    def written(self) -> Written:
+        """The answer so far, put together."""
+        names = [piece.name for piece in self.pieces if isinstance(piece, CallStart)]
+        arguments = [""] * len(names)
+        for piece in self.pieces:
+            if isinstance(piece, CallArguments):
+                arguments[piece.index] += piece.text
+        return Written(
+            "".join(piece.text for piece in self.pieces if isinstance(piece, Content)),
+            "".join(piece.text for piece in self.pieces if isinstance(piece, Reasoning)),
+            tuple(zip(names, arguments, strict=True)),
+        )
+
+    def _parse(self, new: str) -> list[Piece]:
+        if self.parser is None:
+            return [Content(new)] if new else []
+        self.num_reasoning += self.parser.is_reasoning
+        pieces = self.parser.feed(new)
+        if self.finish_reason is None:
+            return pieces
+        pieces += self.parser.finish()
+        if self.finish_reason == Finish.STOP.value and self.parser.num_calls and self.stopped_by is None:
+            self.finish_reason = _CALLED
+        return pieces
+
+    def _end(self, finish: Finish) -> None:
+        # The text that was held back may have completed a stop string.
+        self.stopped_by = self.text.stopped_by
+        self.finish_reason = (Finish.STOP if self.stopped_by is not None else finish).value
 
     def _certain(self) -> Iterator[TokenLogprobs]:
         """Log-probabilities of tokens that belong to the answer: those of a cut stop string never do."""
-        is_whole = self.finish_reason is not None and not self.text.is_stopped
+        is_whole = self.finish_reason is not None and self.stopped_by is None
         while self._held and (is_whole or self._held[0][0] < self.text.num_certain):
             yield self._held.popleft()[1]
-
-    def _reason(self, finish: Finish) -> str:
-        # The text that was held back may have completed a stop string.
-        return Finish.STOP.value if self.text.is_stopped else finish.value
 
 
 class Answer:
     """All choices of one request, and the bytes that wait to be sent."""
 
-    def __init__(self, format: Format, piece: Piece, cancel: Cancel, *, stream: bool) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        piece: TokenBytes,
+        cancel: Cancel,
+        *,
+        stream: bool,
+        num_shown: int | None = None,
+        shows_logprobs: bool = True,
+    ) -> None:
+        """`num_shown`: of each prompt's choices only so many are shown, the likeliest ones."""
         self.piece = piece
         self.choices: list[Choice] = []
-        self._format = format
+        self._wire = wire
         self._cancel = cancel
-        self._stream = stream
+        self.is_streamed = stream
+        self._num_shown = num_shown
+        self._shows_logprobs = shows_logprobs
         self._pending = bytearray()
         self._wake = asyncio.Event()
         self._failure: str | None = None
         self._opened: set[int] = set()
 
-    def emit(self, choice: Choice, text: str, infos: list[TokenLogprobs | None]) -> None:
+    def emit(self, choice: Choice, pieces: list[Piece], infos: list[TokenLogprobs | None]) -> None:
         """Pass on what became certain of a choice."""
-        if self._stream:
+        if not self._shows_logprobs:
+            infos = []
+        if self.is_streamed:
             if choice.index not in self._opened:
                 self._opened.add(choice.index)
-                self._pending += self._format.opening(choice)
-            if text or infos:
-                self._pending += self._format.delta(choice, text, infos)
+                self._pending += self._wire.opening(choice)
+            if pieces or infos:
+                self._pending += self._wire.delta(choice, pieces, infos)
             if choice.finish_reason is not None:
-                self._pending += self._format.closing(choice)
+                self._pending += self._wire.closing(choice)
         else:
-            choice.pieces.append(text)
+            choice.pieces += pieces
             choice.infos += infos
-        if self._stream or self.is_done:
+        if self.is_streamed or self.is_done:
             self._wake.set()
 
     def fail(self, message: str) -> None:
@@ -160,11 +272,13 @@ class Answer:
         return all(choice.finish_reason is not None for choice in self.choices)
 
     def usage(self) -> dict[str, Any]:
-        """Token counts over all choices."""
+        """Token counts over all choices; a prompt that several share counts once."""
+        leaders = [choice for choice in self.choices if choice.leader is None]
         return protocol.usage(
-            sum(choice.num_prompt for choice in self.choices),
+            sum(choice.num_prompt for choice in leaders),
             sum(choice.num_tokens for choice in self.choices),
-            sum(choice.sequence.num_reused for choice in self.choices if choice.sequence),
+            sum(choice.sequence.num_reused for choice in leaders if choice.sequence),
+            sum(choice.num_reasoning for choice in self.choices),
         )
 
     async def first(self) -> None:
@@ -173,20 +287,18 @@ class Answer:
         if self._failure and not self._pending:
             raise AnswerFailed(self._failure)
 
-    async def read(self, *, include_usage: bool) -> AsyncIterator[bytes]:
-        """The stream's bytes as they come, ending in `[DONE]` or in one error event."""
+    async def read(self) -> AsyncIterator[bytes]:
+        """The stream's bytes as they come, ending as the API has it, or in one error event."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             is_done, failure = self.is_done, self._failure
             chunk, self._pending = bytes(self._pending), bytearray()
             if failure:
-                yield chunk + protocol.sse(protocol.error_object(500, failure, code="engine_error"))
+                yield chunk + self._wire.failure(failure)
                 return
             if is_done:
-                if include_usage:
-                    chunk += self._format.usage_event(self.usage())
-                yield chunk + protocol.DONE
+                yield chunk + self._wire.ending(self.choices, self.usage())
                 return
             if chunk:
                 yield chunk
@@ -196,119 +308,18 @@ class Answer:
         await self._wake.wait()
         if self._failure:
             raise AnswerFailed(self._failure)
-        return orjson.dumps(self._format.body(self.choices, self.usage()))
+        return orjson.dumps(self._wire.body(self._shown(), self.usage()))
 
-
-class ChatFormat:
-    """`chat.completion` and its chunks."""
-
-    def __init__(self, identity: str, created: int, model: str, piece: Piece) -> None:
-        self._identity, self._created, self._model, self._piece = identity, created, model, piece
-        self._head = protocol.event_head(identity, "chat.completion.chunk", created, model)
-
-    def opening(self, choice: Choice) -> bytes:
-        return protocol.choice_event(self._head, choice.index, b'"delta":{"role":"assistant","content":""}', None)
-
-    def delta(self, choice: Choice, text: str, infos: list[TokenLogprobs | None]) -> bytes:
-        body = b'"delta":{"content":%b}' % orjson.dumps(text)
-        if infos:
-            body += b',"logprobs":%b' % orjson.dumps(self._logprobs(infos))
-        return protocol.choice_event(self._head, choice.index, body, None)
-
-    def closing(self, choice: Choice) -> bytes:
-        return protocol.choice_event(self._head, choice.index, b'"delta":{}', choice.finish_reason)
-
-    def usage_event(self, usage: dict[str, Any]) -> bytes:
-        return b'%b"choices":[],"usage":%b}\n\n' % (self._head, orjson.dumps(usage))
-
-    def body(self, choices: list[Choice], usage: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "id": self._identity,
-            "object": "chat.completion",
-            "created": self._created,
-            "model": self._model,
-            "choices": [
-                {
-                    "index": choice.index,
-                    "message": {"role": "assistant", "content": "".join(choice.pieces), "refusal": None},
-                    "logprobs": self._logprobs(choice.infos) if choice.infos else None,
-                    "finish_reason": choice.finish_reason,
-                }
-                for choice in choices
-            ],
-            "usage": usage,
-        }
-
-    def _logprobs(self, infos: list[TokenLogprobs | None]) -> dict[str, Any]:
-        return {"content": [self._entry(info) for info in infos if info is not None]}
-
-    def _entry(self, info: TokenLogprobs) -> dict[str, Any]:
-        top = [self._token(token, logprob) for token, logprob in info.top]
-        return self._token(info.token, info.logprob) | {"top_logprobs": top}
-
-    def _token(self, token: int, logprob: float) -> dict[str, Any]:
-        data = self._piece(token)
-        return {"token": data.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(data)}
-
-
-class CompletionFormat:
-    """`text_completion` and its chunks, with the log-probability lists of the legacy API."""
-
-    def __init__(self, identity: str, created: int, model: str, piece: Piece) -> None:
-        self._identity, self._created, self._model, self._piece = identity, created, model, piece
-        self._head = protocol.event_head(identity, "text_completion", created, model)
-
-    def opening(self, choice: Choice) -> bytes:
-        if not choice.prompt_text:
-            return b""
-        return protocol.choice_event(self._head, choice.index, b'"text":%b' % orjson.dumps(choice.prompt_text), None)
-
-    def delta(self, choice: Choice, text: str, infos: list[TokenLogprobs | None]) -> bytes:
-        body = b'"text":%b' % orjson.dumps(text)
-        if infos:
-            body += b',"logprobs":%b' % orjson.dumps(self._logprobs(choice, infos))
-        return protocol.choice_event(self._head, choice.index, body, None)
-
-    def closing(self, choice: Choice) -> bytes:
-        return protocol.choice_event(self._head, choice.index, b'"text":""', choice.finish_reason)
-
-    def usage_event(self, usage: dict[str, Any]) -> bytes:
-        return b'%b"choices":[],"usage":%b}\n\n' % (self._head, orjson.dumps(usage))
-
-    def body(self, choices: list[Choice], usage: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "id": self._identity,
-            "object": "text_completion",
-            "created": self._created,
-            "model": self._model,
-            "choices": [
-                {
-                    "index": choice.index,
-                    "text": choice.prompt_text + "".join(choice.pieces),
-                    "logprobs": self._logprobs(choice, choice.infos) if choice.infos else None,
-                    "finish_reason": choice.finish_reason,
-                }
-                for choice in choices
-            ],
-            "usage": usage,
-        }
-
-    def _logprobs(self, choice: Choice, infos: list[TokenLogprobs | None]) -> dict[str, Any]:
-        tokens, values, tops, offsets = [], [], [], []
-        for info in infos:
-            # The very first token of a text has no prediction, but its place in the lists.
-            token = self._text(info.token) if info else self._first_text(choice)
-            tokens.append(token)
-            values.append(info.logprob if info else None)
-            # The drawn token is listed too, as n + 1st where it is none of the n best.
-            top = (*info.top, (info.token, info.logprob)) if info and info.top else info.top if info else None
-            tops.append(None if top is None else {self._text(other): value for other, value in top})
-            offsets.append(choice.offset)
-            choice.offset += len(token)
-        return {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
-
-    def _first_text(self, choice: Choice) -> str:
-        return self._text(int(choice.sequence.tokens[0])) if choice.sequence else ""
-
-    def _text(self, token: int) -> str:
-        return self._piece(token).decode("utf-8", "replace")
+    def _shown(self) -> list[Choice]:
+        """The choices to show, numbered anew where some are left out."""
+        if self._num_shown is None:
+            return self.choices
+        groups: dict[int, list[Choice]] = {}
+        for choice in self.choices:
+            groups.setdefault((choice.leader or choice).index, []).append(choice)
+        shown: list[Choice] = []
+        for group in groups.values():
+            shown += sorted(group, key=lambda choice: -choice.score)[: self._num_shown]
+        for index, choice in enumerate(shown):
+            choice.index = index
+        return shown

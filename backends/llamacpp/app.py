@@ -14,14 +14,10 @@ import orjson
 
 from backends import protocol
 from backends.llamacpp.answer import Answer, AnswerFailed
-from backends.llamacpp.requests import (
-    ChatRequest,
-    CompletionRequest,
-    DetokenizeRequest,
-    RequestError,
-    TokenizeRequest,
-    parse,
-)
+from backends.llamacpp.api.chat import ChatRequest, ChatWire
+from backends.llamacpp.api.completions import CompletionRequest, CompletionWire
+from backends.llamacpp.api.fields import RequestError, parse
+from backends.llamacpp.api.tokens import DetokenizeRequest, TokenizeRequest
 from backends.llamacpp.serving import Overloaded, Serving, Unavailable
 
 log = logging.getLogger(__name__)
@@ -120,11 +116,13 @@ class EngineApp:
 
     async def _chat(self, serving: Serving, receive: Receive, send: Send) -> None:
         request = parse(await _body(receive), ChatRequest)
-        await _reply(await serving.chat(request), request, receive, send)
+        wire = ChatWire(serving.name, serving.token_text, includes_usage=request.includes_usage)
+        await _reply(await serving.chat(request, wire), receive, send)
 
     async def _complete(self, serving: Serving, receive: Receive, send: Send) -> None:
         request = parse(await _body(receive), CompletionRequest)
-        await _reply(await serving.complete(request), request, receive, send)
+        wire = CompletionWire(serving.name, serving.token_text, includes_usage=request.includes_usage)
+        await _reply(await serving.complete(request, wire), receive, send)
 
 
 class _Started:
@@ -139,9 +137,9 @@ class _Started:
         await self._send(message)
 
 
-async def _reply(answer: Answer, request: ChatRequest | CompletionRequest, receive: Receive, send: Send) -> None:
+async def _reply(answer: Answer, receive: Receive, send: Send) -> None:
     """Send an answer, watching for the client to go away the whole time, also before the first byte."""
-    sending = asyncio.ensure_future(_stream(answer, request, send) if request.stream else _whole(answer, send))
+    sending = asyncio.ensure_future(_stream(answer, send) if answer.is_streamed else _whole(answer, send))
     watching = asyncio.ensure_future(_gone(receive))
     try:
         await asyncio.wait((sending, watching), return_when=asyncio.FIRST_COMPLETED)
@@ -156,12 +154,11 @@ async def _reply(answer: Answer, request: ChatRequest | CompletionRequest, recei
             await watching
 
 
-async def _stream(answer: Answer, request: ChatRequest | CompletionRequest, send: Send) -> None:
+async def _stream(answer: Answer, send: Send) -> None:
     await answer.first()
     headers = [(b"content-type", protocol.EVENT_STREAM.encode()), (b"cache-control", b"no-cache")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    options = request.stream_options
-    async for chunk in answer.read(include_usage=bool(options and options.include_usage)):
+    async for chunk in answer.read():
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 

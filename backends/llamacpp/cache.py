@@ -111,12 +111,16 @@ class KVCache:
         """Cells held by cached sequences only."""
         return self.num_cells - self.num_free - self.num_used
 
-    def acquire(self, tokens: Tokens, *, reuse: bool = True) -> tuple[int, int]:
+    def acquire(self, tokens: Tokens, *, reuse: bool = True, source: int = -1) -> tuple[int, int]:
         """A running sequence id for `tokens`, and how many of them are in the cache already.
 
-        The last token is never taken from the cache: its logits are wanted.
+        The last token is never taken from the cache: its logits are wanted. `source` names a running sequence that is
+        known to begin with the same tokens and is used whatever the bound on cached cells.
         """
-        source, length = self._longest_prefix(tokens[:-1]) if reuse and self._max_cached else (-1, 0)
+        if source >= 0 and reuse:
+            length = self._common(source, tokens[:-1], 0)
+        else:
+            source, length = self._longest_prefix(tokens[:-1]) if reuse and self._max_cached else (-1, 0)
         if source in self._cached and length == self.length[source]:
             # The new prompt continues this sequence (the next turn of a chat): take it over.
             del self._cached[source]
@@ -141,11 +145,16 @@ class KVCache:
             self._drop(self._cached.popitem(last=False)[0])
         return self.num_free >= count
 
-    def extend(self, sequence_id: int, tokens: Tokens) -> None:
-        """Record that `tokens` of a running sequence's prompt were computed; the room must be there."""
-        assert len(tokens) <= self.num_free, "a step was planned without room for it"
-        self._runners[self._hold(sequence_id, tokens)] = 1
-        self._num_held += len(tokens)
+    def extend(self, sequence_id: int, tokens: Tokens, count: int) -> None:
+        """Record that the last `count` of a running sequence's `tokens` were computed; the room must be there.
+
+        Cells that it reserved for decoded tokens before these are settled with them.
+        """
+        assert count <= self.num_free, "a step was planned without room for it"
+        new = tokens[self.length[sequence_id] :]
+        self._num_reserved -= len(new) - count
+        self._runners[self._hold(sequence_id, new)] = 1
+        self._num_held += len(new)
 
     def reserve(self, count: int) -> None:
         """Record that running sequences took `count` cells for decoded tokens; `release` says which took how many.

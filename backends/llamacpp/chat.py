@@ -13,16 +13,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn, Protocol
 
 import jinja2
+import jinja2.meta
 import numpy as np
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
+
+from backends.llamacpp.structure import think_tags
+from backends.llamacpp.tools import Dialect, Tool, dialect_of, instructions
 
 Tokens = NDArray[np.int32]
 # What a template's expressions can raise; anything else is our bug.
@@ -34,6 +39,14 @@ _MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
 class TemplateError(ValueError):
     """The template refuses these messages, or is no valid template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered conversation: its token ids, shape [n], and its text."""
+
+    tokens: Tokens
+    text: str
 
 
 class Tokenizer(Protocol):
@@ -71,8 +84,13 @@ class ChatTemplate:
         }
         try:
             self._template = environment.from_string(source)
+            self.variables = frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source)))
+            """Names that the template reads from outside."""
         except jinja2.TemplateError as error:
             raise TemplateError(f"the chat template is not valid: {error}") from error
+        self.dialect: Dialect | None = dialect_of(source)
+        """Its syntax of tool calls; None: it has none that is known here, and `encode` tells the model another way."""
+        self.think = think_tags(source)
 
     def render(self, messages: Sequence[Mapping[str, Any]], **context: Any) -> str:
         """The conversation as text, with the head of the assistant's turn. Raises TemplateError."""
@@ -81,15 +99,51 @@ class ChatTemplate:
         except _FAILURES as error:
             raise TemplateError(f"the chat template refuses these messages: {error}") from error
 
-    def encode(self, messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, **context: Any) -> Tokens:
-        """Token ids of the conversation, shape [n]. Raises TemplateError."""
+    def encode(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tokenizer: Tokenizer,
+        tools: Sequence[Tool] = (),
+        context: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        """The conversation as tokens. Raises TemplateError. `context` holds more variables for the template."""
+        context = dict(context or {})
+        if self.dialect is None:
+            messages = _told(messages, tools)
+        elif tools:
+            context["tools"] = [tool.as_template_has_it() for tool in tools]
         special = tokenizer.special_tokens
-        if not special or not _mentions(messages, special):
-            return tokenizer.tokenize(self.render(messages, **context), parse_special=True)
+        if not special or not _mentions([messages, context], special):
+            rendered = self.render(messages, **context)
+            return Prompt(tokenizer.tokenize(rendered, parse_special=True), rendered)
         pattern = re.compile("|".join(re.escape(text) for text in sorted(special, key=len, reverse=True)))
-        mark = _unused_mark(messages)
-        rendered = self.render(_broken(messages, pattern, mark), **context)
-        return _tokenize_apart(rendered, pattern, mark, tokenizer)
+        mark = _unused_mark([messages, context])
+        rendered = self.render(_broken(messages, pattern, mark), **_broken(context, pattern, mark))
+        return Prompt(_tokenize_apart(rendered, pattern, mark, tokenizer), rendered)
+
+
+def _told(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]) -> list[Mapping[str, Any]]:
+    """Messages for a template that knows no tools: the tools, their calls and their results become plain text."""
+    plain = [_plain(message) for message in messages]
+    if not tools:
+        return plain
+    text = instructions(tools)
+    if plain and plain[0]["role"] == "system":
+        return [{**plain[0], "content": f"{plain[0]['content']}\n\n{text}"}, *plain[1:]]
+    return [{"role": "system", "content": text}, *plain]
+
+
+def _plain(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    if message["role"] == "tool":
+        return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
+    if not message.get("tool_calls"):
+        return message
+    calls = [
+        f'<tool_call>\n{{"name": {_tojson(call["function"]["name"])}, '
+        f'"arguments": {_tojson(call["function"]["arguments"])}}}\n</tool_call>'
+        for call in message["tool_calls"]
+    ]
+    return {"role": "assistant", "content": "\n".join([message["content"], *calls] if message["content"] else calls)}
 
 
 def _tokenize_apart(rendered: str, pattern: re.Pattern[str], mark: str, tokenizer: Tokenizer) -> Tokens:

@@ -32,9 +32,17 @@ from backends.llamacpp.binding.sampler import Sampler
 from backends.llamacpp.cache import KVCache, Remove, default_max_cached
 from backends.llamacpp.metrics import EngineMetrics
 from backends.llamacpp.options import Options
-from backends.llamacpp.sampling import LogitsAdjuster, SamplingParams, TokenLogprobs, log_softmax, token_logprobs
+from backends.llamacpp.sampling import (
+    LogitsAdjuster,
+    Row,
+    SamplingParams,
+    TokenLogprobs,
+    forbid,
+    log_softmax,
+    token_logprobs,
+)
 from backends.llamacpp.scheduler import Chunk, Scheduler, Step
-from backends.llamacpp.sequence import Finish, Sequence
+from backends.llamacpp.sequence import Constraint, Finish, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -110,15 +118,27 @@ class Engine:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._thread.start()
 
-    def submit(self, prompt: NDArray[np.int32], params: SamplingParams, sink: Any) -> Sequence:
+    def submit(
+        self,
+        prompt: NDArray[np.int32],
+        params: SamplingParams,
+        sink: Any,
+        *,
+        constraint: Constraint | None = None,
+        leader: Sequence | None = None,
+    ) -> Sequence:
         """Queue a request from any thread; its outputs are delivered with `sink` on their sequence.
 
+        `constraint` is this sequence's own from here on. `leader` answers the same prompt, which is computed once for both.
         Raises EngineClosed, or QueueFull when the waiting line is at its bound.
         """
         if self._closing or self.failure:
             raise EngineClosed(self._why_closed())
         self.scheduler.check_room(len(self._inbox))
         sequence = Sequence.of(next(self._ids), prompt, params, sink, time.monotonic())
+        sequence.constraint = constraint
+        if self.model.can_reuse_prefix:
+            sequence.leader = leader
         if not self._send(lambda: self.scheduler.add(sequence)):
             raise EngineClosed(self._why_closed())
         return sequence
@@ -246,14 +266,14 @@ class Engine:
             tokens, infos = self._draw(drawing, logits)
             self.metrics.observe_tokens([sequence for sequence, _ in drawing], now)
             for (sequence, _), token, info in zip(drawing, tokens, infos, strict=True):
-                self._accept(sequence, token, info, now)
+                sequence.last_token_s = now
+                self._accept(sequence, token, info)
+                if sequence.constraint is not None and sequence.sequence_id >= 0:
+                    self._follow(sequence, sequence.constraint)
         for chunk in step.chunks:
             self.metrics.num_prompt_tokens += chunk.count
             if not chunk.draws and chunk.sequence.num_pending == 0:
-                self._outputs.append(
-                    Output(chunk.sequence, None, finish=self.scheduler.finish(chunk.sequence, Finish.LENGTH))
-                )
-                self._forget(chunk.sequence)
+                self._finish(chunk.sequence, Finish.LENGTH)
 
     def _draw(
         self, drawing: list[tuple[Sequence, int]], logits: Logits
@@ -264,12 +284,16 @@ class Engine:
             self._prepare(sequence)
             if sequence.adjuster is not None:
                 sequence.adjuster.apply(logits[row], sequence.num_generated)
+            if sequence.constraint is not None and sequence.sampler is not None:
+                forbid(logits[row], sequence.constraint.allowed())
         greedy = [row for sequence, row in drawing if sequence.sampler is None]
         # All rows as they lie when all are greedy: picking them would copy them.
         block = logits if len(greedy) == len(logits) else logits[greedy]
         best = iter(block.argmax(axis=1).tolist() if greedy else ())
         tokens = [
-            next(best) if sequence.sampler is None else sequence.sampler.sample(self.context, row)
+            self._permitted(sequence, next(best), logits[row])
+            if sequence.sampler is None
+            else sequence.sampler.sample(self.context, row)
             for sequence, row in drawing
         ]
         infos = [
@@ -277,6 +301,18 @@ class Engine:
             for logprobs, token, (sequence, _) in zip(own, tokens, drawing, strict=True)
         ]
         return tokens, infos
+
+    @staticmethod
+    def _permitted(sequence: Sequence, best: int, row: Row) -> int:
+        """The most likely token that the sequence's grammar allows, where it has one.
+
+        Asking about one token is quicker than asking for all that may come, and mostly the answer is yes.
+        """
+        constraint = sequence.constraint
+        if constraint is None or constraint.allows(best):
+            return best
+        forbid(row, constraint.allowed())
+        return int(row.argmax())
 
     def _prepare(self, sequence: Sequence) -> None:
         """Make the parts that draw this sequence's tokens, at its first draw."""
@@ -297,13 +333,30 @@ class Engine:
                 seed=params.seed,
             )
 
-    def _accept(self, sequence: Sequence, token: int, info: TokenLogprobs | None, now: float) -> None:
+    def _follow(self, sequence: Sequence, constraint: Constraint) -> None:
+        """Move the grammar on by the token just drawn: it may end the answer, or leave only one way to go on."""
+        constraint.accept(int(sequence.tokens[sequence.num_tokens - 1]))
+        # Forced tokens have no log-probabilities: nobody asked the model.
+        if sequence.params.logprobs is None and not constraint.is_complete:
+            forced = constraint.take_forced(sequence.room)
+            self.metrics.num_generated_tokens += len(forced)
+            for token in forced:
+                self._accept(sequence, token, None)
+                if sequence.sequence_id < 0:
+                    break
+        if sequence.sequence_id < 0:
+            return
+        if constraint.failure:
+            self._fail(sequence, f"the grammar cannot go on: {constraint.failure}")
+        elif constraint.is_complete:
+            self._finish(sequence, Finish.STOP)
+
+    def _accept(self, sequence: Sequence, token: int, info: TokenLogprobs | None) -> None:
         if sequence.adjuster is not None:
             sequence.adjuster.accept(token)
         params = sequence.params
         is_end = token in params.stop_token_ids or (bool(self._is_end[token]) and not params.ignore_eos)
         finish = self.scheduler.append(sequence, token, is_end=is_end)
-        sequence.last_token_s = now
         self._outputs.append(Output(sequence, token, info, finish=finish))
         if finish is not None:
             self._forget(sequence)
@@ -325,6 +378,11 @@ class Engine:
             sequence.num_scored += len(scores)
             self._outputs.append(Output(sequence, None, prompt_logprobs=tuple(scores)))
 
+    def _finish(self, sequence: Sequence, reason: Finish) -> None:
+        """End a running sequence without another token."""
+        self._outputs.append(Output(sequence, None, finish=self.scheduler.finish(sequence, reason)))
+        self._forget(sequence)
+
     def _fail(self, sequence: Sequence, message: str) -> None:
         self.scheduler.finish(sequence, Finish.ERROR)
         self._outputs.append(Output(sequence, None, finish=Finish.ERROR, error=message))
@@ -333,7 +391,7 @@ class Engine:
 
     def _fail_everyone(self, message: str) -> None:
         self._empty_inbox()
-        for sequence in [*self.scheduler.waiting, *self.scheduler.running]:
+        for sequence in self.scheduler.everyone:
             self._outputs.append(Output(sequence, None, finish=Finish.ERROR, error=message))
 
     def _forget(self, sequence: Sequence) -> None:
@@ -349,7 +407,7 @@ class Engine:
     def _observe_load(self) -> None:
         metrics = self.metrics
         metrics.num_running = len(self.scheduler.running)
-        metrics.num_waiting = len(self.scheduler.waiting)
+        metrics.num_waiting = self.scheduler.num_waiting
         metrics.num_cells_used = self.cache.num_used
         metrics.num_cells_cached = self.cache.num_cached
         metrics.num_preempted = self.scheduler.num_preempted

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 DEMO_DIR = Path(__file__).parents[1] / "demo" / "weights" / "target"
-MODULES = ("llama_cpp", "numpy", "gguf", "jinja2", "backends.llamacpp")
+MODULES = ("llama_cpp", "numpy", "gguf", "jinja2", "llguidance", "backends.llamacpp")
 
 
 class LlamaCpp:

@@ -112,6 +112,17 @@ class LogitsAdjuster:
             row[self._not_yet] = -np.inf
 
 
+def forbid(row: Row, allowed: NDArray[np.bool_]) -> None:
+    """Leave only `allowed` tokens, shape [n_vocab], in a row of logits.
+
+    Where nothing else is left (end-of-generation tokens were ruled out, and only they may follow) the grammar wins.
+    """
+    best = row[allowed].max(initial=-np.inf)
+    if best == -np.inf:
+        row[allowed] = 0.0
+    row[~allowed] = -np.inf
+
+
 def log_softmax(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log-probabilities of rows of logits, shape [n, n_vocab]."""
     shifted = rows - rows.max(axis=-1, keepdims=True)

@@ -11,6 +11,8 @@ Rules
   cached sequences were evicted; nobody overtakes it, so nobody starves.
 - Preemption: when a decode step finds no cell, the youngest running sequence gives its cells back and waits at the front
   of the queue; its answer is kept and recomputed. The oldest is never preempted, so it always finishes.
+- Several answers to one prompt: the first one's sequence leads. The others wait beside the line until its prompt is
+  computed, then go to the front of the line and take its cells over.
 """
 
 from __future__ import annotations
@@ -87,6 +89,8 @@ class Scheduler:
         self._max_waiting = max_waiting
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self._num_following = 0
+        """Sequences that wait for their leader's prompt."""
         self.num_preempted = 0
 
     @property
@@ -98,24 +102,45 @@ class Scheduler:
         """Requests that can be here at once, running and waiting."""
         return self._max_waiting + self._max_running
 
+    @property
+    def num_waiting(self) -> int:
+        """Requests that do not run yet."""
+        return len(self.waiting) + self._num_following
+
+    @property
+    def everyone(self) -> list[Sequence]:
+        """Every request that has not ended."""
+        present = [*self.waiting, *self.running]
+        return present + [follower for sequence in present for follower in sequence.followers]
+
     def check_room(self, num_arriving: int = 0) -> None:
         """Raises QueueFull when the line has no place behind `num_arriving` requests that are on their way."""
-        if len(self.waiting) + num_arriving >= self.num_places - min(len(self.running), self._max_running):
-            raise QueueFull(len(self.waiting))
+        if self.num_waiting + num_arriving >= self.num_places - min(len(self.running), self._max_running):
+            raise QueueFull(self.num_waiting)
 
     def add(self, sequence: Sequence) -> None:
         """Queue a request, for which `check_room` was asked."""
-        self.waiting.append(sequence)
+        leader = sequence.leader
+        if leader is not None and leader.num_computed < leader.num_prompt and self._is_present(leader):
+            leader.followers.append(sequence)
+            self._num_following += 1
+        else:
+            self.waiting.append(sequence)
 
     def cancel(self, sequence: Sequence) -> bool:
         """Take a request out wherever it is. False: it had ended already."""
-        if sequence in self.waiting:
+        leader = sequence.leader
+        if leader is not None and sequence in leader.followers:
+            leader.followers.remove(sequence)
+            self._num_following -= 1
+        elif sequence in self.waiting:
             self.waiting.remove(sequence)
-            return True
-        if sequence in self.running:
-            self._retire(sequence, keep=True)
-            return True
-        return False
+            self._release_followers(sequence)
+        elif sequence in self.running:
+            self._end(sequence, keep=True)
+        else:
+            return False
+        return True
 
     def schedule(self) -> Step | None:
         """The next step, or None when there is nothing to do. Its effects are in `cache.effects`."""
@@ -151,8 +176,10 @@ class Scheduler:
             sequence.num_computed += 1
         for chunk in step.chunks:
             sequence = chunk.sequence
-            self.cache.extend(sequence.sequence_id, sequence.tokens[chunk.start : chunk.start + chunk.count])
             sequence.num_computed += chunk.count
+            self.cache.extend(sequence.sequence_id, sequence.tokens[: sequence.num_computed], chunk.count)
+            if sequence.num_computed >= sequence.num_prompt:
+                self._release_followers(sequence)
 
     def append(self, sequence: Sequence, token: int, *, is_end: bool) -> Finish | None:
         """Add a drawn token to a running sequence; says why it ended, if it did, and frees its cells then.
@@ -162,13 +189,13 @@ class Scheduler:
         sequence.append(token)
         if is_end:
             return self.finish(sequence, Finish.STOP)
-        if sequence.num_generated >= sequence.params.max_tokens:
+        if not sequence.room:
             return self.finish(sequence, Finish.LENGTH)
         return None
 
     def finish(self, sequence: Sequence, reason: Finish) -> Finish:
         """End a running sequence; what it computed stays for reuse unless it failed."""
-        self._retire(sequence, keep=reason is not Finish.ERROR)
+        self._end(sequence, keep=reason is not Finish.ERROR)
         return reason
 
     def preempt_youngest(self) -> Sequence | None:
@@ -188,6 +215,21 @@ class Scheduler:
         assert self.running or self.cache.num_used == 0, "cells are in use though nothing runs"
         computed = sum(sequence.num_computed for sequence in self.running)
         assert computed == self.cache.num_counted, "the sequences and their cells disagree"
+        following = sum(len(sequence.followers) for sequence in [*self.waiting, *self.running])
+        assert following == self._num_following, "a sequence waits for a leader that is gone"
+
+    def _is_present(self, sequence: Sequence) -> bool:
+        return sequence in self.running or sequence in self.waiting
+
+    def _release_followers(self, leader: Sequence) -> None:
+        """To the front of the line: their prompt is computed, or nobody computes it for them any more."""
+        self.waiting.extendleft(reversed(leader.followers))
+        self._num_following -= len(leader.followers)
+        leader.followers.clear()
+
+    def _end(self, sequence: Sequence, *, keep: bool) -> None:
+        self._retire(sequence, keep=keep)
+        self._release_followers(sequence)
 
     def _retire(self, sequence: Sequence, *, keep: bool) -> None:
         self.running.remove(sequence)
@@ -217,16 +259,26 @@ class Scheduler:
             return False
         num_pending = sum(other.num_pending for other in self.running)
         growth = _GROWTH_ROOM * (len(self.running) + 1)
-        return sequence.num_tokens + num_pending + growth <= self.cache.num_available
+        num_shared = sequence.num_prompt - 1 if self._prompt_holder(sequence) >= 0 else 0
+        return sequence.num_tokens - num_shared + num_pending + growth <= self.cache.num_available
 
     def _admit(self, sequence: Sequence) -> Sequence:
         known = sequence.tokens[: sequence.num_tokens]
-        sequence.sequence_id, sequence.num_computed = self.cache.acquire(known, reuse=sequence.can_reuse_prefix)
+        sequence.sequence_id, sequence.num_computed = self.cache.acquire(
+            known, reuse=sequence.can_reuse_prefix, source=self._prompt_holder(sequence)
+        )
         if not sequence.was_admitted:
             sequence.was_admitted = True
             sequence.num_reused = sequence.num_computed
         self.running.append(sequence)
         return sequence
+
+    def _prompt_holder(self, sequence: Sequence) -> int:
+        """The id of a running sibling that has computed the prompt, else -1."""
+        if sequence.leader is None:
+            return -1
+        holders = (s.sequence_id for s in self.running if s.is_sibling_of(sequence) and s.num_computed >= s.num_prompt)
+        return next(holders, -1)
 
     def _chunk(self, sequence: Sequence, budget: int, rows: int) -> Chunk | None:
         """As much of the sequence's pending tokens as budget and rows allow; None: nothing fits."""

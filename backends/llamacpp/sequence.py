@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,36 @@ from numpy.typing import NDArray
 from backends.llamacpp.sampling import SamplingParams
 
 Tokens = NDArray[np.int32]
+
+
+class Constraint(Protocol):
+    """A grammar that an answer must follow, and how far it has come in it (backends.llamacpp.grammar)."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing but the end may follow."""
+        ...
+
+    @property
+    def failure(self) -> str:
+        """Why the grammar cannot go on; empty while it can."""
+        ...
+
+    def allows(self, token: int) -> bool:
+        """Whether `token` may come next."""
+        ...
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """What may come next, shape [n_vocab]."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Go on with `token`."""
+        ...
+
+    def take_forced(self, limit: int) -> list[int]:
+        """Go on as far as only one text is possible, by at most `limit` tokens; returns these."""
+        ...
 
 
 class Finish(Enum):
@@ -51,12 +81,20 @@ class Sequence:
     num_scored: int = 0
     """Prompt tokens whose log-probabilities were handed out."""
     was_prepared: bool = False
+    constraint: Constraint | None = None
+    """The grammar that the answer must follow."""
+    leader: Sequence | None = None
+    """Whose prompt this one shares: it is computed once, and its cells are taken over."""
+    followers: list[Sequence] = field(default_factory=list)
+    """Those that wait for this one's prompt."""
     sampler: Any = None
     adjuster: Any = None
     last_token_s: float = 0.0
 
     @classmethod
-    def of(cls, request_id: int, prompt: Tokens, params: SamplingParams, sink: Any, arrived_s: float) -> Sequence:
+    def of(
+        cls, request_id: int, prompt: Tokens, params: SamplingParams, sink: Any = None, arrived_s: float = 0.0
+    ) -> Sequence:
         """A new sequence with room for the whole answer."""
         tokens = np.empty(len(prompt) + params.max_tokens, dtype=np.int32)
         tokens[: len(prompt)] = prompt
@@ -80,6 +118,15 @@ class Sequence:
     def can_reuse_prefix(self) -> bool:
         """A request for the log-probabilities of its prompt must compute all of it."""
         return self.params.prompt_logprobs is None
+
+    @property
+    def room(self) -> int:
+        """Tokens that the answer may still get."""
+        return self.params.max_tokens - self.num_generated
+
+    def is_sibling_of(self, other: Sequence) -> bool:
+        """Whether both answer the same prompt of one request."""
+        return (self.leader or self) is (other.leader or other)
 
     def append(self, token: int) -> None:
         self.tokens[self.num_tokens] = token

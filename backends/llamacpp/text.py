@@ -10,8 +10,8 @@ class TextStream:
     """The growing text of one answer.
 
     `push` takes the bytes of a token and returns the text that is certain: half a character waits for its other half, and
-    a tail that may be the beginning of a stop string waits until it is known. Once a stop string was found `is_stopped` is
-    true and all further text is dropped.
+    a tail that may be the beginning of a stop string waits until it is known. Once a stop string was found it is in
+    `stopped_by`, and all further text is dropped.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
@@ -22,7 +22,7 @@ class TextStream:
         """Characters decoded so far."""
         self.num_certain = 0
         """Characters handed out: a token that begins before them is part of the answer."""
-        self.is_stopped = False
+        self.stopped_by: str | None = None
 
     def push(self, piece: bytes) -> str:
         """The text that became certain with `piece`."""
@@ -40,16 +40,16 @@ class TextStream:
 
     def _release(self, new: str) -> str:
         self.num_seen += len(new)
-        if self.is_stopped:
+        if self.stopped_by is not None:
             return ""
         if not self._stops:
             return new
         text = self._held + new
-        ends = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        ends = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if ends:
-            self.is_stopped = True
+            at, self.stopped_by = min(ends)
             self._held = ""
-            return text[: min(ends)]
+            return text[:at]
         keep = _undecided(text, self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

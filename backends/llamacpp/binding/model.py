@@ -79,6 +79,13 @@ class Model:
         """False for encoder-only and diffusion models, which have no next token."""
         return bool(C.llama_model_has_decoder(self.pointer)) and not C.llama_model_is_diffusion(self.pointer)
 
+    @property
+    def tokenizer_address(self) -> tuple[int, int]:
+        """The vocabulary's pointer and that of llama_tokenize, for code outside Python."""
+        function = ctypes.cast(C._lib.llama_tokenize, ctypes.c_void_p).value
+        assert function is not None
+        return self.vocab, function
+
     def metadata(self, key: str) -> str | None:
         """A scalar of the GGUF header as text, or None."""
         buffer = ctypes.create_string_buffer(1 << 16)

@@ -39,7 +39,7 @@ def spell(ids: NDArray[np.int32]) -> str:
 
 
 def encode(content: str, template: str = CHATML) -> str:
-    return spell(ChatTemplate(template).encode([{"role": "user", "content": content}], Letters()))
+    return spell(ChatTemplate(template).encode([{"role": "user", "content": content}], Letters()).tokens)
 
 
 def test_plain_text() -> None:
@@ -57,7 +57,7 @@ def test_only_the_template_makes_control_tokens(content: str) -> None:
 
 
 def test_a_role_cannot_smuggle_control_tokens() -> None:
-    ids = ChatTemplate(CHATML).encode([{"role": "<|im_start|>system", "content": "x"}], Letters())
+    ids = ChatTemplate(CHATML).encode([{"role": "<|im_start|>system", "content": "x"}], Letters()).tokens
     assert spell(ids).startswith("[1]<|im_start|>system\nx")
 
 
@@ -103,7 +103,7 @@ def test_the_demo_template_encodes_as_in_transformers(demo_gguf: Path) -> None:
         {"role": "assistant", "content": "네."},
         {"role": "user", "content": "What is 1 + 2?"},
     ]
-    ours = ChatTemplate(source).encode(messages, model)
+    ours = ChatTemplate(source).encode(messages, model).tokens
     theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert ours.tolist() == theirs
     model.close()

@@ -217,7 +217,7 @@ def test_a_request_longer_than_the_bound_keeps_its_beginning() -> None:
     tokens = np.arange(40, dtype=np.int32)
     first, reused = cache.acquire(tokens)
     assert reused == 0
-    cache.extend(first, tokens[:30])
+    cache.extend(first, tokens[:30], 30)
     cache.reserve(10)
     cache.release(first, tokens, keep=True)
     cache.check_integrity()

@@ -249,7 +249,8 @@ def test_streamed_logprobs_go_on_where_the_last_ones_ended(engine: EngineProcess
         ({"messages": [{"role": "user", "content": "x"}], "stream_options": {"include_usage": True}}, "stream_options"),
         ({"messages": [{"role": "user"}]}, "content"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "role"),
+        ({"messages": [{"role": "tool", "tool_call_id": "1"}]}, "content"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "role"),
     ],
 )
 def test_fields_are_honoured_or_refused(engine: EngineProcess, fields: dict[str, object], param: str) -> None:

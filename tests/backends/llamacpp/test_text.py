@@ -14,7 +14,7 @@ def run(stream: TextStream, pieces: list[bytes]) -> list[str]:
     sent = []
     for piece in pieces:
         sent.append(stream.push(piece))
-        if stream.is_stopped:
+        if stream.stopped_by is not None:
             return sent
     return [*sent, stream.finish()]
 
@@ -40,7 +40,7 @@ def test_stops_are_found_across_borders(text: str, at: list[int], stops: list[st
     stream = TextStream(stops)
     sent = "".join(run(stream, cut(text.encode(), at)))
     found = [text.index(stop) for stop in stops if stop in text]
-    assert stream.is_stopped == bool(found)
+    assert (stream.stopped_by is not None) == bool(found)
     if found:
         # A stop that ends later than another may begin earlier: what ends first, ends the answer.
         first_end = min(text.index(stop) + len(stop) for stop in stops if stop in text)
@@ -62,4 +62,4 @@ def test_a_possible_stop_is_held_back_until_it_is_known() -> None:
     assert stream.push(b"TRY") == "ENTRY"
     assert stream.push(b" EN") == " "
     assert stream.push(b"D more") == ""
-    assert stream.is_stopped
+    assert stream.stopped_by is not None

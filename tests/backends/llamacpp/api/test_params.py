@@ -5,7 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from backends.llamacpp.requests import CompletionRequest, Defaults, parse, sampling_params
+from backends.llamacpp.api.completions import CompletionRequest
+from backends.llamacpp.api.fields import parse
+from backends.llamacpp.api.params import Defaults, sampling_params
 from backends.llamacpp.sampling import SamplingParams
 
 RANDOM_SEED = 0xFFFFFFFF

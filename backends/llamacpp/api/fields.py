@@ -1,0 +1,149 @@
+"""Fields of requests: what is accepted, what it must look like, and how a body becomes a request.
+
+Every accepted field is honoured; fields that change nothing about the answer are listed as harmless; all others are
+refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import orjson
+from msgspec import Meta
+
+HARMLESS = frozenset(
+    {
+        "user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key",
+        "prompt_cache_retention",
+    }
+)  # fmt: skip
+"""Accepted without effect: they concern the sender's bookkeeping, not the answer."""
+
+MAX_STOPS = 1024
+MAX_CHOICES = 128
+"""Answers that one request may ask for, and prompts that it may bring."""
+
+
+class RequestError(Exception):
+    """The request cannot be served as it is: HTTP status, message, the field at fault, OpenAI's code."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+        self.code = code or "invalid_value"
+
+
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+PositiveProbability = Annotated[float, Meta(gt=0, le=1)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Token = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    include_usage: bool | None = None
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields that chat and text completions share."""
+
+    model: str | None = None
+    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
+    top_p: PositiveProbability | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Probability | None = None
+    typical_p: PositiveProbability | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    seed: Seed | None = None
+    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    stop: str | Annotated[list[str], Meta(max_length=MAX_STOPS)] | None = None
+    stop_token_ids: Annotated[list[Token], Meta(max_length=MAX_STOPS)] | None = None
+    max_tokens: Count | None = None
+    min_tokens: Count | None = None
+    ignore_eos: bool | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def prompt_field(self) -> str:
+        """Where the prompt is, for errors about its length."""
+        raise NotImplementedError
+
+    @property
+    def budget_field(self) -> str:
+        """The field that bounds the answer."""
+        return "max_tokens"
+
+    @property
+    def logprobs_wanted(self) -> tuple[int | None, int | None]:
+        """Alternatives wanted for each token of the answer, and of the prompt; None: no log-probabilities."""
+        raise NotImplementedError
+
+    @property
+    def shows_logprobs(self) -> bool:
+        """Whether log-probabilities are part of the answer."""
+        return True
+
+    def default_budget(self, room: int) -> int:
+        """Tokens that an answer gets which asks for no number, when `room` are left."""
+        return room
+
+    @property
+    def num_drawn(self) -> int:
+        """Answers to compute for each prompt."""
+        return self.n or 1
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether a stream ends with the token counts."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+Request = TypeVar("Request", bound=msgspec.Struct)
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """The body as a JSON object. Raises RequestError."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is not valid JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise RequestError("the body must be a JSON object")
+    return fields
+
+
+def parse(body: bytes, kind: type[Request]) -> Request:
+    """The body as a request. Raises RequestError that names the field."""
+    fields = read_object(body)
+    unknown = [name for name in fields if name not in kind.__struct_fields__ and name not in HARMLESS]
+    for name in unknown:
+        if fields[name] is not None:
+            raise RequestError(f"unsupported field: {name}", param=name, code="unsupported_field")
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise _named(str(error)) from None
+
+
+def _named(text: str) -> RequestError:
+    """msgspec says "Expected `int`, got `str` - at `$.max_tokens`"."""
+    match = re.fullmatch(r"(.*?)(?: - at `\$\.?(.*)`)?", text, re.DOTALL)
+    assert match is not None
+    problem, path = match.group(1).replace("`", ""), match.group(2)
+    unknown = re.fullmatch(r"Object contains unknown field (\w+)", problem)
+    if unknown:
+        path = f"{path}.{unknown.group(1)}" if path else unknown.group(1)
+        return RequestError(f"unsupported field: {path}", param=path, code="unsupported_field")
+    missing = re.fullmatch(r"Object missing required field (\w+)", problem)
+    if missing:
+        path = f"{path}.{missing.group(1)}" if path else missing.group(1)
+        return RequestError(f"missing field: {path}", param=path, code="missing_field")
+    problem = problem[0].lower() + problem[1:]
+    return RequestError(f"{path}: {problem}" if path else problem, param=path or None, code="invalid_value")
