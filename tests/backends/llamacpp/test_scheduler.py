@@ -1,187 +1,105 @@
-"""Random traffic over a tiny cache: nothing leaks, nobody starves, no sequence sees another's tokens."""
+"""Traffic over a tiny cache: nothing leaks, nobody starves, no sequence sees another's tokens."""
 
 from __future__ import annotations
 
-import random
-from collections import deque
-
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from backends.llamacpp.cache import KVCache, Remove, Share
+from backends.llamacpp.cache import KVCache, Remove
 from backends.llamacpp.sampling import SamplingParams
-from backends.llamacpp.scheduler import QueueFull, Scheduler, Step
-from backends.llamacpp.sequence import Finish, Sequence
+from backends.llamacpp.scheduler import QueueFull, Scheduler
+from backends.llamacpp.sequence import Sequence
+from benchmarks.scheduling import NUM_TOKENS, Traffic, World
+
+tokens = st.lists(st.integers(0, NUM_TOKENS - 1), min_size=1, max_size=40)
+SYSTEMS = ([], [1, 2, 3] * 4, list(range(30)), [5] * 40)
 
 
-class Cells:
-    """What llama.cpp would hold: per sequence id the tokens at each position, with the unified cache's cell count."""
+class TinyCache(RuleBasedStateMachine):
+    """Every order of arrivals, cancellations and steps that hypothesis thinks of."""
 
-    def __init__(self, num_cells: int) -> None:
-        self.num_cells = num_cells
-        self.held: dict[int, list[tuple[int, int]]] = {}  # id -> [(token, cell)]
-        self.next_cell = 0
+    num_steps = 0
 
-    def apply(self, effect: Remove | Share) -> None:
-        if isinstance(effect, Remove):
-            self.held[effect.sequence_id] = self.held.get(effect.sequence_id, [])[: effect.start]
-        else:
-            assert not self.held.get(effect.target), "a shared-into id must be empty"
-            assert len(self.held[effect.source]) >= effect.length, "shared cells that are not computed"
-            self.held[effect.target] = self.held[effect.source][: effect.length]
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(num_cells=96, max_cached=60)
 
-    def decode(self, step: Step) -> None:
-        for token, position, sequence_id in zip(step.tokens, step.positions, step.sequence_ids, strict=True):
-            line = self.held.setdefault(int(sequence_id), [])
-            assert len(line) == position, "positions must follow one another"
-            line.append((int(token), self.next_cell))
-            self.next_cell += 1
-        cells = {cell for line in self.held.values() for _, cell in line}
-        assert len(cells) <= self.num_cells, "more cells than exist"
-
-
-def next_token(tokens: list[int]) -> int:
-    """The fake model: a pure function of everything before."""
-    value = 7
-    for token in tokens:
-        value = (value * 31 + token + 1) % 1000003
-    return value % 50
-
-
-def reference(prompt: list[int], max_tokens: int, end: int) -> list[int]:
-    tokens = list(prompt)
-    for _ in range(max_tokens):
-        tokens.append(next_token(tokens))
-        if tokens[-1] == end:
-            break
-    return tokens[len(prompt) :]
-
-
-class World:
-    def __init__(self, seed: int, *, num_cells: int = 160, max_cached: int = 120) -> None:
-        self.random = random.Random(seed)
-        self.max_cached = max_cached
-        self.cells = Cells(num_cells)
-        self.cache = KVCache(num_cells, 8, num_cells, max_cached=max_cached)
-        self.scheduler = Scheduler(self.cache, max_running=4, max_batch_tokens=24, max_rows=8, max_waiting=6)
-        self.systems = [[self.random.randrange(50) for _ in range(length)] for length in (0, 12, 30, 40)]
-        self.prompts: dict[int, list[int]] = {}
-        self.histories: deque[list[int]] = deque(maxlen=8)
-        self.num_finished = self.num_cancelled = self.num_refused = self.num_reused = 0
-        self.next_id = 0
-        self.waiting_since: dict[int, int] = {}
-        self.num_steps = 0
-
-    def arrive(self) -> None:
-        if self.histories and self.random.random() < 0.3:
-            prompt = list(self.random.choice(self.histories)) + [self.random.randrange(50) for _ in range(3)]
-        else:
-            prompt = list(self.random.choice(self.systems)) + [
-                self.random.randrange(50) for _ in range(self.random.randrange(1, 40))
-            ]
-        max_tokens = self.random.choice([0, 1, 5, 20, 60])
-        if len(prompt) + max_tokens > self.cells.num_cells:
-            return
-        wants_all = self.random.random() < 0.15
-        params = SamplingParams(
-            max_tokens=max_tokens, ignore_eos=self.random.random() < 0.5, prompt_logprobs=0 if wants_all else None
+    @rule(
+        head=st.sampled_from(SYSTEMS),
+        rest=tokens,
+        max_tokens=st.sampled_from([0, 1, 5, 20, 60]),
+        num_answers=st.sampled_from([1, 1, 2, 5]),
+        ignores_end=st.booleans(),
+        scores=st.booleans(),
+        forces=st.booleans(),
+    )
+    def arrive(
+        self, head: list[int], rest: list[int], max_tokens: int, num_answers: int, ignores_end: bool, scores: bool,
+        forces: bool,
+    ) -> None:  # fmt: skip
+        self.world.arrive(
+            [*head, *rest], max_tokens, num_answers=num_answers, ignores_end=ignores_end, scores=scores, forces=forces
         )
-        sequence = Sequence.of(self.next_id, np.array(prompt, dtype=np.int32), params, None, 0.0)
-        self.next_id += 1
-        try:
-            self.scheduler.check_room()
-            self.scheduler.add(sequence)
-        except QueueFull:
-            self.num_refused += 1
-            return
-        self.prompts[sequence.request_id] = prompt
-        self.waiting_since[sequence.request_id] = self.num_steps
 
-    def cancel(self) -> None:
-        everyone = [*self.scheduler.running, *self.scheduler.waiting]
-        if everyone:
-            sequence = self.random.choice(everyone)
-            assert self.scheduler.cancel(sequence)
-            assert not self.scheduler.cancel(sequence)
-            del self.waiting_since[sequence.request_id]
-            self.num_cancelled += 1
+    @precondition(lambda self: self.world.histories)
+    @rule(number=st.integers(0, 7), rest=tokens)
+    def next_turn(self, number: int, rest: list[int]) -> None:
+        history = self.world.histories[number % len(self.world.histories)]
+        self.world.arrive([*history, *rest], 8, num_answers=1, ignores_end=True, scores=False, forces=False)
 
-    def step(self) -> None:
-        self.num_steps += 1
-        step = self.scheduler.schedule()
-        for effect in self.cache.effects:
-            self.cells.apply(effect)
-        self.cache.effects.clear()
-        if step is None:
-            assert self.scheduler.is_idle
-            return
-        assert len(step.tokens) <= 24
-        assert step.num_rows == int(step.wants_logits.sum()) <= 8
-        self.cells.decode(step)
-        self.scheduler.computed(step)
-        for sequence, row in step.drawing:
-            assert 0 <= row < step.num_rows
-            line = [token for token, _ in self.cells.held[sequence.sequence_id]]
-            assert line == sequence.tokens[: sequence.num_tokens].tolist(), "a sequence's cells hold other tokens"
-            token = next_token(line)
-            if self.scheduler.append(sequence, token, is_end=token == 0 and not sequence.params.ignore_eos) is not None:
-                self.finished(sequence)
-        for chunk in step.chunks:
-            if not chunk.draws and chunk.sequence.num_pending == 0:
-                self.scheduler.finish(chunk.sequence, Finish.LENGTH)
-                self.finished(chunk.sequence)
+    @rule(number=st.integers(0, 20))
+    def cancel(self, number: int) -> None:
+        self.world.cancel(number)
 
-    def finished(self, sequence: Sequence) -> None:
-        self.num_finished += 1
-        self.num_reused += sequence.num_reused
-        prompt = self.prompts[sequence.request_id]
-        answer = sequence.tokens[sequence.num_prompt : sequence.num_tokens].tolist()
-        end = -1 if sequence.params.ignore_eos else 0
-        assert answer == reference(prompt, sequence.params.max_tokens, end)
-        self.histories.append(prompt + answer)
-        assert self.num_steps - self.waiting_since.pop(sequence.request_id) < 2000, "a request starved"
+    @rule(count=st.integers(1, 6))
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.world.step()
 
-    def run(self, num_steps: int) -> None:
-        for _ in range(num_steps):
-            if self.random.random() < 0.4:
-                self.arrive()
-            if self.random.random() < 0.05:
-                self.cancel()
-            self.step()
-            self.scheduler.check_integrity()
-            assert self.cache.num_cached <= self.max_cached or self.scheduler.running
-        while not self.scheduler.is_idle:
-            self.step()
-        self.scheduler.check_integrity()
-        assert self.cache.num_used == 0
-        assert not self.waiting_since
-        self.cache.clear()
-        assert self.cache.num_free == self.cells.num_cells
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        self.world.audit()
+
+    def teardown(self) -> None:
+        self.world.drain()
+        TinyCache.num_steps += self.world.num_steps
+
+
+TinyCache.TestCase.settings = settings(
+    max_examples=200, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
+)
+test_every_order_of_events = TinyCache.TestCase
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_traffic_over_a_tiny_cache(seed: int) -> None:
-    world = World(seed)
-    world.run(2500)
-    assert world.num_finished > 200
-    assert world.num_cancelled > 20
-    assert world.num_reused > 500
-    assert world.num_refused > 0
+    world = World()
+    Traffic(world, seed).run(2500)
+    assert world.tally.finished > 200
+    assert world.tally.cancelled > 20
+    assert world.tally.reused > 500
+    assert world.tally.refused > 0
+    assert world.tally.followers > 30
+    assert world.tally.forced > 50
 
 
-def test_without_reuse_every_cell_is_free_when_idle() -> None:
-    world = World(99, max_cached=0)
-    world.run(500)
-    assert world.num_reused == 0
+def test_without_a_prefix_cache_only_answers_to_one_prompt_share() -> None:
+    world = World(max_cached=0)
+    Traffic(world, 99).run(500)
     assert world.cache.num_free == world.cells.num_cells
+    world.arrive(list(range(20)), 5, num_answers=3, ignores_end=True, scores=False, forces=False)
+    reused = world.tally.reused
+    world.drain()
+    assert world.tally.reused - reused == 2 * 19
 
 
 def test_oldest_is_served_first_and_youngest_is_preempted() -> None:
     cache = KVCache(64, 4, 64, max_cached=0)
     scheduler = Scheduler(cache, max_running=2, max_batch_tokens=32, max_rows=4, max_waiting=4)
-    old, young = (
-        Sequence.of(number, np.arange(8, dtype=np.int32), SamplingParams(max_tokens=50), None, 0.0) for number in (0, 1)
-    )
+    old, young = (Sequence.of(number, np.arange(8, dtype=np.int32), SamplingParams(max_tokens=50)) for number in (0, 1))
     scheduler.add(old)
     scheduler.add(young)
     preempted = False
@@ -204,7 +122,7 @@ def test_a_full_line_refuses() -> None:
 
     def add() -> None:
         scheduler.check_room()
-        scheduler.add(Sequence.of(0, np.arange(4, dtype=np.int32), SamplingParams(max_tokens=4), None, 0.0))
+        scheduler.add(Sequence.of(0, np.arange(4, dtype=np.int32), SamplingParams(max_tokens=4)))
 
     for _ in range(3):
         add()
