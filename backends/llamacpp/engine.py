@@ -2,9 +2,9 @@
 
     other threads --submit, cancel, close--> inbox --> [ schedule -> decode -> draw -> account ] --outputs--> deliver
 
-Requests enter through an inbox that is emptied between steps; what a step produced leaves as one list per step, handed to
-`deliver`, which the HTTP face runs on its event loop: text, stop strings and SSE of step k are made there while this
-thread is inside llama_decode for step k+1, with the GIL released.
+Requests enter through an inbox that is emptied between steps; what a step produced leaves as one list per step, right
+before the next one is computed (backends.llamacpp.mailbox): text, stop strings and SSE of step k are made on the event
+loop while this thread is inside llama_decode for step k+1, with the GIL released.
 
 A batch that llama.cpp refuses fails the sequences of that step. Anything worse (a fatal return code, an exception of ours)
 ends the engine: every request that is left is told so, `failure` says why, and the process is replaced by its supervisor.
@@ -190,7 +190,6 @@ class Engine:
                 self._wait_for_work()
                 self._empty_inbox()
                 self._step()
-                self._flush()
         except Exception as error:
             log.exception("the engine thread died")
             self.failure = f"{type(error).__name__}: {error}"
@@ -202,6 +201,7 @@ class Engine:
     def _wait_for_work(self) -> None:
         if not self.scheduler.is_idle:
             return
+        self._flush()
         self.scheduler.check_integrity()
         self._observe_load()
         with self._wake:
@@ -216,6 +216,8 @@ class Engine:
         """Decide, execute, account."""
         step = self.scheduler.schedule()
         self._apply_effects()
+        # As late as can be: whoever takes it wants the interpreter lock, which llama_decode lets go of.
+        self._flush()
         if step is None:
             return
         if self._decode(step):

@@ -24,8 +24,9 @@ from backends.llamacpp.binding.devices import compute_backend
 from backends.llamacpp.binding.errors import ModelError
 from backends.llamacpp.binding.library import version
 from backends.llamacpp.chat import TemplateError
+from backends.llamacpp.mailbox import Mailbox
 from backends.llamacpp.options import Options, OptionsError, add_arguments, from_args
-from backends.llamacpp.serving import Serving, load
+from backends.llamacpp.serving import Serving, hand_out, load
 from backends.llamacpp.threads import num_physical_cores
 
 EXIT_DIED = 1
@@ -88,9 +89,8 @@ async def _serve(args: argparse.Namespace, options: Options, listener: socket.so
     serve = asyncio.create_task(server.serve(sockets=[listener]))
     threads = options.n_threads or num_physical_cores()
     name = args.served_model_name or args.model.stem
-    loading = asyncio.create_task(
-        asyncio.to_thread(load, args.model, name, options, threads, asyncio.get_running_loop())
-    )
+    mailbox = Mailbox(asyncio.get_running_loop(), hand_out)
+    loading = asyncio.create_task(asyncio.to_thread(load, args.model, name, options, threads, mailbox.put))
     await asyncio.wait((serve, loading), return_when=asyncio.FIRST_COMPLETED)
     if not loading.done():
         serve.result()
@@ -108,6 +108,7 @@ async def _serve(args: argparse.Namespace, options: Options, listener: socket.so
     await serve
     failure = serving.engine.failure
     await asyncio.to_thread(serving.close)
+    mailbox.close()
     await watch
     if failure:
         print(f"error: the engine died: {failure}", file=sys.stderr, flush=True)

@@ -25,7 +25,7 @@ from backends.llamacpp.binding.devices import compute_backend
 from backends.llamacpp.binding.errors import ModelError
 from backends.llamacpp.binding.model import Model
 from backends.llamacpp.chat import ChatTemplate, Prompt, TemplateError
-from backends.llamacpp.engine import Engine, EngineClosed, Output
+from backends.llamacpp.engine import Deliver, Engine, EngineClosed, Output
 from backends.llamacpp.grammar import Constraint, GrammarError, Grammars
 from backends.llamacpp.message import PLAIN, Markup, MessageParser
 from backends.llamacpp.options import Options
@@ -54,8 +54,8 @@ class Unavailable(Exception):
     """The engine is stopping or dead."""
 
 
-def load(path: Path, name: str, options: Options, num_threads: int, loop: asyncio.AbstractEventLoop) -> Serving:
-    """Load a model and start its engine; outputs arrive on `loop`.
+def load(path: Path, name: str, options: Options, num_threads: int, deliver: Deliver) -> Serving:
+    """Load a model and start its engine, whose outputs go to `deliver` and from there, on the event loop, to `hand_out`.
 
     Raises ModelError or TemplateError when the file, the options or the template cannot be used.
     """
@@ -63,10 +63,6 @@ def load(path: Path, name: str, options: Options, num_threads: int, loop: asynci
     if not model.can_generate:
         raise ModelError(f"{path} is not a model that generates text")
     template = _template(model, options)
-
-    def deliver(outputs: list[Output]) -> None:
-        loop.call_soon_threadsafe(_push, outputs)
-
     engine = Engine(
         model,
         options,
@@ -78,7 +74,8 @@ def load(path: Path, name: str, options: Options, num_threads: int, loop: asynci
     return Serving(name, engine, template)
 
 
-def _push(outputs: list[Output]) -> None:
+def hand_out(outputs: list[Output]) -> None:
+    """Give a step's outputs to the answers that wait for them. On the event loop."""
     for output in outputs:
         try:
             output.sequence.sink.push(output)
