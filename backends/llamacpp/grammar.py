@@ -15,6 +15,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import llguidance
@@ -25,8 +26,8 @@ from numpy.typing import NDArray
 JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False}
 _CACHED = 256
 MAX_GRAMMAR_BYTES = 1_000_000
-_MAX_DEPTH = 100
-"""Levels of a schema; deeper ones are beyond what the JSON encoder takes."""
+_MAX_DEPTH = 120
+"""Levels of JSON in a schema; llguidance takes 127, with what is around it."""
 
 
 class GrammarError(ValueError):
@@ -54,17 +55,29 @@ class Vocabulary(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A grammar ready for use, in two forms; matchers at its beginning, which stay there."""
+
+    looking_ahead: llguidance.LLMatcher
+    """Knows which text must follow. It fails where that is longer than it looks."""
+    step_by_step: llguidance.LLMatcher
+
+
 class Constraint:
     """One answer's place in its grammar."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, n_vocab: int) -> None:
-        self._matcher = matcher
+    def __init__(self, compiled: Compiled, n_vocab: int) -> None:
+        self._compiled = compiled
+        self._matcher = compiled.looking_ahead.deep_copy()
+        self._can_look_ahead = True
+        self._taken: list[int] = []
         self._n_vocab = n_vocab
         self._bits = np.zeros((n_vocab + 31) // 32, dtype=np.int32)
 
     def copy(self) -> Constraint:
-        """Another answer's place, where this one is."""
-        return Constraint(self._matcher.deep_copy(), self._n_vocab)
+        """Another answer's place, at the beginning."""
+        return Constraint(self._compiled, self._n_vocab)
 
     @property
     def is_complete(self) -> bool:
@@ -78,23 +91,46 @@ class Constraint:
 
     def allows(self, token: int) -> bool:
         """Whether `token` may come next."""
-        return self._matcher.validate_tokens([token]) == 1
+        is_valid = self._matcher.validate_tokens([token]) == 1
+        return self._matcher.validate_tokens([token]) == 1 if self._fell_back() else is_valid
 
     def allowed(self) -> NDArray[np.bool_]:
         """What may come next, shape [n_vocab]."""
-        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        self._fill()
+        if self._fell_back():
+            self._fill()
         return np.unpackbits(self._bits.view(np.uint8), count=self._n_vocab, bitorder="little").view(np.bool_)
 
     def accept(self, token: int) -> None:
         """Go on with `token`."""
+        self._taken.append(token)
         self._matcher.consume_token(token)
+        self._fell_back()
 
     def take_forced(self, limit: int) -> list[int]:
         """Go on as far as only one text is possible, by at most `limit` tokens; returns these."""
+        if not self._can_look_ahead:
+            return []
         forced = self._matcher.compute_ff_tokens()[:limit]
+        if self._fell_back():
+            return []
         if forced:
+            self._taken += forced
             self._matcher.consume_tokens(forced)
+            self._fell_back()
         return forced
+
+    def _fill(self) -> None:
+        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+
+    def _fell_back(self) -> bool:
+        """Go on step by step, from the same place, where looking ahead has failed. True: just now."""
+        if not self._can_look_ahead or not self._matcher.is_error():
+            return False
+        self._can_look_ahead = False
+        self._matcher = self._compiled.step_by_step.deep_copy()
+        self._matcher.consume_tokens(self._taken)
+        return True
 
 
 class Grammars:
@@ -103,8 +139,8 @@ class Grammars:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._tokenizer: llguidance.LLTokenizer | None = None
-        self._compiled: OrderedDict[str, llguidance.LLMatcher] = OrderedDict()
-        self._compiling: dict[str, asyncio.Future[llguidance.LLMatcher]] = {}
+        self._compiled: OrderedDict[str, Compiled] = OrderedDict()
+        self._compiling: dict[str, asyncio.Future[Compiled]] = {}
         # One thread: a flood of hard grammars takes one core, not all of them.
         self._thread = ThreadPoolExecutor(1, "grammar")
 
@@ -114,40 +150,45 @@ class Grammars:
 
     async def constraint(self, grammar: str) -> Constraint:
         """A fresh place at the beginning of `grammar` (Lark text). Raises GrammarError."""
-        matcher = self._compiled.get(grammar)
-        if matcher is None:
-            matcher = await asyncio.shield(self._compile(grammar))
+        compiled = self._compiled.get(grammar)
+        if compiled is None:
+            compiled = await asyncio.shield(self._compile(grammar))
         else:
             self._compiled.move_to_end(grammar)
-        return Constraint(matcher.deep_copy(), self._vocabulary.n_vocab)
+        return Constraint(compiled, self._vocabulary.n_vocab)
 
-    def _compile(self, grammar: str) -> asyncio.Future[llguidance.LLMatcher]:
+    def _compile(self, grammar: str) -> asyncio.Future[Compiled]:
         """Start compiling, or join whoever compiles the same."""
         running = self._compiling.get(grammar)
         if running is None:
             loop = asyncio.get_running_loop()
-            running = self._compiling[grammar] = loop.run_in_executor(self._thread, self._matcher, grammar)
+            running = self._compiling[grammar] = loop.run_in_executor(self._thread, self._build, grammar)
             running.add_done_callback(lambda done: self._keep(grammar, done))
         return running
 
-    def _keep(self, grammar: str, done: asyncio.Future[llguidance.LLMatcher]) -> None:
+    def _keep(self, grammar: str, done: asyncio.Future[Compiled]) -> None:
         del self._compiling[grammar]
         if not done.cancelled() and done.exception() is None:
             self._compiled[grammar] = done.result()
             while len(self._compiled) > _CACHED:
                 self._compiled.popitem(last=False)
 
-    def _matcher(self, grammar: str) -> llguidance.LLMatcher:
+    def _build(self, grammar: str) -> Compiled:
         if len(grammar) > MAX_GRAMMAR_BYTES:
             raise GrammarError(f"{len(grammar)} bytes of grammar, at most {MAX_GRAMMAR_BYTES} are taken")
         if self._tokenizer is None:
             self._tokenizer = _tokenizer(self._vocabulary)
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
-        if not matcher.is_error():
-            matcher.deep_copy().compute_bitmask()  # the first mask builds what later ones reuse
-        if matcher.is_error():
-            raise GrammarError(_first_line(matcher.get_error()))
-        return matcher
+        texts = (f"%llguidance {options}\n{grammar}" for options in ("{}", '{"no_forcing": true}'))
+        compiled = Compiled(*(llguidance.LLMatcher(self._tokenizer, text, log_level=0) for text in texts))
+        first = Constraint(compiled, self._vocabulary.n_vocab)
+        # The first mask also builds what later ones reuse.
+        allowed = first.allowed() if not first.failure else None
+        if allowed is None or first.failure:
+            raise GrammarError(first.failure)
+        allowed[self._vocabulary.end_of_generation] = False
+        if not allowed.any():
+            raise GrammarError("nothing fits it")
+        return compiled
 
 
 def _tokenizer(vocabulary: Vocabulary) -> llguidance.LLTokenizer:

@@ -246,6 +246,7 @@ class Serving:
         messages = chat_api.template_messages(request.messages)
         context = _template_context(request, template)
         size = sum(len(message["content"]) for message in messages) + 1024 * len(tools)
+        self._check_size(sum(len(message["content"].encode("utf-8", "replace")) for message in messages), request)
         try:
             if size > _OFF_LOOP_BYTES:
                 return await asyncio.to_thread(template.encode, messages, self._model, tools, context)
@@ -280,8 +281,19 @@ class Serving:
         except GrammarError as error:
             raise _refused(error, request) from error
 
+    def _check_size(self, num_bytes: int, request: Sampling) -> None:
+        """Refuse a text that cannot fit, before the time is spent on finding out how many tokens it has."""
+        num_tokens = -(-num_bytes // self._model.longest_token_bytes)
+        if num_tokens > self.engine.max_length:
+            raise RequestError(
+                f"this model's context is {self.engine.max_length} tokens; the prompt has at least {num_tokens}",
+                param=request.prompt_field,
+                code="context_length_exceeded",
+            )
+
     async def _encode_prompt(self, prompt: str | list[int], request: CompletionRequest) -> Tokens:
         if isinstance(prompt, str):
+            self._check_size(len(prompt.encode("utf-8", "replace")), request)
             tokens = await self._encode_text(prompt, add_special=True)
         else:
             # Too long a list is refused before anything is done with it.

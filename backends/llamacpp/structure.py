@@ -49,7 +49,7 @@ def answer_grammar(
     else:
         return None
     is_free = content is None and not must_call
-    return "\n".join(["%llguidance {}", *_start(markup, special_tokens, is_free=is_free), *rules])
+    return "\n".join([*_start(markup, special_tokens, is_free=is_free), *rules])
 
 
 def _start(markup: Markup, special_tokens: Mapping[str, int], *, is_free: bool) -> list[str]:

@@ -59,6 +59,8 @@ class Model:
         self.special_tokens = {text: token for token in range(self.n_vocab) if (text := self._special_text(token))}
         self._pieces: dict[int, bytes] = {}
         self._texts: dict[int, bytes] = {}
+        self.longest_token_bytes = max(len(self._piece(token, special=True)) for token in range(self.n_vocab))
+        """Of text that one token can stand for."""
 
     def close(self) -> None:
         """Free the weights; contexts made from them must be closed before."""
