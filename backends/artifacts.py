@@ -1,6 +1,6 @@
 """Model folders as artefacts: the safetensors file format and the digest that names a model by its content.
 
-Numpy only. A model folder holds `config.json`, one or more `*.safetensors` and `tokenizer.json`. Its source digest is what every
+Numpy only. A model folder holds `config.json`, one or more `*.safetensors` and a tokenizer. Its source digest is what every
 derived form (GGUF of any level, AWQ ...) carries, so that a base and an adapter always match or are refused.
 """
 
@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from backends.errors import BackendError
+from backends import modelfolder
+from backends.errors import BackendError, ModelUnusable
 
 ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -150,11 +151,19 @@ def _sync(path: Path) -> None:
 
 
 def weight_files(model_dir: Path) -> list[Path]:
-    """The folder's `*.safetensors`, sorted by name. Raises ArtifactError if there is none."""
-    files = sorted(model_dir.glob("*.safetensors"))
-    if not files:
-        raise ArtifactError(f"{model_dir}: no *.safetensors file in this folder")
-    return files
+    """The folder's `*.safetensors`, sorted by name. Raises ArtifactError if there is none, or one is missing."""
+    try:
+        return modelfolder.weight_files(model_dir)
+    except ModelUnusable as exc:
+        raise ArtifactError(str(exc)) from exc
+
+
+def tokenizer_files(model_dir: Path) -> list[Path]:
+    """tokenizer.json, else all files that hold the vocabulary. Raises ArtifactError if there is none."""
+    try:
+        return modelfolder.tokenizer_files(model_dir)
+    except ModelUnusable as exc:
+        raise ArtifactError(str(exc)) from exc
 
 
 def load_weights(model_dir: Path) -> dict[str, Tensor]:
@@ -193,8 +202,11 @@ def _compute_digest(model_dir: Path) -> str:
         head = json.dumps([name, tensor.dtype, list(tensor.shape)], separators=(",", ":")).encode()
         digest.update(len(head).to_bytes(8, "little") + head)
         digest.update(tensor.data.data)
-    tokenizer = json.dumps(read_json(model_dir / "tokenizer.json"), sort_keys=True, separators=(",", ":")).encode()
-    digest.update(len(tokenizer).to_bytes(8, "little") + tokenizer)
+    for path in tokenizer_files(model_dir):
+        content = path.read_bytes()
+        if path.suffix == ".json":
+            content = json.dumps(read_json(path), sort_keys=True, separators=(",", ":")).encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -209,7 +221,7 @@ def read_json(path: Path) -> Any:
 
 
 def _stamp(model_dir: Path) -> str:
-    files = [*weight_files(model_dir), model_dir / "tokenizer.json"]
+    files = [*weight_files(model_dir), *tokenizer_files(model_dir)]
     try:
         marks = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     except OSError as exc:

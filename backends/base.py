@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from backends.plan import Plan
     from backends.process import Launcher
     from backends.restart import RestartPolicy
     from backends.status import Timing
 
 LOOPBACK = "127.0.0.1"
+ENDPOINTS = ("chat", "completions", "tokenize", "embeddings", "responses", "messages")
+"""Capabilities that are endpoints; others name features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class PoolSpec:
     """A path, `demo`, or for `remote` the name under which the other side knows it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     python: str | None = None
+    replicas: int = 1
+    """Engines of this pool, all alike."""
     start_timeout_s: float = 600.0
     base_url: str | None = None
     api_key: str = field(default="", repr=False)
@@ -41,6 +46,11 @@ class Places:
     """Derived model files (GGUFs), digests of files."""
     envs_dir: Path
     """One environment per engine, `envs/<engine>/bin/python`."""
+
+    @property
+    def tools_dir(self) -> Path:
+        """Programs of others that are fetched at first use."""
+        return self.envs_dir.parent / "tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,8 @@ class Facts:
     context_length: int | None = None
     model: str = ""
     """The name under which the engine knows the model."""
+    capabilities: tuple[str, ...] = ()
+    """What it says it answers; empty where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,10 @@ class Reply:
         return self.body.decode("utf-8", "replace")
 
 
+Tell = Callable[[str], None]
+"""Takes one line about work that goes on, for the user. Called on the event loop."""
+
+
 class Fetch(Protocol):
     """GET a path of one engine; raises ProbeFailed when there is no HTTP answer."""
 
@@ -125,6 +141,7 @@ class Backend(Protocol):
     ready_path: str
     """Answers 200 once the engine can serve."""
     capabilities: tuple[str, ...]
+    """What such an engine can answer at best; what the one at hand answers is in its facts."""
     timing: Timing
     policy: RestartPolicy
 
@@ -132,7 +149,15 @@ class Backend(Protocol):
         """What would be started, in one line, without starting it. Raises BackendError. May block for a second."""
         ...
 
-    async def prepare(self, launcher: Launcher) -> Identity:
+    def plan(self, taken: Mapping[str, int]) -> Plan | None:
+        """Which options it picks for the memory that is free, less what is `taken` by pools that start beside it, in bytes by device.
+
+        None where nothing is started here. It holds for as long as this object lives, so that a restart changes nothing. May block for
+        seconds. Raises BackendError, NoRoom among them.
+        """
+        ...
+
+    async def prepare(self, launcher: Launcher, tell: Tell) -> Identity:
         """Make what the engine loads (at first use this may take minutes). Raises BackendError."""
         ...
 

@@ -4,6 +4,7 @@ BackendError                 exit code of a command that ends with it
 |- BadSpec                   2   the pool's description is wrong (unknown engine, option, address)
 |- ModelUnusable             2   the model file or folder is missing, corrupt, or not for this engine
 |- EngineUnavailable         3   no interpreter here can run the engine
+|- NoRoom                    3   the engine would take more memory than is free
 |- PrepareFailed             3   deriving what the engine loads (a GGUF) did not succeed
 |- SpawnFailed               3   the operating system did not start the child
 |- ProbeFailed               3   an engine could not be asked (refused, timed out, answered no HTTP)
@@ -37,6 +38,10 @@ class ModelUnusable(BackendError):
 
 class EngineUnavailable(BackendError):
     """No interpreter on this machine can run the engine."""
+
+
+class NoRoom(BackendError):
+    """The engine would take more memory than is free."""
 
 
 class PrepareFailed(BackendError):

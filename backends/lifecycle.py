@@ -37,6 +37,7 @@ from backends.status import (
     Event,
     Exited,
     Prepared,
+    Preparing,
     Probed,
     ProbeNow,
     Refused,
@@ -175,6 +176,9 @@ class EngineLife:
         last = "it was not asked"
         while True:
             match await self._next(self._timing.start_poll_s):
+                case Preparing(text=text):
+                    self.log.add(f"(control) {text}")
+                    await self._enter(State.STARTING, text)
                 case Prepared(outcome=BackendError() as error):
                     return await self._give_up(str(error))
                 case Prepared(outcome=Identity() as identity):

@@ -9,7 +9,7 @@ from backends.base import Backend, Facts, Identity, Reply
 from backends.errors import BackendError, ProbeFailed
 from backends.probe import Prober
 from backends.process import Child, Launcher
-from backends.status import Broken, Event, Exited, Prepared, Probed, Refused, Status
+from backends.status import Broken, Event, Exited, Prepared, Preparing, Probed, Refused, Status
 
 
 class Lookout:
@@ -55,8 +55,11 @@ class Lookout:
             self._inbox.put_nowait(Broken(error))
 
     async def _prepare(self, launch: int) -> None:
+        def tell(text: str) -> None:
+            self._inbox.put_nowait(Preparing(launch, text))
+
         try:
-            outcome: Identity | BackendError = await self._backend.prepare(self._launcher)
+            outcome: Identity | BackendError = await self._backend.prepare(self._launcher, tell)
         except BackendError as exc:
             outcome = exc
         self._inbox.put_nowait(Prepared(launch, outcome))

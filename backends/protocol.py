@@ -39,6 +39,11 @@ def sse(event: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(event) + b"\n\n"
 
 
+def named_sse(event: Mapping[str, Any]) -> bytes:
+    """One server-sent event with its `type` as its name."""
+    return b"event: %b\n%b" % (event["type"].encode(), sse(event))
+
+
 def parse_sse(body: bytes) -> Iterator[dict[str, Any]]:
     """The JSON events of a complete stream, without the closing `[DONE]`."""
     for line in body.split(b"\n"):
@@ -46,9 +51,7 @@ def parse_sse(body: bytes) -> Iterator[dict[str, Any]]:
             yield orjson.loads(line[6:])
 
 
-def usage(
-    prompt_tokens: int, completion_tokens: int, cached_tokens: int, reasoning_tokens: int = 0
-) -> dict[str, Any]:
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int, reasoning_tokens: int = 0) -> dict[str, Any]:
     """The `usage` object; `cached_tokens` of the prompt were found in the prefix cache."""
     return {
         "prompt_tokens": prompt_tokens,

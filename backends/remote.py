@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from backends.base import Address, Facts, Fetch, Identity, LaunchSpec, Load, Places, PoolSpec, Reply
+from backends.base import ENDPOINTS, Address, Facts, Fetch, Identity, LaunchSpec, Load, Places, PoolSpec, Reply, Tell
 from backends.errors import BadSpec
 from backends.restart import RestartPolicy
 from backends.status import Timing
@@ -29,12 +30,18 @@ class Remote:
     def __init__(self, spec: PoolSpec, places: Places) -> None:
         self._spec = spec
         self._address = parse_base_url(spec.base_url or "")
+        unknown = sorted(set(spec.capabilities) - set(ENDPOINTS))
+        if unknown:
+            raise BadSpec([f"capabilities: {', '.join(unknown)} unknown; known: {', '.join(ENDPOINTS)}"])
         self.capabilities = spec.capabilities or DEFAULT_CAPABILITIES
 
     def check(self) -> str:
         return f"remote engine at {self._address.url}/v1"
 
-    async def prepare(self, launcher: Launcher) -> Identity:
+    def plan(self, taken: Mapping[str, int]) -> None:
+        return None
+
+    async def prepare(self, launcher: Launcher, tell: Tell) -> Identity:
         return Identity()
 
     def launch(self, port: int) -> LaunchSpec | None:
@@ -52,11 +59,13 @@ class Remote:
     async def inspect(self, fetch: Fetch) -> Facts:
         models = listed_models(await fetch("/v1/models"))
         name = self._spec.model or (str(models[0].get("id", "")) if len(models) == 1 else self._spec.served_name)
-        length = next((model.get("max_model_len") for model in models if model.get("id") == name), None)
+        listed = next((model for model in models if model.get("id") == name), {})
+        length = listed.get("max_model_len")
         return Facts(
             description=f"remote {self._address.url}",
             context_length=length if isinstance(length, int) else None,
             model=name,
+            capabilities=self._spec.capabilities or listed_capabilities(listed),
         )
 
     async def load(self, fetch: Fetch) -> Load | None:
@@ -70,6 +79,15 @@ def listed_models(reply: Reply) -> list[dict[str, Any]]:
     except (msgspec.DecodeError, AttributeError):
         return []
     return [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+
+
+def listed_capabilities(model: dict[str, Any]) -> tuple[str, ...]:
+    """What a model object says that it answers. Engines of ours and other forgegates say it; where others have a list of that
+    name it is of something else, and says nothing here.
+    """
+    found = model.get("capabilities")
+    names = tuple(item for item in found if isinstance(item, str)) if isinstance(found, list) else ()
+    return names if any(name in ENDPOINTS for name in names) else ()
 
 
 def parse_base_url(text: str) -> Address:

@@ -78,6 +78,14 @@ class ProbeNow:
 
 
 @dataclass(frozen=True, slots=True)
+class Preparing:
+    """What is being done before the start, in words."""
+
+    launch: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     launch: int
     outcome: Identity | BackendError
@@ -107,4 +115,4 @@ class Broken:
     error: BaseException
 
 
-Event = Broken | Start | Restart | Stop | ProbeNow | Prepared | Exited | Probed
+Event = Broken | Start | Restart | Stop | ProbeNow | Preparing | Prepared | Exited | Probed

@@ -213,9 +213,23 @@ def unpack_source(spec: Spec, work: Path, log: Path, env: dict[str, str]) -> Pat
     command = pip("download", wanted, "--no-deps", "--no-binary", "llama-cpp-python", "--dest", str(work / "source"))
     if run_logged(command, log, env) != 0:
         raise failure(f"downloading {wanted}", log)
-    with tarfile.open(next((work / "source").glob("*.tar.gz"))) as archive:
+    downloaded = next((work / "source").glob("*.tar.gz"))
+    with tarfile.open(downloaded) as archive:
         archive.extractall(work / "source", filter="data")
+    keep_source(downloaded)
     return next(path.parent for path in (work / "source").glob("*/CMakeLists.txt"))
+
+
+def keep_source(downloaded: Path) -> None:
+    """Leave the source where the engine looks for llama.cpp's converter, which it needs for models of other families."""
+    kept = cache_folder().parent / "sdists" / downloaded.name
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(".partial")
+        shutil.move(downloaded, partial)
+        partial.replace(kept)
+    except OSError as exc:
+        say(f"  the source is not kept in {kept.parent} ({exc.strerror or exc}): it is fetched again when it is needed")
 
 
 def only_the_library(source: Path) -> list[str]:

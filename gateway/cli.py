@@ -30,7 +30,7 @@ COMMANDS = {
     "chat": Command("gateway.chat:main", "talk to a model in the terminal"),
     "doctor": Command("gateway.doctor:main", "what this machine can run, what is missing, how to get it"),
     "engines": Command("gateway.engines:main", "list, read the logs of, or restart the engines of a running gateway"),
-    "models": Command("gateway.models:main", "list the models of a running gateway"),
+    "models": Command("gateway.models:main", "pull models from a hub, list them and what is served, remove them"),
     "bench": Command("benchmarks.cli:main", "measure an endpoint, or serve a mock one"),
 }
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from backends.errors import BackendError
-from backends.llamacpp.launch import DEMO_DIR, MODULES, check_model
+from backends.llamacpp.launch import DEMO_DIR, MODULES, check_model, converter_python
 from backends.pythons import child_env, choose_python
 from gateway.exits import DONE, NEGATIVE
 from gateway.home import Home, HomeError
@@ -252,6 +252,20 @@ def check_llamacpp(machine: Machine) -> Finding:
     return Finding(name, OK, detail)
 
 
+def check_converter(machine: Machine) -> Finding:
+    """Model folders of other families than the demo's are converted with torch and transformers."""
+    name = "converter"
+    try:
+        engine = choose_python("llamacpp", MODULES, None, machine.home.envs)
+    except BackendError:
+        return Finding(name, INFO, "no llama.cpp engine yet")
+    try:
+        python = converter_python(engine, machine.home.envs)
+    except BackendError as exc:
+        return Finding(name, INFO, f"GGUF files and the demo family only; for other model folders: {exc}")
+    return Finding(name, OK, f"model folders of any family that llama.cpp knows, in {python}")
+
+
 def check_demo_model(machine: Machine) -> Finding:
     try:
         return Finding("demo model", OK, check_model(DEMO_DIR))
@@ -274,5 +288,5 @@ def check_ports(machine: Machine) -> Finding:
 
 CHECKS: tuple[Callable[[Machine], Finding], ...] = (
     check_python, check_cpu, check_memory, check_gpu, check_home, check_disk, check_ports,
-    check_llamacpp, check_demo_model, check_compiler, check_build_tools,
+    check_llamacpp, check_converter, check_demo_model, check_compiler, check_build_tools,
 )  # fmt: skip

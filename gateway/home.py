@@ -2,7 +2,9 @@
 
 admin-token     0600, made at first start
 models/         derived model files
+models/hub/     models pulled from a hub
 envs/           one environment per engine
+tools/          programs of others, fetched at first use: llama.cpp's converter
 logs/           <engine>.log, worker-<n>.log, crash-*.log
 run/            serve.lock and serve.json of the control process that owns this home
 """
@@ -53,6 +55,10 @@ class Home:
     @property
     def models(self) -> Path:
         return self.root / "models"
+
+    @property
+    def hub(self) -> Path:
+        return self.models / "hub"
 
     @property
     def envs(self) -> Path:

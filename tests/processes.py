@@ -23,16 +23,22 @@ ROOT = Path(__file__).resolve().parents[1]
 STUB = ROOT / "tests" / "stub_engine.py"
 
 
-def write_gguf(path: Path, source_digest: str = "") -> Path:
-    """A GGUF with a head and no tensors: enough for whoever only reads the head."""
-    entries: list[tuple[str, str | int]] = [("general.architecture", "llama"), ("llama.context_length", 2048)]
+def write_gguf(path: Path, source_digest: str = "", **extra: str | int) -> Path:
+    """A tiny whole GGUF, enough for whoever only reads its head; `extra` metadata, `__` for dots."""
+    entries: dict[str, str | int] = {
+        "general.architecture": "llama", "llama.context_length": 2048, "llama.block_count": 1,
+        "llama.embedding_length": 64, "llama.attention.head_count": 1, "llama.feed_forward_length": 64,
+    }  # fmt: skip
     if source_digest:
-        entries.append(("forgegate.source_digest", source_digest))
+        entries["forgegate.source_digest"] = source_digest
+    entries.update({key.replace("__", "."): value for key, value in extra.items()})
     body = b""
-    for key, value in entries:
+    for key, value in entries.items():
         encoded = _gguf_string(value) if isinstance(value, str) else struct.pack("<I", value)
         body += _gguf_string(key) + struct.pack("<I", 8 if isinstance(value, str) else 4) + encoded
-    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(entries)) + body)
+    tensor = _gguf_string("token_embd.weight") + struct.pack("<IQQIQ", 2, 64, 8, 0, 0)
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(entries)) + body + tensor
+    path.write_bytes(head + b"\0" * (-len(head) % 32 + 64 * 8 * 4))
     return path
 
 
@@ -40,7 +46,8 @@ def stub_python(folder: Path, *flags: str) -> Path:
     """An "interpreter" for a pool's `python:` that has all modules and runs the stub engine, with these faults."""
     path = folder / f"python-{abs(hash(flags))}"
     stub = shlex.join([sys.executable, str(STUB), *flags])
-    path.write_text(f'#!/bin/sh\n[ "$2" = -c ] && exit 0\nshift 3\nexec {stub} "$@"\n', encoding="utf-8")
+    answers = '[ "$2" = -c ] && exit 0\n[ "$3" = backends.llamacpp.binding.devices ] && echo "[]" && exit 0'
+    path.write_text(f'#!/bin/sh\n{answers}\nshift 3\nexec {stub} "$@"\n', encoding="utf-8")
     path.chmod(0o755)
     return path
 

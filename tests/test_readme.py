@@ -57,7 +57,8 @@ def test_the_configuration_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.engine
 def test_the_curl_and_the_sdk_snippets_run(tmp_path: Path) -> None:
     curl = next(block for block in blocks("bash") if block.startswith("curl"))
-    (snippet,) = blocks("python")
+    snippets = blocks("python")
+    assert len(snippets) == 2
     with Served(tmp_path / "home", "--port", "0", "--admin-port", "0") as served:
         served.wait_ready()
         address = served.url.removesuffix("/v1")
@@ -65,9 +66,10 @@ def test_the_curl_and_the_sdk_snippets_run(tmp_path: Path) -> None:
             ["bash", "-c", curl.replace("http://127.0.0.1:8080", address)], capture_output=True, text=True, timeout=60
         )
         assert "KV cache" in done.stdout, done.stderr
-        said = subprocess.run(
-            [sys.executable, "-c", snippet.replace("http://127.0.0.1:8080", address)],
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        assert said.stderr == ""
-        assert said.stdout.strip()
+        for snippet in snippets:
+            said = subprocess.run(
+                [sys.executable, "-c", snippet.replace("http://127.0.0.1:8080", address)],
+                capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+            assert said.stderr == ""
+            assert said.stdout.strip()

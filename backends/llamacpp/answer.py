@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Protocol
 
 import orjson
 
-from backends import protocol
 from backends.llamacpp import sequence as engine
 from backends.llamacpp.engine import Output
 from backends.llamacpp.message import CallArguments, CallStart, Content, MessageParser, Piece, Reasoning
@@ -52,22 +51,30 @@ class Written:
     calls: tuple[tuple[str, str], ...]
 
 
-class Wire(ABC):
-    """How one answer looks on the wire of an API."""
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of an answer."""
 
-    kind: ClassVar[str]
-    """OpenAI's `object`."""
+    num_prompt: int
+    num_answer: int
+    num_cached: int
+    """Of the prompt: found in the prefix cache."""
+    num_reasoning: int
+    """Of the answer."""
+
+
+class Wire(ABC):
+    """How one answer looks on the wire of an API; a new one for each answer."""
+
     prefix: ClassVar[str]
     """Of the answer's id."""
 
-    def __init__(self, model: str, token_text: TokenBytes, *, includes_usage: bool = False) -> None:
-        self.identity = f"{self.prefix}-{uuid.uuid4().hex}"
+    def __init__(self, model: str, token_text: TokenBytes) -> None:
+        self.number = uuid.uuid4().hex
+        self.identity = self.prefix + self.number
         self.created = int(time.time())
         self.model = model
         self.token_text = token_text
-        chunk = f"{self.kind}.chunk" if self.kind == "chat.completion" else self.kind
-        self.head = protocol.event_head(self.identity, chunk, self.created, model)
-        self._includes_usage = includes_usage
 
     @abstractmethod
     def opening(self, choice: Choice) -> bytes:
@@ -75,35 +82,36 @@ class Wire(ABC):
 
     @abstractmethod
     def delta(self, choice: Choice, pieces: Sequence[Piece], infos: Sequence[TokenLogprobs | None]) -> bytes:
-        """What became certain of a choice."""
+        """What became certain of a choice; the log-probabilities are those of its content."""
 
     @abstractmethod
     def closing(self, choice: Choice) -> bytes:
         """After a choice's last piece."""
 
     @abstractmethod
-    def ending(self, choices: Sequence[Choice], usage: dict[str, Any]) -> bytes:
+    def ending(self, choices: Sequence[Choice], usage: Usage) -> bytes:
         """The end of the stream."""
 
     @abstractmethod
-    def body(self, choices: Sequence[Choice], usage: dict[str, Any]) -> dict[str, Any]:
+    def body(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
         """The whole answer, where it is not streamed."""
 
+    @abstractmethod
     def failure(self, message: str) -> bytes:
         """The end of a stream that failed."""
-        return protocol.sse(protocol.error_object(500, message, code="engine_error"))
 
-    def envelope(self) -> dict[str, Any]:
-        """What every whole answer begins with."""
-        return {"id": self.identity, "object": self.kind, "created": self.created, "model": self.model}
+    def call_id(self, index: int, choice: int = 0) -> str:
+        """The id of call number `index` of choice number `choice`."""
+        return f"call_{self.number[-20:]}{choice:02x}{index:02x}"
 
-    def usage_event(self, usage: dict[str, Any]) -> bytes:
-        """The chunk that `stream_options.include_usage` asks for."""
-        return b'%b"choices":[],"usage":%b}\n\n' % (self.head, orjson.dumps(usage)) if self._includes_usage else b""
+    def logprob_entry(self, info: TokenLogprobs) -> dict[str, Any]:
+        """A token's log-probability and its alternatives', as OpenAI's APIs have them."""
+        top = [self._logprob(token, logprob) for token, logprob in info.top]
+        return self._logprob(info.token, info.logprob) | {"top_logprobs": top}
 
-    def call_id(self, choice: Choice, index: int) -> str:
-        """The id of a choice's call number `index`."""
-        return f"call_{self.identity[-20:]}{choice.index:02x}{index:02x}"
+    def _logprob(self, token: int, logprob: float) -> dict[str, Any]:
+        data = self.token_text(token)
+        return {"token": data.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(data)}
 
 
 @dataclass(slots=True, eq=False)
@@ -138,6 +146,11 @@ class Choice:
 
     def __post_init__(self) -> None:
         self.text = TextStream(self.stops)
+
+    @property
+    def num_cached(self) -> int:
+        """Tokens of its prompt that were found in the prefix cache; known once it has its first token."""
+        return self.sequence.num_reused if self.sequence else 0
 
     @property
     def score(self) -> float:
@@ -199,10 +212,20 @@ class Choice:
         self.finish_reason = (Finish.STOP if self.stopped_by is not None else finish).value
 
     def _certain(self) -> Iterator[TokenLogprobs]:
-        """Log-probabilities of tokens that belong to the answer: those of a cut stop string never do."""
+        """Log-probabilities of the content's tokens: those of a cut stop string are not, nor those of tags and calls."""
         is_whole = self.finish_reason is not None and self.stopped_by is None
-        while self._held and (is_whole or self._held[0][0] < self.text.num_certain):
-            yield self._held.popleft()[1]
+        num_read = self.text.num_certain if self.parser is None else self.parser.num_read
+        while self._held:
+            start, info = self._held[0]
+            # Half a character has no length, but belongs where the character is.
+            end = max(self._held[1][0] if len(self._held) > 1 else self.text.num_seen, start + 1)
+            is_content = self.parser is None or self.parser.is_content(start, end)
+            is_decided = is_whole or (start < num_read and (is_content or end <= num_read or bool(self.finish_reason)))
+            if not is_decided:
+                return
+            self._held.popleft()
+            if is_content:
+                yield info
 
 
 class Answer:
@@ -271,14 +294,14 @@ class Answer:
     def is_done(self) -> bool:
         return all(choice.finish_reason is not None for choice in self.choices)
 
-    def usage(self) -> dict[str, Any]:
+    def usage(self) -> Usage:
         """Token counts over all choices; a prompt that several share counts once."""
         leaders = [choice for choice in self.choices if choice.leader is None]
-        return protocol.usage(
-            sum(choice.num_prompt for choice in leaders),
-            sum(choice.num_tokens for choice in self.choices),
-            sum(choice.sequence.num_reused for choice in leaders if choice.sequence),
-            sum(choice.num_reasoning for choice in self.choices),
+        return Usage(
+            num_prompt=sum(choice.num_prompt for choice in leaders),
+            num_answer=sum(choice.num_tokens for choice in self.choices),
+            num_cached=sum(choice.num_cached for choice in leaders),
+            num_reasoning=sum(choice.num_reasoning for choice in self.choices),
         )
 
     async def first(self) -> None:

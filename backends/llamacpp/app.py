@@ -7,18 +7,27 @@ import contextlib
 import hashlib
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import orjson
 
-from backends import protocol
+from backends import dialects, protocol
+from backends.dialects import Dialect
 from backends.llamacpp.answer import Answer, AnswerFailed
+from backends.llamacpp.api import messages as messages_api
+from backends.llamacpp.api import responses as responses_api
 from backends.llamacpp.api.chat import ChatRequest, ChatWire
 from backends.llamacpp.api.completions import CompletionRequest, CompletionWire
-from backends.llamacpp.api.fields import RequestError, parse
+from backends.llamacpp.api.embeddings import EmbeddingRequest
+from backends.llamacpp.api.fields import RequestError, parse, renaming
+from backends.llamacpp.api.messages_wire import MessagesWire
+from backends.llamacpp.api.responses_wire import ResponsesWire
 from backends.llamacpp.api.tokens import DetokenizeRequest, TokenizeRequest
-from backends.llamacpp.serving import Overloaded, Serving, Unavailable
+from backends.llamacpp.embedding_serving import EmbeddingServing
+from backends.llamacpp.served import OFF_LOOP_BYTES, Overloaded, ServedModel, Unavailable
+from backends.llamacpp.serving import Serving
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +38,11 @@ Send = Callable[[Message], Awaitable[None]]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _JSON = b"application/json"
+_PIECES = 16
+"""Vectors that are handed to the connection at once."""
+T = TypeVar("T")
+Served = TypeVar("Served", bound=ServedModel)
+Routes = dict[tuple[str, str], Callable[[Served, Receive, Send], Coroutine[Any, Any, None]]]
 
 
 class ClientGone(Exception):
@@ -39,37 +53,50 @@ class EngineApp:
     """ASGI callable. `serving` is None while the model loads: everything but its health is 503 then."""
 
     def __init__(self, *, secret: str) -> None:
-        self.serving: Serving | None = None
+        self.serving: ServedModel | None = None
         self._secret = hashlib.sha256(secret.encode()).digest() if secret else None
-        self._routes: dict[tuple[str, str], Callable[[Serving, Receive, Send], Coroutine[Any, Any, None]]] = {
+        self._shared: Routes[ServedModel] = {
             ("GET", "/v1/models"): self._models,
-            ("POST", "/v1/chat/completions"): self._chat,
-            ("POST", "/v1/completions"): self._complete,
             ("POST", "/tokenize"): self._tokenize,
             ("POST", "/detokenize"): self._detokenize,
             ("GET", "/metrics"): self._metrics,
         }
+        self._generating: Routes[Serving] = {
+            ("POST", "/v1/chat/completions"): self._chat,
+            ("POST", "/v1/completions"): self._complete,
+            ("POST", "/v1/responses"): self._respond,
+            ("POST", "/v1/messages"): self._message,
+            ("POST", "/v1/messages/count_tokens"): self._count,
+        }
+        self._embedding: Routes[EmbeddingServing] = {("POST", "/v1/embeddings"): self._embed}
+
+    def hand_out(self, outputs: list[Any]) -> None:
+        """What a step of the engine produced, on the event loop."""
+        assert self.serving is not None, "an engine without requests produced something"
+        self.serving.hand_out(outputs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
         started = _Started(send)
+        request_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        fail = partial(_error, started.send, dialects.dialect_of(scope["path"]), request_id)
         try:
             await self._handle(scope, receive, started.send)
         except RequestError as error:
-            await _error(started.send, error.status, error.message, param=error.param, code=error.code)
+            await fail(error.status, error.message, param=error.param, code=error.code)
         except Overloaded as error:
             headers = [(b"retry-after", b"%d" % error.retry_after_s)]
-            await _error(started.send, 429, str(error), code="engine_overloaded", headers=headers)
+            await fail(429, str(error), code="engine_overloaded", headers=headers)
         except Unavailable as error:
-            await _error(started.send, 503, str(error), code="engine_unavailable", headers=[(b"retry-after", b"1")])
+            await fail(503, str(error), code="engine_unavailable", headers=[(b"retry-after", b"1")])
         except AnswerFailed as error:
-            await _error(started.send, 500, str(error), code="engine_error")
+            await fail(500, str(error), code="engine_error")
         except ClientGone:
             log.debug("client went away")
         except Exception:
             log.exception("request failed: %s %s", scope["method"], scope["path"])
             if not started.is_started:
-                await _error(send, 500, "internal error; the engine's log has the details", code="internal_error")
+                await fail(500, "internal error; the engine's log has the details", code="internal_error")
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
@@ -77,41 +104,54 @@ class EngineApp:
             await self._health(send)
             return
         self._authorise(scope)
-        route = self._routes.get((method, path))
-        if route is None:
-            raise _no_route(method, path, [known for known, at in self._routes if at == path])
+        if (method, path) not in (known := {**self._shared, **self._generating, **self._embedding}):
+            raise _no_route(method, path, [taken for taken, at in known if at == path])
         if self.serving is None:
             raise Unavailable("the model is still loading")
-        await route(self.serving, receive, send)
+        await self._route((method, path), self.serving)(receive, send)
+
+    def _route(
+        self, key: tuple[str, str], serving: ServedModel
+    ) -> Callable[[Receive, Send], Coroutine[Any, Any, None]]:
+        """Who answers. Raises RequestError for what this model was not started for."""
+        if key in self._shared:
+            return partial(self._shared[key], serving)
+        if isinstance(serving, Serving) and key in self._generating:
+            return partial(self._generating[key], serving)
+        if isinstance(serving, EmbeddingServing) and key in self._embedding:
+            return partial(self._embedding[key], serving)
+        raise _not_started_for(key[1], serving)
 
     def _authorise(self, scope: Scope) -> None:
         if self._secret is None:
             return
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        token = hashlib.sha256(given.removeprefix(b"Bearer ")).digest()
-        if not hmac.compare_digest(token, self._secret):
+        headers = dict(scope["headers"])
+        bearer = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+        # Anthropic's clients send the second one.
+        digests = [hashlib.sha256(given).digest() for given in (bearer, headers.get(b"x-api-key", b""))]
+        if not any(hmac.compare_digest(digest, self._secret) for digest in digests):
             raise RequestError("wrong or missing API key", code="invalid_api_key", status=401)
 
     async def _health(self, send: Send) -> None:
         serving = self.serving
         if serving is None:
             await _json(send, 503, {"status": "loading"})
-        elif not serving.engine.is_alive:
-            await _json(send, 503, {"status": "failed", "reason": serving.engine.failure})
+        elif not serving.is_alive:
+            await _json(send, 503, {"status": "failed", "reason": serving.failure})
         else:
             await _json(send, 200, serving.health())
 
-    async def _models(self, serving: Serving, receive: Receive, send: Send) -> None:
+    async def _models(self, serving: ServedModel, receive: Receive, send: Send) -> None:
         await _json(send, 200, {"object": "list", "data": [serving.describe()]})
 
-    async def _metrics(self, serving: Serving, receive: Receive, send: Send) -> None:
-        page = serving.engine.metrics.page()
-        await _respond(send, 200, page, content_type=b"text/plain; version=0.0.4; charset=utf-8")
+    async def _metrics(self, serving: ServedModel, receive: Receive, send: Send) -> None:
+        page = serving.metrics_page()
+        await _send_whole(send, 200, page, content_type=b"text/plain; version=0.0.4; charset=utf-8")
 
-    async def _tokenize(self, serving: Serving, receive: Receive, send: Send) -> None:
+    async def _tokenize(self, serving: ServedModel, receive: Receive, send: Send) -> None:
         await _json(send, 200, await serving.tokenize(parse(await _body(receive), TokenizeRequest)))
 
-    async def _detokenize(self, serving: Serving, receive: Receive, send: Send) -> None:
+    async def _detokenize(self, serving: ServedModel, receive: Receive, send: Send) -> None:
         await _json(send, 200, await serving.detokenize(parse(await _body(receive), DetokenizeRequest)))
 
     async def _chat(self, serving: Serving, receive: Receive, send: Send) -> None:
@@ -123,6 +163,33 @@ class EngineApp:
         request = parse(await _body(receive), CompletionRequest)
         wire = CompletionWire(serving.name, serving.token_text, includes_usage=request.includes_usage)
         await _reply(await serving.complete(request, wire), receive, send)
+
+    async def _respond(self, serving: Serving, receive: Receive, send: Send) -> None:
+        template = serving.chat_template("input")
+        request, chat = await _off_loop(await _body(receive), partial(responses_api.read, template=template))
+        wire = ResponsesWire(serving.name, serving.token_text, request, serving.defaults)
+        with renaming(responses_api.RENAMES):
+            answer = await serving.chat(chat, wire)
+        await _reply(answer, receive, send)
+
+    async def _message(self, serving: Serving, receive: Receive, send: Send) -> None:
+        template = serving.chat_template()
+        chat = await _off_loop(await _body(receive), partial(messages_api.read, template=template))
+        wire = MessagesWire(serving.name, serving.token_text, chat.at_most)
+        with renaming(messages_api.RENAMES):
+            answer = await serving.chat(chat, wire)
+        await _reply(answer, receive, send)
+
+    async def _count(self, serving: Serving, receive: Receive, send: Send) -> None:
+        template = serving.chat_template()
+        chat = await _off_loop(await _body(receive), partial(messages_api.read_counted, template=template))
+        with renaming(messages_api.RENAMES):
+            num_tokens = await serving.count(chat)
+        await _json(send, 200, {"input_tokens": num_tokens})
+
+    async def _embed(self, serving: EmbeddingServing, receive: Receive, send: Send) -> None:
+        request = parse(await _body(receive), EmbeddingRequest)
+        await _send_pieces(send, await _unless_gone(serving.embed(request), receive))
 
 
 class _Started:
@@ -164,12 +231,32 @@ async def _stream(answer: Answer, send: Send) -> None:
 
 
 async def _whole(answer: Answer, send: Send) -> None:
-    await _respond(send, 200, await answer.body(), content_type=_JSON)
+    await _send_whole(send, 200, await answer.body(), content_type=_JSON)
+
+
+async def _unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """What `work` gives. Raises ClientGone, with `work` cancelled, when the client goes away before."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return await working
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
 
 
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _off_loop(body: bytes, work: Callable[[bytes], T]) -> T:
+    """What `work` makes of a body: in another thread where it is long, so that other streams go on."""
+    return await asyncio.to_thread(work, body) if len(body) > OFF_LOOP_BYTES else work(body)
 
 
 async def _body(receive: Receive) -> bytes:
@@ -195,8 +282,20 @@ def _no_route(method: str, path: str, methods: list[str]) -> RequestError:
     return RequestError(f"no such endpoint: {path}", code="not_found", status=404)
 
 
+def _not_started_for(path: str, serving: ServedModel) -> RequestError:
+    way = (
+        ""
+        if isinstance(serving, EmbeddingServing)
+        else "; the option pooling (mean, cls or last) starts it for embeddings"
+    )
+    message = f"{path}: {serving.name} was started {serving.purpose()}{way}"
+    return RequestError(message, code="endpoint_not_served", status=404)
+
+
 async def _error(
     send: Send,
+    dialect: Dialect,
+    request_id: str,
     status: int,
     message: str,
     *,
@@ -204,17 +303,27 @@ async def _error(
     code: str | None = None,
     headers: list[tuple[bytes, bytes]] | None = None,
 ) -> None:
-    body = protocol.error_object(status, message, param=param, code=code)
-    await _respond(send, status, orjson.dumps(body), content_type=_JSON, headers=headers)
+    body = dialects.error_body(dialect, status, message, param=param, code=code, request_id=request_id)
+    await _send_whole(send, status, body, content_type=_JSON, headers=headers)
 
 
 async def _json(send: Send, status: int, value: Any) -> None:
-    await _respond(send, status, orjson.dumps(value), content_type=_JSON)
+    await _send_whole(send, status, orjson.dumps(value), content_type=_JSON)
 
 
-async def _respond(
+async def _send_whole(
     send: Send, status: int, body: bytes, *, content_type: bytes, headers: list[tuple[bytes, bytes]] | None = None
 ) -> None:
     fields = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *(headers or [])]
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _send_pieces(send: Send, pieces: Sequence[bytes]) -> None:
+    """A JSON body, sent as fast as the client takes it."""
+    fields = [(b"content-type", _JSON), (b"content-length", b"%d" % sum(map(len, pieces)))]
+    await send({"type": "http.response.start", "status": 200, "headers": fields})
+    for start in range(0, len(pieces), _PIECES):
+        part = b"".join(pieces[start : start + _PIECES])
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

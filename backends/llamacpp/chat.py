@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NoReturn, Protocol
 
 import jinja2
@@ -26,7 +27,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 
-from backends.llamacpp.structure import think_tags
+from backends.llamacpp.structure import is_thinking, think_tags
 from backends.llamacpp.tools import Dialect, Tool, dialect_of, instructions
 
 Tokens = NDArray[np.int32]
@@ -92,6 +93,14 @@ class ChatTemplate:
         """Its syntax of tool calls; None: it has none that is known here, and `encode` tells the model another way."""
         self.think = think_tags(source)
 
+    @cached_property
+    def opens_thinking(self) -> bool:
+        """Whether it begins every answer inside of reasoning, as those of models do that always reason."""
+        try:
+            return is_thinking(self.render([{"role": "user", "content": "Hi"}]), self.think)
+        except TemplateError:
+            return False
+
     def render(self, messages: Sequence[Mapping[str, Any]], **context: Any) -> str:
         """The conversation as text, with the head of the assistant's turn. Raises TemplateError."""
         try:
@@ -105,8 +114,12 @@ class ChatTemplate:
         tokenizer: Tokenizer,
         tools: Sequence[Tool] = (),
         context: Mapping[str, Any] | None = None,
+        check: Callable[[str], None] = lambda rendered: None,
     ) -> Prompt:
-        """The conversation as tokens. Raises TemplateError. `context` holds more variables for the template."""
+        """The conversation as tokens. Raises TemplateError.
+
+        `context` holds more variables for the template; `check` may raise for a text that is not worth tokenising.
+        """
         context = dict(context or {})
         if self.dialect is None:
             messages = _told(messages, tools)
@@ -115,10 +128,12 @@ class ChatTemplate:
         special = tokenizer.special_tokens
         if not special or not _mentions([messages, context], special):
             rendered = self.render(messages, **context)
+            check(rendered)
             return Prompt(tokenizer.tokenize(rendered, parse_special=True), rendered)
         pattern = re.compile("|".join(re.escape(text) for text in sorted(special, key=len, reverse=True)))
         mark = _unused_mark([messages, context])
         rendered = self.render(_broken(messages, pattern, mark), **_broken(context, pattern, mark))
+        check(rendered)
         return Prompt(_tokenize_apart(rendered, pattern, mark, tokenizer), rendered)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from backends.artifacts import ArtifactError, Tensor, atomic_path, load_weights, read_json, source_digest
 from backends.errors import PrepareFailed
+from backends.llamacpp.family import chat_template, why_foreign
 
 FORMAT = 1  # raise it when the same source must be derived again
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -89,12 +90,12 @@ def ensure_gguf(model_dir: Path, cache_dir: Path, dtype: str = "f16") -> Path:
     """
     source = _read_source(model_dir, cache_dir)
     out = cache_dir / f"{source.name}-{source.digest.removeprefix('sha256:')[:12]}-{dtype}.gguf"
-    if not _is_current(out, source.recipe(dtype)):
+    if not is_current(out, source.recipe(dtype)):
         convert(model_dir, out, dtype, cache_dir)
     return out
 
 
-def _is_current(path: Path, recipe: str) -> bool:
+def is_current(path: Path, recipe: str) -> bool:
     """Whether `path` was made by this very recipe, which is among its first metadata entries."""
     try:
         with path.open("rb") as file:
@@ -105,11 +106,12 @@ def _is_current(path: Path, recipe: str) -> bool:
 
 def _read_source(model_dir: Path, digest_cache: Path | None) -> Source:
     try:
+        settings = _as_object(model_dir / "tokenizer_config.json")
         source = Source(
-            name=_display_name(model_dir),
+            name=display_name(model_dir),
             config=_as_object(model_dir / "config.json"),
             tokenizer=_as_object(model_dir / "tokenizer.json"),
-            tokenizer_config=_as_object(model_dir / "tokenizer_config.json"),
+            tokenizer_config={**settings, "chat_template": chat_template(model_dir, settings)},
             tensors=load_weights(model_dir),
             digest=source_digest(model_dir, digest_cache),
         )
@@ -119,10 +121,13 @@ def _read_source(model_dir: Path, digest_cache: Path | None) -> Source:
         raise ConvertError(
             f"{model_dir}/config.json: architectures {source.config.get('architectures')}, can convert LlamaForCausalLM"
         )
+    reason = why_foreign(source.config, source.tokenizer)
+    if reason:
+        raise ConvertError(f"{model_dir}: not a model of this family: {reason}")
     return source
 
 
-def _display_name(model_dir: Path) -> str:
+def display_name(model_dir: Path) -> str:
     """`demo-target` for `.../demo/weights/target`: a label, safe as a file name."""
     resolved = model_dir.resolve()
     parts = [resolved.parent.parent.name, resolved.name] if resolved.parent.name == "weights" else [resolved.name]
@@ -158,7 +163,7 @@ def _add_metadata(writer: Any, source: Source, dtype: str) -> None:
 
     config, heads = source.config, int(source.config["num_attention_heads"])
     head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
-    # First, so that `_is_current` finds the recipe without parsing the file.
+    # First, so that `is_current` finds the recipe without parsing the file.
     writer.add_string("forgegate.source_digest", source.digest)
     writer.add_string("forgegate.recipe_digest", source.recipe(dtype))
     writer.add_name(source.name)
@@ -179,11 +184,8 @@ def _add_metadata(writer: Any, source: Source, dtype: str) -> None:
 
 
 def _rope_theta(config: dict[str, Any]) -> float:
-    """Transformers 5 keeps it under `rope_parameters`, earlier versions at the top; scaled RoPE is not of this family."""
+    """Transformers 5 keeps it under `rope_parameters`, earlier versions at the top."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise ValueError(f"rope type {kind!r} is not supported")
     return float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
 
 

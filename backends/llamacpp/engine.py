@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 # The thread comes back from C wanting the GIL at once; with the default of 5 ms it would wait longer than a small
 # model's whole step for the event loop's thread to give way.
-_SWITCH_INTERVAL_S = 0.0002
+SWITCH_INTERVAL_S = 0.0002
 
 
 class EngineClosed(Exception):
@@ -115,7 +115,7 @@ class Engine:
         return options.prefix_cache_cells or default_max_cached(model.n_params, model.num_attention_heads, num_cells)
 
     def start(self) -> None:
-        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._thread.start()
 
     def submit(

@@ -1,17 +1,18 @@
-"""How a llama.cpp engine is checked, prepared and launched. Imports neither llama_cpp nor numpy."""
+"""How a llama.cpp engine is checked, planned, prepared and launched. Imports neither llama_cpp nor numpy."""
 
 from __future__ import annotations
 
 import asyncio
 import difflib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from backends.base import (
+    ENDPOINTS,
     LOOPBACK,
     Address,
     Facts,
@@ -22,15 +23,26 @@ from backends.base import (
     Places,
     PoolSpec,
     Reply,
+    Tell,
     parse_metrics,
 )
 from backends.digests import file_digest
-from backends.errors import BadSpec, ModelUnusable, PrepareFailed
-from backends.llamacpp.header import read_header
+from backends.errors import BadSpec, EngineUnavailable, ModelUnusable, NoRoom, PrepareFailed
+from backends.llamacpp.devices import list_devices
+from backends.llamacpp.fit import Room, fit
+from backends.llamacpp.folder import ModelFolder, read_folder
+from backends.llamacpp.foreign import refusal_of_gguf
+from backends.llamacpp.header import Header, read_header, read_parts
 from backends.llamacpp.options import Options, OptionsError
+from backends.llamacpp.purpose import for_purpose
+from backends.llamacpp.ram import free_ram
+from backends.llamacpp.shape import Shape, shape_of, shape_of_folder
+from backends.llamacpp.threads import num_physical_cores
+from backends.llamacpp.toolkit import PROGRESS
 from backends.logring import LogRing
-from backends.pythons import choose_python, import_env
-from backends.remote import listed_models
+from backends.plan import RAM, Pick, Plan
+from backends.pythons import choose_python, import_env, lacking
+from backends.remote import listed_capabilities, listed_models
 from backends.restart import RestartPolicy
 from backends.status import Timing
 
@@ -39,51 +51,66 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 DEMO_DIR = Path(__file__).parents[1] / "demo" / "weights" / "target"
-MODULES = ("llama_cpp", "numpy", "gguf", "jinja2", "llguidance", "backends.llamacpp")
+MODULES = ("llama_cpp", "numpy", "gguf", "jinja2", "backends.llamacpp")
+CONVERTER_MODULES = ("torch", "transformers", "sentencepiece", "numpy", "tqdm", "yaml", "backends.llamacpp")
+"""What llama.cpp's converter imports, and what runs it."""
 
 
 class LlamaCpp:
     kind = "llamacpp"
     title = "llama.cpp"
     ready_path = "/health"
-    capabilities = ("chat", "completions", "tokenize")
+    capabilities = ENDPOINTS
     policy = RestartPolicy()
 
-    def __init__(self, spec: PoolSpec, places: Places) -> None:
+    def __init__(self, spec: PoolSpec, places: Places, measure_ram: Callable[[], int | None] = free_ram) -> None:
         problems = option_problems(spec.options)
         if problems:
             raise BadSpec(problems)
         self._spec = spec
         self._places = places
+        self._measure_ram = measure_ram
         self._options = Options.from_mapping(spec.options)
         self._source = locate_model(spec.model or DEMO)
         self._gguf: Path | None = None
         self._identity: Identity | None = None
         self._python = ""
+        self._room: Room | None = None
+        self._plan: Plan | None = None
+        self._planned_for = ""
         self._preparing = asyncio.Lock()
         self.timing = Timing(start_timeout_s=spec.start_timeout_s)
 
     def check(self) -> str:
-        model = check_model(self._source)
-        return f"llama.cpp engine, {model}, run by {self._interpreter()}"
+        model = read_model(self._source)
+        converter = "" if _is_read_by_us(model) else self._converter_python()
+        return f"llama.cpp engine, {model_words(model, converter)}, run by {self._interpreter()}"
 
-    async def prepare(self, launcher: Launcher) -> Identity:
+    def plan(self, taken: Mapping[str, int]) -> Plan:
+        self._room = self._look_around(taken)
+        return self._fit(read_model(self._source))
+
+    async def prepare(self, launcher: Launcher, tell: Tell) -> Identity:
         async with self._preparing:  # replicas start together; the work is done once
             if self._identity is None or self._gguf is None or not self._gguf.exists():
                 await asyncio.to_thread(self._interpreter)
-                await asyncio.to_thread(check_model, self._source)
-                self._gguf = await self._derive(launcher) if self._source.is_dir() else self._source
+                model = await asyncio.to_thread(read_model, self._source)
+                self._gguf = await self._derive(model, launcher, tell) if self._source.is_dir() else self._source
             # At every launch: the file may have been replaced meanwhile. Its digest is remembered by path, size and time.
             self._identity = await asyncio.to_thread(self._identify, self._gguf)
+            if self._plan is None or self._planned_for != self._identity.digest:
+                await asyncio.to_thread(self._plan_for, self._gguf, self._identity.digest)
             return self._identity
 
     def launch(self, port: int) -> LaunchSpec | None:
         assert self._gguf is not None
+        assert self._plan is not None
+        picked: dict[str, Any] = self._plan.options()
         argv = (
             self._python, "-P", "-m", "backends.llamacpp.server",
             "--model", str(self._gguf), "--served-model-name", self._spec.served_name,
             "--host", LOOPBACK, "--port", str(port),
-            *self._options.to_argv(),
+            *replace(self._options, **picked).to_argv(),
         )  # fmt: skip
         return LaunchSpec(argv, import_env())
 
@@ -99,13 +126,15 @@ class LlamaCpp:
     async def inspect(self, fetch: Fetch) -> Facts:
         health = _json_object(await fetch("/health"))
         models = listed_models(await fetch("/v1/models"))
-        length = models[0].get("max_model_len") if models else None
+        listed = models[0] if models else {}
+        length = listed.get("max_model_len")
         backend, num_threads = health.get("backend", "CPU"), health.get("n_threads")
         threads = f", {num_threads} threads" if num_threads else ""
         return Facts(
             description=f"llama.cpp on {backend}{threads}",
             context_length=length if isinstance(length, int) else None,
             model=self._spec.served_name,
+            capabilities=listed_capabilities(listed),
         )
 
     async def load(self, fetch: Fetch) -> Load | None:
@@ -121,9 +150,21 @@ class LlamaCpp:
             self._python = choose_python(self.kind, MODULES, self._spec.python, self._places.envs_dir)
         return self._python
 
-    async def _derive(self, launcher: Launcher) -> Path:
-        log = LogRing()
-        argv = (self._python, "-P", "-m", "backends.llamacpp.prepare", str(self._source), str(self._places.models_dir))
+    def _converter_python(self) -> str:
+        try:
+            return converter_python(self._interpreter(), self._places.envs_dir)
+        except EngineUnavailable as exc:
+            raise EngineUnavailable(
+                f"{self._source} must be converted by llama.cpp's converter: {exc}; or give a GGUF file of this model"
+            ) from exc
+
+    async def _derive(self, model: ModelFolder | tuple[Header, ...], launcher: Launcher, tell: Tell) -> Path:
+        converter = "" if _is_read_by_us(model) else await asyncio.to_thread(self._converter_python)
+        argv = (
+            self._python, "-P", "-m", "backends.llamacpp.prepare", str(self._source), str(self._places.models_dir),
+            str(self._places.tools_dir), converter,
+        )  # fmt: skip
+        log = _Progress(tell)
         child = await launcher.spawn(LaunchSpec(argv, import_env()), log)
         try:
             code = await child.wait()
@@ -140,6 +181,65 @@ class LlamaCpp:
             return Identity(source, is_source=True)
         return Identity(file_digest(gguf, self._places.models_dir / "file-digests.json"))
 
+    def _plan_for(self, gguf: Path, digest: str) -> None:
+        """Anew for what is loaded indeed: before, there may have been a folder only, or another file."""
+        if self._room is None:
+            self._room = self._look_around({})
+        self._plan = self._fit(read_parts(gguf))
+        self._planned_for = digest
+
+    def _look_around(self, taken: Mapping[str, int]) -> Room:
+        """What is free here now. Raises EngineUnavailable."""
+        python = self._interpreter()
+        devices = () if self._options.n_gpu_layers == 0 else list_devices(python)
+        if self._options.n_gpu_layers > 0 and not devices:
+            raise EngineUnavailable(
+                f"n_gpu_layers: {self._options.n_gpu_layers} layers on a GPU, but the llama.cpp of {python} sees none"
+            )
+        ram = self._measure_ram()
+        return Room(
+            ram_bytes=None if ram is None else max(0, ram - taken.get(RAM, 0)),
+            devices=tuple(
+                replace(device, free_bytes=max(0, device.free_bytes - taken.get(device.name, 0))) for device in devices
+            ),
+            num_threads=num_physical_cores(),
+        )
+
+    def _fit(self, model: ModelFolder | tuple[Header, ...]) -> Plan:
+        assert self._room is not None
+        given = self._options
+        options = given if isinstance(model, ModelFolder) else for_purpose(model[0], given)
+        is_paging_accepted = given.use_mmap and "use_mmap" in self._spec.options
+        try:
+            plan = fit(shape_of_model(model), options, self._room, self._spec.replicas, is_paging_accepted)
+            return replace(plan, picks=(*_purpose_picks(given, options), *plan.picks))
+        except NoRoom as exc:
+            raise NoRoom(f"{self._spec.served_name}: {self._source} does not fit: {exc}") from exc
+
+
+class _Progress(LogRing):
+    """What the converting child says; its progress goes to the user."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def add(self, line: str) -> None:
+        super().add(line)
+        if line.startswith(PROGRESS):
+            self._tell(line.removeprefix(PROGRESS))
+
+
+def converter_python(engine: str, envs_dir: Path) -> str:
+    """Which interpreter runs llama.cpp's converter: the engine's, else the trainer's. Raises EngineUnavailable saying what to install."""
+    trainer = envs_dir / "trainer" / "bin" / "python"
+    for python in (engine, *([str(trainer)] if trainer.exists() else [])):
+        if not lacking(python, CONVERTER_MODULES):
+            return python
+    raise EngineUnavailable(
+        f"{engine} {lacking(engine, CONVERTER_MODULES)}; install it: {engine} -m pip install torch transformers sentencepiece"
+    )
+
 
 def option_problems(options: Mapping[str, Any]) -> list[str]:
     """What is wrong with these engine options, one sentence each."""
@@ -155,37 +255,59 @@ def locate_model(name: str) -> Path:
     return DEMO_DIR if name == DEMO else Path(name).expanduser().absolute()
 
 
-def check_model(path: Path) -> str:
-    """The model in words. Raises ModelUnusable."""
+def read_model(path: Path) -> ModelFolder | tuple[Header, ...]:
+    """A folder, or the heads of a GGUF's files, found fit to be served. Raises ModelUnusable."""
     if path == DEMO_DIR and not path.is_dir():
         raise ModelUnusable(f"the bundled demo model is missing ({path}): the installation is not whole")
-    if path.is_dir():
-        return _check_folder(path)
-    if not path.exists():
+    try:
+        if path.is_dir():
+            return read_folder(path)
+        exists = path.exists()
+    except OSError as exc:
+        raise ModelUnusable(f"{path}: {exc.strerror or exc}") from exc
+    if not exists:
         hint = f" (did you mean {DEMO!r}?)" if difflib.get_close_matches(path.name, [DEMO]) else ""
         raise ModelUnusable(f"{path}: no such file or folder{hint}")
-    header = read_header(path)
-    length = f", trained for {header.context_length} tokens" if header.context_length else ""
-    return f"model {path} ({header.architecture}{length})"
+    parts = read_parts(path)
+    num_tensors = sum(len(part.tensors) for part in parts)
+    kind = str(parts[0].metadata.get("general.type", "model"))
+    reason = refusal_of_gguf(path, kind, parts[0].architecture, num_tensors)
+    if reason:
+        raise ModelUnusable(reason)
+    return parts
 
 
-def _check_folder(path: Path) -> str:
-    config = path / "config.json"
-    try:
-        architectures = json.loads(config.read_bytes()).get("architectures", [])
-    except OSError as exc:
-        inside = ", ".join(sorted(file.name for file in path.glob("*.gguf"))[:5])
-        hint = f"; name one of its GGUF files: {inside}" if inside else f" ({config.name}: {exc.strerror})"
-        raise ModelUnusable(f"{path}: neither a GGUF file nor a model folder{hint}") from exc
-    except (ValueError, AttributeError) as exc:
-        raise ModelUnusable(f"{config}: not a JSON object: {exc}") from exc
-    if not any(path.glob("*.safetensors")):
-        raise ModelUnusable(f"{path}: no *.safetensors file in this folder")
-    if "LlamaForCausalLM" not in architectures:
-        raise ModelUnusable(
-            f"{path}: architecture {architectures} cannot be converted here; give its GGUF file instead"
-        )
-    return f"model {path} (safetensors, converted to GGUF at first use)"
+def model_words(model: ModelFolder | tuple[Header, ...], converter: str = "") -> str:
+    """`model PATH (llama, trained for 2048 tokens)`; `converter`: the interpreter that runs llama.cpp's, if that is used."""
+    if isinstance(model, ModelFolder):
+        by = f" by llama.cpp's converter in {converter}" if converter else ""
+        return f"model {model.path} ({model.architecture}, safetensors, converted to GGUF at first use{by})"
+    length = f", trained for {model[0].context_length} tokens" if model[0].context_length else ""
+    num_parts = f", {len(model)} files" if len(model) > 1 else ""
+    return f"model {model[0].path} ({model[0].architecture}{length}{num_parts})"
+
+
+def check_model(path: Path) -> str:
+    """The model in words. Raises ModelUnusable."""
+    return model_words(read_model(path))
+
+
+def _is_read_by_us(model: ModelFolder | tuple[Header, ...]) -> bool:
+    return not isinstance(model, ModelFolder) or model.is_ours
+
+
+def _purpose_picks(given: Options, options: Options) -> Iterator[Pick]:
+    """The sizes that embeddings decide."""
+    for name in ("n_ctx", "n_seq_max", "n_batch", "n_ubatch"):
+        if getattr(options, name) != getattr(given, name):
+            yield Pick(name, getattr(options, name), f"for embeddings (pooling: {options.pooling})")
+
+
+def shape_of_model(model: ModelFolder | tuple[Header, ...]) -> Shape | None:
+    """What its memory depends on; of a folder an estimate."""
+    if isinstance(model, ModelFolder):
+        return shape_of_folder(model.config, model.tensors)
+    return shape_of(model)
 
 
 def _json_object(reply: Reply) -> dict[str, Any]:

@@ -75,6 +75,9 @@ class MessageParser:
         self._think = markup.think
         self._calls = markup.calls
         self._held = ""
+        self._num_fed = 0
+        self._spans: list[tuple[int, int]] = []
+        """Where content stands in the text."""
         self._num_calls = 0
         self._depth = 0
         self._is_in_string = self._is_escaped = False
@@ -92,25 +95,45 @@ class MessageParser:
         """Tool calls begun so far."""
         return self._num_calls
 
+    @property
+    def num_read(self) -> int:
+        """Characters of the text about which it is certain what they are."""
+        return self._num_fed - len(self._held)
+
+    def is_content(self, start: int, end: int) -> bool:
+        """Whether any of the text's characters from `start` up to `end` is content."""
+        return any(first < end and start < last for first, last in self._spans)
+
     def feed(self, text: str) -> list[Piece]:
         """The pieces that became certain with `text`."""
         self._held += text
+        self._num_fed += len(text)
         found: list[Piece] = []
         while self._held:
+            start = self.num_read
             pieces = self._read()
             if pieces is None:
                 break
-            found += pieces
+            found += self._noted(start, pieces)
         return found
 
     def finish(self) -> list[Piece]:
         """What was held back when the answer ended."""
+        start = self.num_read
         rest, self._held = self._held, ""
         if not rest or self._read in (self._read_name, self._read_after_call):
             return []
         if self._read == self._read_reasoning:
             return [Reasoning(rest)]
-        return [Content(rest)] if rest.strip() or not self._num_calls else []
+        return self._noted(start, [Content(rest)] if rest.strip() or not self._num_calls else [])
+
+    def _noted(self, start: int, pieces: list[Piece]) -> list[Piece]:
+        """Pieces whose text begins at `start`, with their place remembered."""
+        for piece in pieces:
+            if isinstance(piece, Content):
+                first = self._spans.pop()[0] if self._spans and self._spans[-1][1] == start else start
+                self._spans.append((first, start + len(piece.text)))
+        return pieces
 
     # Each reader takes what it can from the held text; None: it needs more.
 

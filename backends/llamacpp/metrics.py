@@ -12,6 +12,7 @@ from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from backends.llamacpp.sequence import Sequence
 
@@ -91,6 +92,11 @@ class EngineMetrics:
 
     def page(self) -> bytes:
         """The Prometheus text format."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry)
+        return page(self)
+
+
+def page(collector: Collector) -> bytes:
+    """What `collector` counts, in the Prometheus text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    return generate_latest(registry)

@@ -20,8 +20,13 @@ from typing import Any, get_type_hints
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 SPLIT_MODES = ("none", "layer", "row")
 FLASH_ATTN = ("auto", "on", "off")
+POOLINGS = ("auto", "none", "mean", "cls", "last")
 MAX_SEQUENCE_IDS = 256
 """llama.cpp's LLAMA_MAX_SEQ: more sequence ids than this do not exist in one context."""
+PLAIN_CELLS, PLAIN_SEQUENCES, PLAIN_BATCH = 8192, 32, 512
+"""What n_ctx, n_seq_max, n_batch and n_ubatch are where memory is no question."""
+CELLS_PER_SEQUENCE = 256
+"""Where there are fewer KV cells than this for each request, fewer requests run at the same time."""
 
 
 class OptionsError(ValueError):
@@ -34,24 +39,24 @@ class OptionsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    n_ctx: int = 8192
-    """KV cache cells shared by all running and cached sequences."""
+    n_ctx: int = 0
+    """KV cache cells shared by all running and cached sequences; 0: picked by the free memory."""
     n_ctx_seq: int = 0
     """Longest prompt plus answer of one request, in tokens; 0: what the model was trained for, at most n_ctx."""
-    n_seq_max: int = 32
-    """Requests that run at the same time (1-128); further ones wait."""
+    n_seq_max: int = 0
+    """Requests that run at the same time (1-128), further ones wait; 0: picked, 32 unless KV cells are few."""
     max_waiting: int = 256
     """Requests that may wait; further ones are answered 429."""
-    n_batch: int = 512
-    """Tokens of one step: every decoding request's next token, then prompt chunks up to this many."""
-    n_ubatch: int = 512
-    """Tokens that go through the graph at once, at most n_batch."""
+    n_batch: int = 0
+    """Tokens of one step: each decoding request's next one, then prompt chunks up to this many; 0: picked, 512 unless memory is short."""
+    n_ubatch: int = 0
+    """Tokens that go through the graph at once, at most n_batch; 0: picked, as n_batch up to 512."""
     n_threads: int = 0
     """CPU threads for decoding; 0: one per physical core that this process may use."""
     n_threads_batch: int = 0
     """CPU threads for steps that hold prompt chunks; 0: as n_threads."""
     n_gpu_layers: int = -1
-    """Layers kept on the GPU; -1: all that a GPU backend takes, 0: none. A number is refused where there is no GPU backend."""
+    """Layers kept on the GPU; -1: as many as fit there, 0: none. A number is refused where there is no GPU backend."""
     main_gpu: int = 0
     """The GPU used when split_mode is none."""
     split_mode: str = "layer"
@@ -74,6 +79,8 @@ class Options:
     """Keep the model in memory, never swapped."""
     chat_template: str = ""
     """File with a Jinja chat template to use instead of the model's own."""
+    pooling: str = "auto"
+    """Serve embeddings, a text's hidden states made one vector by mean, cls or last; none: generate; auto: as the model's head says."""
 
     def __post_init__(self) -> None:
         problems = list(_range_problems(self))
@@ -104,6 +111,16 @@ class Options:
         if problems:
             raise OptionsError(problems)
         return options
+
+    def settled(self, cells: int = PLAIN_CELLS, batch: int = PLAIN_BATCH) -> Options:
+        """With every size that is open filled in: `cells` for n_ctx, `batch` for n_batch and n_ubatch, each more if the others need it."""
+        n_ctx = self.n_ctx or max(cells, self.n_ctx_seq, self.prefix_cache_cells)
+        n_seq_max = self.n_seq_max or min(
+            PLAIN_SEQUENCES, max(1, n_ctx // CELLS_PER_SEQUENCE), self.n_batch or PLAIN_SEQUENCES
+        )
+        n_batch = self.n_batch or max(batch, n_seq_max, self.n_ubatch)
+        n_ubatch = self.n_ubatch or min(batch, n_batch)
+        return dataclasses.replace(self, n_ctx=n_ctx, n_seq_max=n_seq_max, n_batch=n_batch, n_ubatch=n_ubatch)
 
     def to_argv(self) -> list[str]:
         """The flags that differ from the defaults, as `--n-ctx 4096 ...`."""
@@ -150,14 +167,14 @@ def _range_problems(options: Options) -> list[str]:
         if not ok:
             problems.append(text)
 
-    check(options.n_ctx >= 256, f"n_ctx: must be at least 256, got {options.n_ctx}")
+    check(options.n_ctx == 0 or options.n_ctx >= 256, f"n_ctx: must be at least 256, got {options.n_ctx}")
     check(options.n_ctx_seq >= 0, f"n_ctx_seq: must be 0 or more, got {options.n_ctx_seq}")
     check(
-        options.n_ctx_seq <= options.n_ctx,
+        not options.n_ctx or options.n_ctx_seq <= options.n_ctx,
         f"n_ctx_seq: one request ({options.n_ctx_seq}) cannot be longer than the whole cache (n_ctx: {options.n_ctx})",
     )
     check(
-        0 <= options.prefix_cache_cells <= options.n_ctx,
+        0 <= options.prefix_cache_cells <= (options.n_ctx or options.prefix_cache_cells),
         f"prefix_cache_cells: must be 0 to n_ctx ({options.n_ctx}), got {options.prefix_cache_cells}",
     )
     check(
@@ -173,15 +190,16 @@ def _range_problems(options: Options) -> list[str]:
         "tensor_split: with split_mode none the whole model is on main_gpu",
     )
     limit = MAX_SEQUENCE_IDS // 2
-    check(1 <= options.n_seq_max <= limit, f"n_seq_max: must be 1 to {limit}, got {options.n_seq_max}")
+    check(0 <= options.n_seq_max <= limit, f"n_seq_max: must be 0 to {limit}, got {options.n_seq_max}")
     check(options.max_waiting >= 0, f"max_waiting: must be 0 or more, got {options.max_waiting}")
+    check(options.n_batch >= 0, f"n_batch: must be 0 or more, got {options.n_batch}")
     check(
-        options.n_batch >= options.n_seq_max,
+        not options.n_batch or options.n_batch >= options.n_seq_max,
         f"n_batch: must hold one token of every running request (n_seq_max: {options.n_seq_max}), got {options.n_batch}",
     )
     check(
-        1 <= options.n_ubatch <= options.n_batch,
-        f"n_ubatch: must be 1 to n_batch ({options.n_batch}), got {options.n_ubatch}",
+        0 <= options.n_ubatch <= (options.n_batch or options.n_ubatch),
+        f"n_ubatch: must be 0 to n_batch ({options.n_batch}), got {options.n_ubatch}",
     )
     for name in ("n_threads", "n_threads_batch"):
         check(0 <= getattr(options, name) <= 512, f"{name}: must be 0 to 512, got {getattr(options, name)}")
@@ -193,8 +211,15 @@ def _range_problems(options: Options) -> list[str]:
         ("flash_attn", FLASH_ATTN),
         ("cache_type_k", CACHE_TYPES),
         ("cache_type_v", CACHE_TYPES),
+        ("pooling", POOLINGS),
     ):
         value = getattr(options, name)
+        if (name, value) == ("pooling", "rank"):
+            check(
+                False,
+                "pooling: rank scores pairs of texts, which is not served; embeddings are pooled by mean, cls or last",
+            )
+            continue
         check(value in known, f"{name}: must be one of {', '.join(known)}, got {value!r}")
     quantised_v = options.cache_type_v not in ("f32", "f16", "bf16")
     check(

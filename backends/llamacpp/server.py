@@ -15,6 +15,7 @@ import socket
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -24,9 +25,10 @@ from backends.llamacpp.binding.devices import compute_backend
 from backends.llamacpp.binding.errors import ModelError
 from backends.llamacpp.binding.library import version
 from backends.llamacpp.chat import TemplateError
+from backends.llamacpp.loading import load
 from backends.llamacpp.mailbox import Mailbox
 from backends.llamacpp.options import Options, OptionsError, add_arguments, from_args
-from backends.llamacpp.serving import Serving, hand_out, load
+from backends.llamacpp.served import ServedModel
 from backends.llamacpp.threads import num_physical_cores
 
 EXIT_DIED = 1
@@ -89,7 +91,7 @@ async def _serve(args: argparse.Namespace, options: Options, listener: socket.so
     serve = asyncio.create_task(server.serve(sockets=[listener]))
     threads = options.n_threads or num_physical_cores()
     name = args.served_model_name or args.model.stem
-    mailbox = Mailbox(asyncio.get_running_loop(), hand_out)
+    mailbox: Mailbox[list[Any]] = Mailbox(asyncio.get_running_loop(), app.hand_out)
     loading = asyncio.create_task(asyncio.to_thread(load, args.model, name, options, threads, mailbox.put))
     await asyncio.wait((serve, loading), return_when=asyncio.FIRST_COMPLETED)
     if not loading.done():
@@ -106,7 +108,7 @@ async def _serve(args: argparse.Namespace, options: Options, listener: socket.so
     _announce(serving, args, threads)
     watch = asyncio.create_task(_watch(serving, server))
     await serve
-    failure = serving.engine.failure
+    failure = serving.failure
     await asyncio.to_thread(serving.close)
     mailbox.close()
     await watch
@@ -116,18 +118,16 @@ async def _serve(args: argparse.Namespace, options: Options, listener: socket.so
     return 0
 
 
-async def _watch(serving: Serving, server: uvicorn.Server) -> None:
+async def _watch(serving: ServedModel, server: uvicorn.Server) -> None:
     """End the process when the engine thread is dead: its supervisor starts a sound one."""
-    await asyncio.to_thread(serving.engine.wait)
+    await asyncio.to_thread(serving.wait)
     server.should_exit = True
 
 
-def _announce(serving: Serving, args: argparse.Namespace, threads: int) -> None:
-    model, context = serving.engine.model, serving.engine.context
+def _announce(serving: ServedModel, args: argparse.Namespace, threads: int) -> None:
     print(
-        f"ready: llama.cpp {version()} on {compute_backend()}, {threads} threads; {serving.name}: {model.description}, "
-        f"{model.n_params / 1e6:,.1f} M parameters; {context.num_cells} KV cells, "
-        f"prefix reuse {'on' if serving.engine.reuses_prefixes else 'off'}; http://{args.host}:{args.port}",
+        f"ready: llama.cpp {version()} on {compute_backend()}, {threads} threads; {serving.summary()}; "
+        f"http://{args.host}:{args.port}",
         flush=True,
     )
 

@@ -1,17 +1,13 @@
-"""A loaded model ready to answer: requests become sequences, outputs become answers."""
+"""A model that was started to generate text: requests become sequences, outputs become answers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backends.llamacpp.answer import Answer, Choice, TokenBytes, Wire
 from backends.llamacpp.api import chat as chat_api
@@ -19,119 +15,53 @@ from backends.llamacpp.api import completions as completions_api
 from backends.llamacpp.api.chat import ChatRequest
 from backends.llamacpp.api.completions import CompletionRequest
 from backends.llamacpp.api.fields import RequestError, Sampling
-from backends.llamacpp.api.params import SEEDS, Defaults, answer_budget, sampling_params, stops
-from backends.llamacpp.api.tokens import DetokenizeRequest, TokenizeRequest
-from backends.llamacpp.binding.devices import compute_backend
-from backends.llamacpp.binding.errors import ModelError
-from backends.llamacpp.binding.model import Model
+from backends.llamacpp.api.params import SEEDS, answer_budget, defaults_of, sampling_params, stops
+from backends.llamacpp.api.tokens import TokenizeRequest
 from backends.llamacpp.chat import ChatTemplate, Prompt, TemplateError
-from backends.llamacpp.engine import Deliver, Engine, EngineClosed, Output
+from backends.llamacpp.engine import Engine, EngineClosed, Output
 from backends.llamacpp.grammar import Constraint, GrammarError, Grammars
 from backends.llamacpp.message import PLAIN, Markup, MessageParser
-from backends.llamacpp.options import Options
 from backends.llamacpp.sampling import SamplingParams
 from backends.llamacpp.scheduler import QueueFull
+from backends.llamacpp.served import OFF_LOOP_BYTES, Overloaded, ServedModel, Tokens, Unavailable
 from backends.llamacpp.structure import answer_grammar, is_thinking
 from backends.llamacpp.tools import HERMES, Tool
 
 log = logging.getLogger(__name__)
 
-Tokens = NDArray[np.int32]
-_OFF_LOOP_BYTES = 8192
-"""Texts longer than this are tokenised in another thread, so that other streams go on."""
-_RETRY_AFTER_S = 1
+_CHATS = ("chat", "responses", "messages")
+"""APIs that need a chat template."""
 
 
-class Overloaded(Exception):
-    """The waiting line is full; try again after `retry_after_s` seconds."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.retry_after_s = _RETRY_AFTER_S
-
-
-class Unavailable(Exception):
-    """The engine is stopping or dead."""
-
-
-def load(path: Path, name: str, options: Options, num_threads: int, deliver: Deliver) -> Serving:
-    """Load a model and start its engine, whose outputs go to `deliver` and from there, on the event loop, to `hand_out`.
-
-    Raises ModelError or TemplateError when the file, the options or the template cannot be used.
-    """
-    model = Model(path, options)
-    if not model.can_generate:
-        raise ModelError(f"{path} is not a model that generates text")
-    template = _template(model, options)
-    engine = Engine(
-        model,
-        options,
-        num_threads=num_threads,
-        num_threads_batch=options.n_threads_batch or num_threads,
-        deliver=deliver,
-    )
-    engine.start()
-    return Serving(name, engine, template)
-
-
-def hand_out(outputs: list[Output]) -> None:
-    """Give a step's outputs to the answers that wait for them. On the event loop."""
-    for output in outputs:
-        try:
-            output.sequence.sink.push(output)
-        except Exception:
-            # One answer's bug must not cost the others of this step their tokens, nor leave its own client waiting.
-            log.exception("an answer failed")
-            output.sequence.sink.answer.fail("internal error; the engine's log has the details")
-
-
-def _template(model: Model, options: Options) -> ChatTemplate | None:
-    try:
-        source = Path(options.chat_template).read_text("utf-8") if options.chat_template else model.chat_template()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"chat_template: cannot read {options.chat_template}: {error}") from error
-    if source is None:
-        return None
-    texts = {token: text for text, token in model.special_tokens.items()}
-    return ChatTemplate(source, bos=texts.get(model.bos, ""), eos=texts.get(model.eos, ""))
-
-
-def _defaults(model: Model) -> Defaults:
-    """Sampling that the model's file recommends (`general.sampling.*`), else OpenAI's defaults."""
-
-    def read(name: str, fallback: float) -> float:
-        text = model.metadata(f"general.sampling.{name}")
-        try:
-            return fallback if text is None else float(text)
-        except ValueError:
-            raise ModelError(f"general.sampling.{name} in the model's file is no number: {text!r}") from None
-
-    plain = Defaults()
-    return Defaults(
-        temperature=read("temp", plain.temperature),
-        top_p=read("top_p", plain.top_p),
-        top_k=int(read("top_k", plain.top_k)),
-        min_p=read("min_p", plain.min_p),
-    )
-
-
-class Serving:
+class Serving(ServedModel):
     """One model under one name."""
 
     def __init__(self, name: str, engine: Engine, template: ChatTemplate | None) -> None:
-        self.name = name
+        super().__init__(name, engine)
         self.engine = engine
-        self.created = int(time.time())
-        self._model = engine.model
-        self._template = template
+        self.template = template
+        self.capabilities = (*(_CHATS if template else ()), "completions", "tokenize")
         self._grammars = Grammars(engine.model)
-        self._defaults = _defaults(engine.model)
+        self.defaults = defaults_of(engine.model.metadata)
+        """Sampling for what a request leaves out."""
 
     def close(self) -> None:
         """Stop the engine and free everything."""
         self._grammars.close()
-        self.engine.close()
-        self._model.close()
+        super().close()
+
+    def hand_out(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            try:
+                output.sequence.sink.push(output)
+            except Exception:
+                # One answer's bug must not cost the others of this step their tokens, nor leave its own client waiting.
+                log.exception("an answer failed")
+                output.sequence.sink.answer.fail("internal error; the engine's log has the details")
+
+    def purpose(self) -> str:
+        reuse = "on" if self.engine.reuses_prefixes else "off"
+        return f"to generate text, with {self.engine.context.num_cells} KV cells, prefix reuse {reuse}"
 
     async def chat(self, request: ChatRequest, wire: Wire) -> Answer:
         """Start a chat answer that is sent as `wire` has it. Raises RequestError, Overloaded or Unavailable."""
@@ -147,6 +77,20 @@ class Serving:
         self._start(answer, [_Start(prompt.tokens, params, markup, constraint)], request)
         return answer
 
+    async def count(self, request: ChatRequest) -> int:
+        """The tokens of the prompt that a chat answer would have. Raises RequestError."""
+        self._check_model(request.model)
+        chat_api.check(request)
+        tools = chat_api.tools_of(request)
+        chat_api.callable_tools(request, tools)
+        return len((await self._encode_chat(request, tools)).tokens)
+
+    def chat_template(self, param: str = "messages") -> ChatTemplate:
+        """The model's. Raises RequestError for the field `param` where it has none."""
+        if self.template is None:
+            raise RequestError("this model has no chat template: use /v1/completions", param=param)
+        return self.template
+
     async def complete(self, request: CompletionRequest, wire: Wire) -> Answer:
         """Start a text completion of every prompt. Raises as `chat`."""
         self._check_model(request.model)
@@ -161,102 +105,36 @@ class Serving:
         self._start(answer, starts, request)
         return answer
 
-    async def tokenize(self, request: TokenizeRequest) -> dict[str, Any]:
-        """Token ids of a text or of rendered messages. Raises RequestError."""
-        self._check_model(request.model)
-        if (request.prompt is None) == (request.messages is None):
-            raise RequestError("give either prompt or messages", param="prompt")
-        if request.prompt is not None:
-            tokens = await self._encode_text(request.prompt, request.add_special_tokens)
-        else:
-            asked = ChatRequest(
-                messages=request.messages or [],
-                tools=request.tools,
-                chat_template_kwargs=request.chat_template_kwargs,
-            )
-            tokens = (await self._encode_chat(asked, chat_api.tools_of(asked))).tokens
-        found: dict[str, Any] = {
-            "count": len(tokens),
-            "max_model_len": self.engine.max_length,
-            "tokens": tokens.tolist(),
-        }
-        if request.return_token_strs:
-            found["token_strs"] = [
-                self._model.token_text(token).decode("utf-8", "replace") for token in tokens.tolist()
-            ]
-        return found
-
-    async def detokenize(self, request: DetokenizeRequest) -> dict[str, Any]:
-        """The text of token ids. Raises RequestError."""
-        self._check_model(request.model)
-        self._check_tokens(request.tokens, "tokens")
-        if len(request.tokens) > _OFF_LOOP_BYTES:
-            return {"prompt": await asyncio.to_thread(self._model.detokenize, request.tokens)}
-        return {"prompt": self._model.detokenize(request.tokens)}
-
-    def token_text(self, token: int) -> bytes:
-        """The bytes of a token, control tokens by their text."""
-        return self._model.token_text(token)
-
-    def health(self) -> dict[str, Any]:
-        """What /health answers while the engine lives."""
-        return {
-            "status": "ok",
-            "model": self.name,
-            "backend": compute_backend(),
-            "n_threads": self.engine.num_threads,
-        }
-
-    def describe(self) -> dict[str, Any]:
-        """This model's entry in /v1/models."""
-        model = self._model
-        return {
-            "id": self.name,
-            "object": "model",
-            "created": self.created,
-            "owned_by": "forgegate",
-            "max_model_len": self.engine.max_length,
-            "capabilities": [*(["chat"] if self._template else []), "completions", "tokenize"],
-            "meta": {
-                "description": model.description,
-                "num_params": model.n_params,
-                "size_bytes": model.size_bytes,
-                "vocab_size": model.n_vocab,
-                "context_length_trained": model.n_ctx_train,
-                "source_digest": model.metadata("forgegate.source_digest"),
-                "backend": compute_backend(),
-            },
-        }
-
     # ------------------------------------------------------------------ from request to sequences
 
-    def _check_model(self, model: str | None) -> None:
-        if model is not None and model != self.name:
-            raise RequestError(
-                f"unknown model {model!r}; this engine serves {self.name!r}",
-                param="model",
-                code="model_not_found",
-                status=404,
-            )
+    async def _encode_messages(self, request: TokenizeRequest) -> Tokens:
+        asked = ChatRequest(
+            messages=request.messages or [], tools=request.tools, chat_template_kwargs=request.chat_template_kwargs
+        )
+        return (await self._encode_chat(asked, chat_api.tools_of(asked))).tokens
 
     async def _encode_chat(self, request: ChatRequest, tools: Sequence[Tool]) -> Prompt:
-        template = self._template
-        if template is None:
-            raise RequestError("this model has no chat template: use /v1/completions", param="messages")
+        template = self.chat_template()
         messages = chat_api.template_messages(request.messages)
-        context = _template_context(request, template)
-        size = sum(len(message["content"]) for message in messages) + 1024 * len(tools)
+        context = chat_api.template_context(request, template)
+        num_calls = sum(len(message.get("tool_calls", ())) for message in messages)
+        size = (
+            sum(len(message["content"]) for message in messages) + 64 * (len(messages) + num_calls) + 1024 * len(tools)
+        )
         self._check_size(sum(len(message["content"].encode("utf-8", "replace")) for message in messages), request)
+
+        def check(rendered: str) -> None:
+            self._check_size(len(rendered.encode("utf-8", "replace")), request)
+
         try:
-            if size > _OFF_LOOP_BYTES:
-                return await asyncio.to_thread(template.encode, messages, self._model, tools, context)
-            return template.encode(messages, self._model, tools, context)
+            if size > OFF_LOOP_BYTES:
+                return await asyncio.to_thread(template.encode, messages, self._model, tools, context, check)
+            return template.encode(messages, self._model, tools, context, check)
         except TemplateError as error:
             raise RequestError(str(error), param="messages") from error
 
     def _markup(self, prompt: str, tools: Sequence[Tool]) -> Markup:
-        template = self._template
-        assert template is not None
+        template = self.chat_template()
         calls = (template.dialect or HERMES) if tools else None
         return Markup(template.think, is_thinking(prompt, template.think), calls)
 
@@ -271,7 +149,7 @@ class Serving:
                 several=request.parallel_tool_calls is not False,
             )
         except GrammarError as error:
-            raise _refused(error, request) from error
+            raise chat_api.refused(error, request) from error
 
     async def _constraint(self, grammar: str | None, request: ChatRequest) -> Constraint | None:
         if grammar is None:
@@ -279,7 +157,7 @@ class Serving:
         try:
             return await self._grammars.constraint(grammar)
         except GrammarError as error:
-            raise _refused(error, request) from error
+            raise chat_api.refused(error, request) from error
 
     def _check_size(self, num_bytes: int, request: Sampling) -> None:
         """Refuse a text that cannot fit, before the time is spent on finding out how many tokens it has."""
@@ -304,20 +182,9 @@ class Serving:
             raise RequestError("prompt: an empty prompt has nothing to continue", param="prompt")
         return tokens
 
-    async def _encode_text(self, text: str, add_special: bool) -> Tokens:
-        if len(text) > _OFF_LOOP_BYTES:
-            return await asyncio.to_thread(self._model.tokenize, text, add_special=add_special)
-        return self._model.tokenize(text, add_special=add_special)
-
-    def _check_tokens(self, tokens: list[int], param: str) -> None:
-        wrong = next((token for token in tokens if token >= self._model.n_vocab), None)
-        if wrong is not None:
-            last = self._model.n_vocab - 1
-            raise RequestError(f"{param}: no such token: {wrong} (the last one is {last})", param=param)
-
     def _params(self, request: Sampling, prompt: Tokens) -> SamplingParams:
         budget = answer_budget(request, len(prompt), self.engine.max_length)
-        return sampling_params(request, max_tokens=budget, n_vocab=self._model.n_vocab, defaults=self._defaults)
+        return sampling_params(request, max_tokens=budget, n_vocab=self._model.n_vocab, defaults=self.defaults)
 
     def _answer(self, wire: Wire, request: Sampling, markup: Markup) -> Answer:
         num_shown = request.n or 1
@@ -389,28 +256,3 @@ class _Start:
     markup: Markup = PLAIN
     constraint: Constraint | None = None
     prompt_text: str = ""
-
-
-def _template_context(request: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
-    """The template's variables that the request sets. Raises RequestError for one that the template does not read."""
-    context = dict(request.chat_template_kwargs or {})
-    for name in context:
-        if name not in template.variables or name in ("messages", "tools", "add_generation_prompt"):
-            known = ", ".join(sorted(template.variables)) or "none"
-            at = f"chat_template_kwargs.{name}"
-            raise RequestError(f"{at}: this model's template reads no such variable (it reads: {known})", param=at)
-    if request.reasoning_effort is not None:
-        if "reasoning_effort" not in template.variables:
-            raise RequestError(
-                "reasoning_effort: this model knows no levels", param="reasoning_effort", code="unsupported_field"
-            )
-        context["reasoning_effort"] = request.reasoning_effort
-    return context
-
-
-def _refused(error: GrammarError, request: ChatRequest) -> RequestError:
-    """What a client is told about a schema that cannot be used."""
-    is_schema = bool(request.response_format and request.response_format.json_schema) and not request.tools
-    field = "response_format.json_schema.schema" if is_schema else "tools" if request.tools else "response_format"
-    at = f"{field}.{error.path}" if error.path else field
-    return RequestError(f"{at}: cannot be followed: {error}", param=at, code="invalid_schema")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import time
@@ -12,12 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from backends.hub.access import Access
+from backends.hub.names import looks_like_hub_name, parse_name, public_name
 from gateway.config import NAME, Config, single_model
 from gateway.configfile import load
 from gateway.control.console import Console
+from gateway.control.hubmodels import ENGINES as HUB_ENGINES
+from gateway.control.hubmodels import HubModels
+from gateway.control.plans import PoolPlan, as_json, as_table, plan_pools, summary
 from gateway.control.runtime import Pools, Runtime
 from gateway.control.supervisor import backends_of
-from gateway.exits import DONE, UsageError
+from gateway.exits import DONE, CommandError, UsageError
 from gateway.home import Home
 
 T = TypeVar("T")
@@ -25,8 +31,10 @@ T = TypeVar("T")
 EXAMPLE = """examples:
   forgegate serve                                  the bundled demo model
   forgegate serve --model ~/models/llama.gguf      a GGUF file
+  forgegate serve --model ORG/NAME:Q5_K_M          a model of a hub, pulled at first use
   forgegate serve --config forgegate.yaml          several models, replicas, API keys
   forgegate serve --config forgegate.yaml --check  only validate
+  forgegate serve --model MODEL --plan             which options it picks for the free memory, and why
 """
 
 
@@ -40,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
         "--config", metavar="FILE", type=Path, help="forgegate.yaml; excludes --model, --engine and --name"
     )
     what.add_argument(
-        "--model", metavar="MODEL", help="GGUF file, model folder, or `demo` (default: demo); a URL for remote"
+        "--model",
+        metavar="MODEL",
+        help="GGUF file, model folder, ORG/NAME[:QUANT] of a hub, or `demo` (default); a URL for remote",
     )
     what.add_argument("--engine", help="llamacpp (default) or remote")
     what.add_argument("--name", help="name clients ask for (default: made from MODEL)")
@@ -54,6 +64,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", action="store_true", help="validate configuration, models and engines; start nothing"
     )
+    parser.add_argument(
+        "--plan", action="store_true", help="print the options picked for the free memory, and the sum; start nothing"
+    )
+    parser.add_argument("--offline", action="store_true", help="ask no hub: serve only what is on this disk")
     parser.add_argument("--help-config", action="store_true", help="print every key of forgegate.yaml with its meaning")
     parser.add_argument("--json", action="store_true", help="one JSON event per line on standard output")
     return parser
@@ -66,16 +80,47 @@ def main(argv: Sequence[str]) -> int:
 
         print(render(), end="")
         return DONE
-    config = with_flags(read_config(args), args)
-    home = Home.from_env()
+    config, home = with_flags(read_config(args), args), Home.from_env()
+    with HubModels(config, home) as models:  # as long as it serves, nobody removes what it serves
+        return _run(args, models, home, Console(args.json))
+
+
+def _run(args: argparse.Namespace, models: HubModels, home: Home, console: Console) -> int:
+    only_looks = args.check or args.plan
+    models.use_pulled(console.note if not only_looks else lambda text: None)
+    to_pull = _pull_missing(args, models, home)
+    config = models.config
     pools = backends_of(config, home)
-    plan = [f"{model.name}: {pool.replicas} x {backend.check()}" for model, pool, backend in pools]
+    planned = plan_pools(pools)
+    if args.plan:
+        print(json.dumps(as_json(planned), indent=2) if args.json else as_table(planned))
+        return DONE
     if args.check:
-        _report_check(config, plan)
+        _report_check(config, planned, to_pull)
         return DONE
     home.ensure()
     home.admin_token()
-    return asyncio.run(serve(config, pools, home, Console(args.json)))
+    for line in filter(None, map(summary, planned)):
+        console.note(line)
+    return asyncio.run(serve(config, pools, home, console))
+
+
+def _pull_missing(args: argparse.Namespace, models: HubModels, home: Home) -> list[str]:
+    """For `--check` only what would be pulled, in words. Raises CommandError."""
+    if not models.missing:
+        return []
+    access = Access.from_env()
+    access = replace(access, is_offline=access.is_offline or args.offline)
+    if args.plan:
+        name = models.missing[0]
+        raise CommandError(
+            f"{name} is not on this disk, so nothing can be planned: `forgegate models pull {name}` first"
+        )
+    if args.check:
+        return models.preview(access)
+    home.ensure()
+    models.pull(access, args.json)
+    return []
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -140,6 +185,8 @@ async def _announce(runtime: Runtime, home: Home, console: Console) -> None:
 def _name_of(engine: str, model: str) -> str:
     if engine == "remote":
         return "remote"
+    if engine in HUB_ENGINES and looks_like_hub_name(model):
+        return public_name(parse_name(model))
     name = Path(model).name.removesuffix(".gguf")
     return "".join(char if char.isalnum() or char in "._-" else "-" for char in name).lstrip("._-") or "model"
 
@@ -154,12 +201,16 @@ async def _unless(told: asyncio.Task[int], work: Coroutine[None, None, T]) -> T 
     return None if task.cancelled() else task.result()
 
 
-def _report_check(config: Config, plan: list[str]) -> None:
+def _report_check(config: Config, planned: list[PoolPlan], to_pull: list[str]) -> None:
     server = config.server
     print(
         f"endpoint {server.host}:{server.port}, {server.workers} worker(s); admin API {server.admin.host}:{server.admin.port}"
     )
-    for line in plan:
+    for pool in planned:
+        print(f"{pool.model}: {pool.what}")
+    for line in to_pull:
+        print(line)
+    for line in filter(None, map(summary, planned)):
         print(line)
     print(f"API keys: {', '.join(key.name for key in config.keys) or 'none asked for'}")
     print("check passed: nothing was started")

@@ -130,6 +130,7 @@ def _spec(model: Model, pool: Pool) -> PoolSpec:
         model=pool.model,
         options=pool.options,
         python=pool.python,
+        replicas=pool.replicas,
         start_timeout_s=pool.start_timeout_s,
         base_url=pool.base_url,
         api_key=pool.api_key or "",

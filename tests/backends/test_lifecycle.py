@@ -6,13 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from backends.base import LOOPBACK, Address, Facts, Fetch, Identity, LaunchSpec, Load, Reply
+from backends.base import LOOPBACK, Address, Facts, Fetch, Identity, LaunchSpec, Load, Reply, Tell
 from backends.errors import ModelUnusable
 from backends.lifecycle import EngineLife
 from backends.logring import LogRing
@@ -41,6 +41,7 @@ class StubBackend:
     timing: Timing = FAST
     policy: RestartPolicy = IMPATIENT
     problem: str = ""
+    tells: tuple[str, ...] = ()
     kind: str = "stub"
     title: str = "stub"
     ready_path: str = "/health"
@@ -50,7 +51,12 @@ class StubBackend:
     def check(self) -> str:
         return "stub"
 
-    async def prepare(self, launcher: Launcher) -> Identity:
+    def plan(self, taken: Mapping[str, int]) -> None:
+        return None
+
+    async def prepare(self, launcher: Launcher, tell: Tell) -> Identity:
+        for text in self.tells:
+            tell(text)
         if self.problem:
             raise ModelUnusable(self.problem)
         return Identity("sha256:aa", is_source=True)
@@ -288,6 +294,14 @@ async def test_grandchildren_end_with_the_engine(drive: Drive, tmp_path: Path) -
 async def test_a_model_that_cannot_be_prepared_fails_with_its_reason(drive: Drive) -> None:
     engine = drive(backend=StubBackend(problem="x.gguf: not a GGUF file"))
     assert (await engine.until(State.FAILED)).detail == "x.gguf: not a GGUF file"
+
+
+async def test_what_is_prepared_is_told_while_it_starts(drive: Drive) -> None:
+    engine = drive(backend=StubBackend(tells=("converting: 10 % written", "converting: 100 % written")))
+    await engine.until(State.READY)
+    details = [status.detail for status in engine.history if status.state is State.STARTING]
+    assert details == ["stub is starting", "converting: 10 % written", "converting: 100 % written"]
+    assert "(control) converting: 10 % written" in engine.life.log.tail(50)
 
 
 async def test_weights_that_may_not_serve_here_are_refused(drive: Drive) -> None:

@@ -71,3 +71,25 @@ async def test_no_http_answer_is_a_probe_failure() -> None:
     with pytest.raises(ProbeFailed, match="connection refused"):
         await prober.get(Address("h", 1), "/health", "", 1.0)
     await prober.close()
+
+
+@pytest.mark.parametrize(
+    ("configured", "listed", "expected"),
+    [
+        ((), None, ()),
+        ((), ["embeddings", "tools", 7], ("embeddings", "tools")),  # another forgegate
+        ((), ["completion"], ()),  # a list of something else
+        ((), {"completion_chat": True}, ()),
+        (("chat",), ["embeddings"], ("chat",)),
+    ],
+)
+async def test_what_the_other_side_says_it_answers(
+    configured: tuple[str, ...], listed: object, expected: tuple[str, ...]
+) -> None:
+    facts = await inspected(remote(capabilities=configured), {"id": "theirs", "capabilities": listed})
+    assert facts.capabilities == expected  # type: ignore[attr-defined]
+
+
+def test_a_misspelt_capability_is_refused() -> None:
+    with pytest.raises(BadSpec, match="embedings unknown; known: chat, completions"):
+        remote(capabilities=("chat", "embedings"))

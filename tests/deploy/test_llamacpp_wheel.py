@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from backends.llamacpp.toolkit import kept_archive
+
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
 
@@ -121,3 +123,18 @@ def test_a_wheel_that_does_not_load_is_not_cached(
     assert path.parent.name == spec.key()
     monkeypatch.setattr(wheel, "build", lambda *_: pytest.fail("built again"))
     assert wheel.obtain(spec) == path
+
+
+def test_the_source_is_kept_where_the_engine_looks_for_it(
+    wheel: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"llama_cpp_python-{wheel.pinned_version()}.tar.gz"
+    (tmp_path / name).write_bytes(b"source")
+    wheel.keep_source(tmp_path / name)
+    assert kept_archive().read_bytes() == b"source"
+    kept_archive().unlink()
+    kept_archive().parent.rmdir()
+    kept_archive().parent.write_text("in the way")
+    (tmp_path / name).write_bytes(b"source")
+    wheel.keep_source(tmp_path / name)
+    assert "fetched again when it is needed" in capsys.readouterr().err

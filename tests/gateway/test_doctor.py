@@ -104,3 +104,19 @@ def test_a_home_that_cannot_be_written_is_an_error_and_exit_1(
 def test_the_report_counts(capsys: pytest.CaptureFixture[str]) -> None:
     text = doctor.render([doctor.Finding("a", OK, "x"), doctor.Finding("b", ERROR, "y", "do z")])
     assert text.splitlines() == ["ok       a  x", "error    b  y", "            -> do z", "1 error(s), 0 warning(s)"]
+
+
+def test_what_model_folders_of_other_families_need(machine: Scripted) -> None:
+    engine, trainer = (machine.home.envs / name / "bin" / "python" for name in ("llamacpp", "trainer"))
+    for python, lacks in ((engine, "torch"), (trainer, "")):
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\ncase "$*" in *torch*) echo {lacks};; esac\n')
+        python.chmod(0o755)
+    found = doctor.check_converter(machine)
+    assert (found.status, found.detail) == (OK, f"model folders of any family that llama.cpp knows, in {trainer}")
+    trainer.unlink()
+    found = doctor.check_converter(machine)
+    assert found.status == INFO
+    assert (
+        f"{engine} has no torch; install it: {engine} -m pip install torch transformers sentencepiece" in found.detail
+    )

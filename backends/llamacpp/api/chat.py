@@ -10,8 +10,11 @@ import orjson
 from msgspec import Meta
 
 from backends import protocol
-from backends.llamacpp.answer import Choice, Wire
+from backends.llamacpp.answer import Choice, Usage
+from backends.llamacpp.api.chunks import ChunkWire, shown_usage
 from backends.llamacpp.api.fields import Count, RequestError, Sampling
+from backends.llamacpp.chat import ChatTemplate
+from backends.llamacpp.grammar import GrammarError
 from backends.llamacpp.message import CallArguments, CallStart, Content, Piece, Reasoning
 from backends.llamacpp.sampling import TokenLogprobs
 from backends.llamacpp.tools import Tool, check_name
@@ -171,7 +174,7 @@ def _text(message: Message, where: str) -> str:
 
 
 def _template_call(call: ToolCall, where: str) -> dict[str, Any]:
-    arguments = _object(call.function.arguments)
+    arguments = arguments_object(call.function.arguments)
     if arguments is None:
         at = f"{where}.function.arguments"
         raise RequestError(f"{at}: must be the text of a JSON object", param=at)
@@ -179,8 +182,8 @@ def _template_call(call: ToolCall, where: str) -> dict[str, Any]:
     return {"type": "function", "id": call.id or "", "function": function}
 
 
-def _object(arguments: str | dict[str, Any]) -> dict[str, Any] | None:
-    """Arguments as an object; None where they are the text of something else."""
+def arguments_object(arguments: str | dict[str, Any]) -> dict[str, Any] | None:
+    """A call's arguments as an object; None where they are the text of something else."""
     if isinstance(arguments, dict):
         return arguments
     try:
@@ -245,14 +248,44 @@ def answer_schema(request: ChatRequest) -> dict[str, Any] | None:
     return wanted.json_schema.schema if wanted.json_schema.schema is not None else {}
 
 
+def template_context(request: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
+    """The template's variables that the request sets. Raises RequestError for one that the template does not read."""
+    context = dict(request.chat_template_kwargs or {})
+    for name in context:
+        if name not in template.variables or name in ("messages", "tools", "add_generation_prompt"):
+            known = ", ".join(sorted(template.variables)) or "none"
+            at = f"chat_template_kwargs.{name}"
+            raise RequestError(f"{at}: this model's template reads no such variable (it reads: {known})", param=at)
+    if request.reasoning_effort is not None:
+        if "reasoning_effort" not in template.variables:
+            raise RequestError(
+                "reasoning_effort: this model knows no levels", param="reasoning_effort", code="unsupported_field"
+            )
+        context["reasoning_effort"] = request.reasoning_effort
+    return context
+
+
+def refused(error: GrammarError, request: ChatRequest) -> RequestError:
+    """What a client is told about a schema that cannot be used."""
+    wanted = request.response_format
+    names = [definition.function.name for definition in request.tools or () if definition.function]
+    if any(error.path.startswith(f"{name}.parameters") for name in names) or not wanted or wanted.type == "text":
+        field = "tools"
+    else:
+        field = "response_format.json_schema.schema" if wanted.json_schema else "response_format"
+    at = f"{field}.{error.path}" if error.path else field
+    return RequestError(f"{at}: cannot be followed: {error}", param=at, code="invalid_schema")
+
+
 # ---------------------------------------------------------------------- how the answer looks
 
 
-class ChatWire(Wire):
+class ChatWire(ChunkWire):
     """`chat.completion` and its chunks."""
 
     kind = "chat.completion"
-    prefix = "chatcmpl"
+    chunk_kind = "chat.completion.chunk"
+    prefix = "chatcmpl-"
 
     def opening(self, choice: Choice) -> bytes:
         return protocol.choice_event(self.head, choice.index, b'"delta":{"role":"assistant","content":""}', None)
@@ -277,7 +310,12 @@ class ChatWire(Wire):
                 return b'"reasoning_content":%b' % orjson.dumps(text)
             case CallStart(index, name):
                 function = {"name": name, "arguments": ""}
-                call = {"index": index, "id": self.call_id(choice, index), "type": "function", "function": function}
+                call = {
+                    "index": index,
+                    "id": self.call_id(index, choice.index),
+                    "type": "function",
+                    "function": function,
+                }
             case CallArguments(index, text):
                 call = {"index": index, "function": {"arguments": text}}
         return b'"tool_calls":%b' % orjson.dumps([call])
@@ -285,11 +323,12 @@ class ChatWire(Wire):
     def closing(self, choice: Choice) -> bytes:
         return protocol.choice_event(self.head, choice.index, b'"delta":{}', choice.finish_reason)
 
-    def ending(self, choices: Sequence[Choice], usage: dict[str, Any]) -> bytes:
-        return self.usage_event(usage) + protocol.DONE
+    def ending(self, choices: Sequence[Choice], usage: Usage) -> bytes:
+        return self.last_chunks(usage)
 
-    def body(self, choices: Sequence[Choice], usage: dict[str, Any]) -> dict[str, Any]:
-        return self.envelope() | {"choices": [self._choice(choice) for choice in choices], "usage": usage}
+    def body(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
+        shown = [self._choice(choice) for choice in choices]
+        return self.envelope() | {"choices": shown, "usage": shown_usage(usage)}
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
         written = choice.written()
@@ -299,7 +338,11 @@ class ChatWire(Wire):
         if written.calls:
             message["content"] = written.content or None
             message["tool_calls"] = [
-                {"id": self.call_id(choice, n), "type": "function", "function": {"name": name, "arguments": arguments}}
+                {
+                    "id": self.call_id(n, choice.index),
+                    "type": "function",
+                    "function": {"name": name, "arguments": arguments},
+                }
                 for n, (name, arguments) in enumerate(written.calls)
             ]
         logprobs = self._logprobs(choice.infos) if choice.infos else None
@@ -308,12 +351,4 @@ class ChatWire(Wire):
         }  # fmt: skip
 
     def _logprobs(self, infos: Sequence[TokenLogprobs | None]) -> dict[str, Any]:
-        return {"content": [self._entry(info) for info in infos if info is not None]}
-
-    def _entry(self, info: TokenLogprobs) -> dict[str, Any]:
-        top = [self._token(token, logprob) for token, logprob in info.top]
-        return self._token(info.token, info.logprob) | {"top_logprobs": top}
-
-    def _token(self, token: int, logprob: float) -> dict[str, Any]:
-        data = self.token_text(token)
-        return {"token": data.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(data)}
+        return {"content": [self.logprob_entry(info) for info in infos if info is not None]}

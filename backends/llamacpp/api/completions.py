@@ -9,7 +9,8 @@ import orjson
 from msgspec import Meta
 
 from backends import protocol
-from backends.llamacpp.answer import Choice, Wire
+from backends.llamacpp.answer import Choice, Usage
+from backends.llamacpp.api.chunks import ChunkWire, shown_usage
 from backends.llamacpp.api.fields import MAX_CHOICES, RequestError, Sampling
 from backends.llamacpp.message import Content, Piece
 from backends.llamacpp.sampling import TokenLogprobs
@@ -75,11 +76,11 @@ def _is_tokens(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(item) is int and 0 <= item < 2**31 for item in value)
 
 
-class CompletionWire(Wire):
+class CompletionWire(ChunkWire):
     """`text_completion` and its chunks, with the log-probability lists of the legacy API."""
 
-    kind = "text_completion"
-    prefix = "cmpl"
+    kind = chunk_kind = "text_completion"
+    prefix = "cmpl-"
 
     def opening(self, choice: Choice) -> bytes:
         if not choice.prompt_text:
@@ -96,10 +97,10 @@ class CompletionWire(Wire):
     def closing(self, choice: Choice) -> bytes:
         return protocol.choice_event(self.head, choice.index, b'"text":""', choice.finish_reason)
 
-    def ending(self, choices: Sequence[Choice], usage: dict[str, Any]) -> bytes:
-        return self.usage_event(usage) + protocol.DONE
+    def ending(self, choices: Sequence[Choice], usage: Usage) -> bytes:
+        return self.last_chunks(usage)
 
-    def body(self, choices: Sequence[Choice], usage: dict[str, Any]) -> dict[str, Any]:
+    def body(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
         shown = [
             {
                 "index": choice.index,
@@ -109,7 +110,7 @@ class CompletionWire(Wire):
             }
             for choice in choices
         ]
-        return self.envelope() | {"choices": shown, "usage": usage}
+        return self.envelope() | {"choices": shown, "usage": shown_usage(usage)}
 
     def _logprobs(self, choice: Choice, infos: Sequence[TokenLogprobs | None]) -> dict[str, Any]:
         tokens, values, tops, offsets = [], [], [], []

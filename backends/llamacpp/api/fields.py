@@ -7,6 +7,8 @@ refused by name.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -33,6 +35,29 @@ class RequestError(Exception):
         super().__init__(message)
         self.status, self.message, self.param = status, message, param
         self.code = code or "invalid_value"
+
+    def renamed(self, names: Renames) -> RequestError:
+        """The same in the words of another API, by the first pattern that fits the beginning of `param`."""
+        for pattern, new in names:
+            if self.param and pattern.match(self.param):
+                param = pattern.sub(new, self.param, count=1)
+                is_first = self.message.startswith(f"{self.param}:")
+                message = param + self.message.removeprefix(self.param) if is_first else self.message
+                return RequestError(message, param=param, code=self.code, status=self.status)
+        return self
+
+
+Renames = Sequence[tuple[re.Pattern[str], str]]
+"""Patterns for the names of fields, and what they are called elsewhere."""
+
+
+@contextmanager
+def renaming(names: Renames) -> Iterator[None]:
+    """Errors inside are in the words of another API."""
+    try:
+        yield
+    except RequestError as error:
+        raise error.renamed(names) from None
 
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -119,24 +144,45 @@ def read_object(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def parse(body: bytes, kind: type[Request]) -> Request:
+def parse(body: bytes, kind: type[Request], harmless: frozenset[str] = HARMLESS) -> Request:
     """The body as a request. Raises RequestError that names the field."""
-    fields = read_object(body)
-    unknown = [name for name in fields if name not in kind.__struct_fields__ and name not in HARMLESS]
-    for name in unknown:
-        if fields[name] is not None:
-            raise RequestError(f"unsupported field: {name}", param=name, code="unsupported_field")
+    return convert(read_object(body), kind, harmless=harmless)
+
+
+def convert(
+    fields: Mapping[str, Any], kind: type[Request], at: str = "", harmless: frozenset[str] = frozenset()
+) -> Request:
+    """A JSON object as a `kind`; `at` is where it stands in the body. Raises RequestError that names the field.
+
+    Fields that `kind` does not have are refused, unless they are `harmless` or null.
+    """
+    for name, value in fields.items():
+        if value is not None and name not in kind.__struct_fields__ and name not in harmless:
+            path = f"{at}.{name}" if at else name
+            raise RequestError(f"unsupported field: {path}", param=path, code="unsupported_field")
     try:
-        return msgspec.convert(fields, kind)
+        return msgspec.convert({name: fields[name] for name in kind.__struct_fields__ if name in fields}, kind)
     except msgspec.ValidationError as error:
-        raise _named(str(error)) from None
+        raise _named(str(error), at) from None
 
 
-def _named(text: str) -> RequestError:
+def convert_one_of(
+    fields: Mapping[str, Any], kinds: Mapping[str, type[Request]], at: str, default: str | None = None
+) -> Request:
+    """A JSON object as what its `type` says. Raises RequestError that names the field, or the type where it is unknown."""
+    name = fields.get("type", default)
+    kind = kinds.get(name) if isinstance(name, str) else None
+    if kind is None:
+        known = ", ".join(kinds)
+        raise RequestError(f"{at}.type: must be one of {known}, not {str(name)[:80]!r}", param=f"{at}.type")
+    return convert(fields, kind, at)
+
+
+def _named(text: str, at: str = "") -> RequestError:
     """msgspec says "Expected `int`, got `str` - at `$.max_tokens`"."""
     match = re.fullmatch(r"(.*?)(?: - at `\$\.?(.*)`)?", text, re.DOTALL)
     assert match is not None
-    problem, path = match.group(1).replace("`", ""), match.group(2)
+    problem, path = match.group(1).replace("`", ""), ".".join(part for part in (at, match.group(2)) if part)
     unknown = re.fullmatch(r"Object contains unknown field (\w+)", problem)
     if unknown:
         path = f"{path}.{unknown.group(1)}" if path else unknown.group(1)

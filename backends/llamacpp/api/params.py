@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from backends.llamacpp.api.fields import RequestError, Sampling
+from backends.llamacpp.binding.errors import ModelError
 from backends.llamacpp.sampling import SamplingParams
 
 SEEDS = 0xFFFFFFFF
@@ -21,6 +23,25 @@ class Defaults:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+
+
+def defaults_of(metadata: Callable[[str], str | None]) -> Defaults:
+    """Sampling that the model's file recommends (`general.sampling.*`), else OpenAI's defaults. Raises ModelError."""
+
+    def read(name: str, fallback: float) -> float:
+        text = metadata(f"general.sampling.{name}")
+        try:
+            return fallback if text is None else float(text)
+        except ValueError:
+            raise ModelError(f"general.sampling.{name} in the model's file is no number: {text!r}") from None
+
+    plain = Defaults()
+    return Defaults(
+        temperature=read("temp", plain.temperature),
+        top_p=read("top_p", plain.top_p),
+        top_k=int(read("top_k", plain.top_k)),
+        min_p=read("min_p", plain.min_p),
+    )
 
 
 def stops(request: Sampling) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ one error although each of them needs another answer (binding.errors).
 A context belongs to one thread. ctypes releases the GIL for the length of each call.
 
     library     the loaded library and its log          model      weights and vocabulary
-    devices     what computes                           context    one KV cache and its batch
+    devices     what computes                           context    one KV cache: next tokens
     errors      what llama.cpp refuses                  sampler    filters and the draw
+    batch       what one step computes                  embedding  one vector for each text
 """
 
 import os

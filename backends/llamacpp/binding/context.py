@@ -9,7 +9,8 @@ import llama_cpp.llama_cpp as C
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.llamacpp.binding.errors import CacheFull, DecodeAborted, DecodeError, ModelError
+from backends.llamacpp.binding.batch import Batch, check_code
+from backends.llamacpp.binding.errors import ModelError
 from backends.llamacpp.binding.library import forget_log, log_reason
 from backends.llamacpp.binding.model import Model, Tokens
 from backends.llamacpp.options import MAX_SEQUENCE_IDS, Options
@@ -37,14 +38,18 @@ class Context:
         self.num_outputs = 0
         self._logits: Logits = np.empty((0, model.n_vocab), dtype=np.float32)
         self._logits_at = (0, 0)
-        params = _context_params(options, self.num_sequence_ids, self.max_outputs)
+        params = context_params(options, self.num_sequence_ids, self.max_outputs)
         params.n_threads, params.n_threads_batch = num_threads, num_threads_batch
         self.pointer = C.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise ModelError(f"cannot create a context (n_ctx {options.n_ctx}): {log_reason()}")
         self._memory = C.llama_get_memory(self.pointer)
+        if not self._memory:
+            self.close()
+            raise ModelError("this model has no KV cache: it is an encoder, which generates no text")
         self.num_cells = int(C.llama_n_ctx(self.pointer))
-        self._allocate_batch(int(C.llama_n_batch(self.pointer)))
+        self._batch = Batch(int(C.llama_n_batch(self.pointer)))
+        self.max_tokens = self._batch.max_tokens
 
     def close(self) -> None:
         """Free the context."""
@@ -55,23 +60,11 @@ class Context:
     def decode(self, tokens: Tokens, positions: Tokens, sequence_ids: Tokens, wants_logits: NDArray[np.int8]) -> None:
         """Run one step over n tokens (all arrays of shape [n]).
 
-        Raises CacheFull, DecodeAborted or DecodeError (module docstring).
+        Raises CacheFull, DecodeAborted or DecodeError (see `binding.errors`).
         """
-        n = len(tokens)
-        self._tokens[:n] = tokens
-        self._positions[:n] = positions
-        self._ids[:n] = sequence_ids
-        self._wants[:n] = wants_logits
-        self._batch.n_tokens = n
+        batch = self._batch.fill(tokens, positions, sequence_ids, wants_logits)
         self.num_outputs = int(np.count_nonzero(wants_logits))
-        code = C.llama_decode(self.pointer, self._batch)
-        if code == 0:
-            return
-        if code == 1:
-            raise CacheFull(f"no KV cells for {n} tokens")
-        if code == 2:
-            raise DecodeAborted("llama_decode was aborted")
-        raise DecodeError(code)
+        check_code(C.llama_decode(self.pointer, batch), len(tokens))
 
     def logits(self) -> Logits:
         """The step's logits, shape [num_outputs, n_vocab], rows in batch order. A writable view until the next decode."""
@@ -92,30 +85,9 @@ class Context:
         """Make `target` begin with the first `length` positions of `source`: the same cells, nothing is copied."""
         C.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
-    def _allocate_batch(self, capacity: int) -> None:
-        """A llama_batch over numpy memory, so that a step is filled by slice assignment."""
-        self.max_tokens = capacity
-        self._tokens = np.zeros(capacity, dtype=np.int32)
-        self._positions = np.zeros(capacity, dtype=np.int32)
-        self._ids = np.zeros(capacity, dtype=np.int32)
-        self._wants = np.zeros(capacity, dtype=np.int8)
-        self._counts = np.ones(capacity, dtype=np.int32)
-        base = self._ids.ctypes.data
-        int32_pointer = ctypes.POINTER(ctypes.c_int32)
-        addresses = (ctypes.c_void_p * capacity)(*(base + 4 * index for index in range(capacity)))
-        self._id_pointers = addresses
-        self._batch = C.llama_batch(
-            n_tokens=0,
-            token=self._tokens.ctypes.data_as(int32_pointer),
-            embd=None,
-            pos=self._positions.ctypes.data_as(int32_pointer),
-            n_seq_id=self._counts.ctypes.data_as(int32_pointer),
-            seq_id=ctypes.cast(addresses, ctypes.POINTER(int32_pointer)),
-            logits=self._wants.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
-        )
 
-
-def _context_params(options: Options, num_sequence_ids: int, max_outputs: int) -> Any:
+def context_params(options: Options, num_sequence_ids: int, max_outputs: int) -> Any:
+    """`max_outputs` 0: as many rows as a batch has tokens."""
     params = C.llama_context_default_params()
     params.n_ctx = options.n_ctx
     params.n_batch = options.n_batch

@@ -19,6 +19,8 @@ from backends.llamacpp.options import Options
 Tokens = NDArray[np.int32]
 
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
+_LOSSLESS_TYPES = (1, 2)
+"""SPM and BPE."""
 _SPECIAL_ATTRS = 1 << 0 | 1 << 3
 """UNKNOWN and CONTROL: what llama_tokenize makes of a text only with parse_special."""
 
@@ -80,6 +82,11 @@ class Model:
     def can_generate(self) -> bool:
         """False for encoder-only and diffusion models, which have no next token."""
         return bool(C.llama_model_has_decoder(self.pointer)) and not C.llama_model_is_diffusion(self.pointer)
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether tokens hold all bytes of their text: not where it is normalised or whole words become "unknown"."""
+        return int(C.llama_vocab_type(self.vocab)) in _LOSSLESS_TYPES
 
     @property
     def tokenizer_address(self) -> tuple[int, int]:

@@ -27,3 +27,28 @@ def engine(
         yield process
         text = log.read_text()
         assert "Traceback" not in text, text
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """llama-cpp-python's source distribution: the one that the wheel's build left, else fetched as users' is (75 MB, once in a run)."""
+    from backends.errors import PrepareFailed
+    from backends.llamacpp import toolkit
+
+    kept = toolkit.kept_archive()
+    if kept.is_file():
+        return kept
+    try:
+        return toolkit.download(tmp_path_factory.mktemp("sdist"))
+    except PrepareFailed as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def converter_tools(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tools with llama.cpp's converter in it."""
+    from backends.llamacpp import toolkit
+
+    folder = tmp_path_factory.mktemp("tools")
+    toolkit.extract(sdist, folder / f"llama.cpp-{toolkit.VERSION}")
+    return folder

@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
+ITEMS = "/v1/responses"
+BLOCKS = "/v1/messages"
 MEGABYTE = 1_000_000
 HELLO = [{"role": "user", "content": "Hello"}]
 MAX_GAP_S = 4.0
@@ -46,12 +48,19 @@ def content(value: Any) -> bytes:
     return chat(messages=[{"role": "user", "content": value}])
 
 
+def blocks(value: Any) -> bytes:
+    return json.dumps({"max_tokens": 4, "messages": [{"role": "user", "content": value}]}).encode()
+
+
+CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * MEGABYTE}}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 ODD_TOOL = {"type": "function", "function": {"name": "a.b-c_D", "description": "</tools>\n<|im_end|>"}}
 TREE = {"$ref": "#/$defs/t"}
 DEEP = nested(500, '{"not":', "}").replace("}", "1}", 1)
-DEEP_FORMAT = b'{"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}'.replace(b"SCHEMA", DEEP.encode())
+DEEP_FORMAT = b'{"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}'.replace(
+    b"SCHEMA", DEEP.encode()
+)
 REFUSED = {
     "invalid utf-8": (CHAT, b'{"messages": [{"role": "user", "content": "\xff\xfe"}]}'),
     "half a surrogate": (CHAT, b'{"messages": [{"role": "user", "content": "\\ud800"}]}'),
@@ -65,6 +74,13 @@ REFUSED = {
     "a megabyte of emoji": (CHAT, content("🙂" * (MEGABYTE // 4))),
     "a megabyte of control tokens": (CHAT, content("<|im_end|>" * (MEGABYTE // 10))),
     "ten thousand messages": (CHAT, chat(messages=HELLO * 10_000)),
+    "ten thousand items": (ITEMS, json.dumps({"input": HELLO * 10_000}).encode()),
+    "ten thousand calls": (ITEMS, json.dumps({"input": [CALL] * 10_000}).encode()),
+    "nested items": (ITEMS, b'{"input": ' + nested(900, '[', "]").encode() + b"}"),
+    "ten thousand blocks": (BLOCKS, blocks([{"type": "text", "text": "word "}] * 10_000)),
+    "ten thousand results": (BLOCKS, blocks([{"type": "tool_result", "tool_use_id": "x"}] * 10_000)),
+    "a block of no type": (BLOCKS, blocks([{"text": "x"}])),
+    "a block of an odd type": (BLOCKS, blocks([{"type": {"type": "x" * 10_000}}])),
     "no messages": (CHAT, chat(messages=[])),
     "null messages": (CHAT, chat(messages=None)),
     "an unknown role": (CHAT, chat(messages=[{"role": "root", "content": "x"}])),

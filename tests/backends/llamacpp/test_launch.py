@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from backends.base import Places, PoolSpec, Reply
 from backends.digests import file_digest
-from backends.errors import BadSpec, EngineUnavailable, ModelUnusable, PrepareFailed
+from backends.errors import BadSpec, EngineUnavailable, ModelUnusable, NoRoom, PrepareFailed
 from backends.llamacpp.header import read_header
 from backends.llamacpp.launch import DEMO_DIR, LlamaCpp, check_model
+from backends.llamacpp.threads import num_physical_cores
+from backends.plan import GIB
 from backends.process import Launcher
 from backends.pythons import choose_python
+from tests.backends.llamacpp import ggufs
+from tests.backends.llamacpp.test_folder import make
 from tests.processes import stub_python, write_gguf
 
 
@@ -42,7 +47,7 @@ async def test_a_gguf_is_launched_as_it_is(tmp_path: Path, places: Places, launc
     gguf, python = write_gguf(tmp_path / "m.gguf"), stub_python(tmp_path)
     engine = backend(places, gguf, python, n_ctx=512, prefix_cache=False)
     assert str(gguf) in engine.check()
-    identity = await engine.prepare(launcher)
+    identity = await engine.prepare(launcher, print)
     assert identity.digest == file_digest(gguf, places.models_dir / "file-digests.json")
     assert not identity.is_source
     spec = engine.launch(4242)
@@ -51,14 +56,17 @@ async def test_a_gguf_is_launched_as_it_is(tmp_path: Path, places: Places, launc
     flags = dict(zip(spec.argv[4::2], spec.argv[5::2], strict=True))
     assert flags == {
         "--model": str(gguf), "--served-model-name": "demo", "--host": "127.0.0.1", "--port": "4242",
-        "--n-ctx": "512", "--prefix-cache": "false",
+        "--n-ctx": "512", "--prefix-cache": "false", "--n-seq-max": "2", "--n-batch": "512", "--n-ubatch": "512",
+        "--n-threads": str(num_physical_cores()),
     }  # fmt: skip
     assert not any("secret" in word.lower() for word in spec.argv)
 
 
 async def test_a_gguf_of_ours_names_its_source(tmp_path: Path, places: Places, launcher: Launcher) -> None:
     digest = "sha256:" + "ab" * 32
-    identity = await backend(places, write_gguf(tmp_path / "m.gguf", digest), stub_python(tmp_path)).prepare(launcher)
+    identity = await backend(places, write_gguf(tmp_path / "m.gguf", digest), stub_python(tmp_path)).prepare(
+        launcher, print
+    )
     assert (identity.digest, identity.is_source) == (digest, True)
 
 
@@ -66,7 +74,7 @@ async def test_a_gguf_of_ours_names_its_source(tmp_path: Path, places: Places, l
 @pytest.mark.slow
 async def test_the_bundled_demo_model_is_converted_once(places: Places, launcher: Launcher) -> None:
     engine = backend(places, "demo")
-    identity = await engine.prepare(launcher)
+    identity = await engine.prepare(launcher, print)
     assert identity.is_source
     spec = engine.launch(1)
     assert spec is not None
@@ -74,30 +82,120 @@ async def test_the_bundled_demo_model_is_converted_once(places: Places, launcher
     assert gguf.parent == places.models_dir
     assert read_header(gguf).source_digest == identity.digest
     made = gguf.stat().st_mtime_ns
-    assert await backend(places, "demo").prepare(launcher) == identity
+    assert await backend(places, "demo").prepare(launcher, print) == identity
     assert gguf.stat().st_mtime_ns == made
 
 
 @pytest.mark.engine
+@pytest.mark.slow
+async def test_what_the_engine_gets_is_what_was_planned(places: Places, launcher: Launcher) -> None:
+    engine = backend(places, "demo", n_seq_max=4)
+    planned = engine.plan({})
+    assert planned.options() == {"n_ctx": 8192, "n_batch": 512, "n_ubatch": 512, "n_threads": num_physical_cores()}
+    await engine.prepare(launcher, print)
+    spec = engine.launch(1)
+    assert spec is not None
+    flags = dict(zip(spec.argv[4::2], spec.argv[5::2], strict=True))
+    assert {flag: flags[flag] for flag in ("--n-ctx", "--n-seq-max", "--n-batch")} == {
+        "--n-ctx": "8192", "--n-seq-max": "4", "--n-batch": "512",
+    }  # fmt: skip
+
+
 async def test_a_folder_that_cannot_be_converted(tmp_path: Path, places: Places, launcher: Launcher) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"nonsense")
-    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    with pytest.raises(PrepareFailed, match=f"{tmp_path} cannot be converted: "):
-        await backend(places, tmp_path).prepare(launcher)
+    folder = make(tmp_path / "model")
+    (folder / "config.json").write_text('{"architectures": ["Odd"]}')
+    with pytest.raises(ModelUnusable, match="'Odd' is not among"):
+        await backend(places, folder, stub_python(tmp_path)).prepare(launcher, print)
 
 
-def test_folders_that_are_no_models_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnusable, match="neither a GGUF file nor a model folder"):
-        check_model(tmp_path)
-    (tmp_path / "config.json").write_text("[")
-    with pytest.raises(ModelUnusable, match="not a JSON object"):
-        check_model(tmp_path)
-    (tmp_path / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
-    with pytest.raises(ModelUnusable, match=r"no \*\.safetensors"):
-        check_model(tmp_path)
-    (tmp_path / "a.safetensors").write_bytes(b"")
-    with pytest.raises(ModelUnusable, match=r"GPT2LMHeadModel.*give its GGUF file instead"):
-        check_model(tmp_path)
+async def test_a_conversion_that_fails_is_one_line_and_its_progress_is_told(
+    tmp_path: Path, places: Places, launcher: Launcher
+) -> None:
+    python = tmp_path / "python"
+    answers = '[ "$2" = -c ] && exit 0'
+    python.write_text(f"#!/bin/sh\n{answers}\necho progress: half done\necho error: it broke >&2\nexit 3\n")
+    python.chmod(0o755)
+    told: list[str] = []
+    with pytest.raises(PrepareFailed, match="model cannot be converted: it broke"):
+        await backend(places, make(tmp_path / "model"), python).prepare(launcher, told.append)
+    assert told == ["half done"]
+
+
+def test_which_interpreter_converts(tmp_path: Path, places: Places) -> None:
+    engine = tmp_path / "engine"
+    engine.write_text('#!/bin/sh\ncase "$*" in *torch*) echo torch transformers;; esac\n')
+    engine.chmod(0o755)
+    folder = make(tmp_path / "model")
+    with pytest.raises(EngineUnavailable) as caught:
+        backend(places, folder, engine).check()
+    assert f"must be converted by llama.cpp's converter: {engine} has no torch, transformers; install" in str(
+        caught.value
+    )
+    assert f"{engine} -m pip install torch transformers sentencepiece; or give a GGUF file" in str(caught.value)
+    trainer = places.envs_dir / "trainer" / "bin" / "python"
+    trainer.parent.mkdir(parents=True)
+    trainer.symlink_to(stub_python(tmp_path))
+    assert f"by llama.cpp's converter in {trainer}), run by {engine}" in backend(places, folder, engine).check()
+    # The demo family needs none of that.
+    trainer.unlink()
+    assert "converter" not in backend(places, "demo", engine).check()
+
+
+# What is picked by the free memory ---------------------------------------------------------------------------------------
+
+
+def with_gpu(folder: Path, *devices: dict[str, object]) -> Path:
+    """An interpreter whose llama.cpp sees these devices."""
+    path = folder / "gpu-python"
+    path.write_text(f"#!/bin/sh\n[ \"$2\" = -c ] && exit 0\necho '{json.dumps(devices)}'\n")
+    path.chmod(0o755)
+    return path
+
+
+CARD: dict[str, object] = {
+    "name": "CUDA0", "description": "a card", "free_bytes": 24 * GIB, "total_bytes": 24 * GIB, "is_in_ram": False,
+}  # fmt: skip
+
+
+def test_pools_before_leave_less(tmp_path: Path, places: Places) -> None:
+    model, python = ggufs.llama_8b(tmp_path / "m.gguf"), with_gpu(tmp_path, CARD)
+    first = backend(places, model, python).plan({})
+    assert first.options()["n_gpu_layers"] == 33
+    second = backend(places, model, python).plan(first.taken())
+    assert second.options()["n_gpu_layers"] < 33
+    assert second.uses[0].free_bytes is not None
+    assert second.uses[0].free_bytes < (first.uses[0].free_bytes or 0) + GIB
+
+
+def test_layers_for_a_gpu_that_is_not_there(tmp_path: Path, places: Places) -> None:
+    model, python = ggufs.llama_8b(tmp_path / "m.gguf"), with_gpu(tmp_path)
+    with pytest.raises(
+        EngineUnavailable, match=r"n_gpu_layers: 20 layers on a GPU, but the llama\.cpp of .* sees none"
+    ):
+        backend(places, model, python, n_gpu_layers=20).plan({})
+
+
+def test_a_model_that_does_not_fit(tmp_path: Path, places: Places) -> None:
+    model, python = ggufs.llama_70b(tmp_path / "m.gguf"), stub_python(tmp_path)
+    spec = PoolSpec("llamacpp", "big", model=str(model), python=str(python))
+    with pytest.raises(NoRoom, match=r"big: .*m\.gguf does not fit: the engine would take 38\.2 GiB"):
+        LlamaCpp(spec, places, measure_ram=lambda: 8 * GIB).plan({})
+    paged = replace(spec, options={"use_mmap": True})
+    assert "read from disk" in LlamaCpp(paged, places, measure_ram=lambda: 8 * GIB).plan({}).notes[0]
+
+
+async def test_a_file_that_was_replaced_is_planned_anew(tmp_path: Path, places: Places, launcher: Launcher) -> None:
+    path, python = tmp_path / "m.gguf", stub_python(tmp_path)
+    engine = LlamaCpp(PoolSpec("llamacpp", "m", model=str(path), python=str(python)), places, lambda: 8 * GIB)
+    sizes = {"layers": 2, "width": 256, "inner": 512, "heads": 4, "kv_heads": 4, "head": 64, "vocabulary": 512}
+    ggufs.llama(path, length=4096, kind=ggufs.F16, **sizes)
+    assert engine.plan({}).options()["n_ctx"] == 16_384
+    await engine.prepare(launcher, print)
+    ggufs.llama(path, length=2048, kind=ggufs.F16, **sizes)
+    await engine.prepare(launcher, print)
+    spec = engine.launch(1)
+    assert spec is not None
+    assert spec.argv[spec.argv.index("--n-ctx") + 1] == "8192"
 
 
 def test_the_demo_model_is_there() -> None:
@@ -113,7 +211,7 @@ def test_bad_options_are_all_named(places: Places) -> None:
 async def test_what_a_ready_engine_says(places: Places) -> None:
     replies = {
         "/health": {"status": "ok", "backend": "CUDA", "n_threads": 8},
-        "/v1/models": {"data": [{"id": "demo", "max_model_len": 2048}]},
+        "/v1/models": {"data": [{"id": "demo", "max_model_len": 2048, "capabilities": ["embeddings"]}]},
     }
 
     async def fetch(path: str) -> Reply:
@@ -125,6 +223,7 @@ async def test_what_a_ready_engine_says(places: Places) -> None:
     engine = backend(places, "demo")
     facts = await engine.inspect(fetch)
     assert (facts.description, facts.context_length, facts.model) == ("llama.cpp on CUDA, 8 threads", 2048, "demo")
+    assert facts.capabilities == ("embeddings",)
     load = await engine.load(fetch)
     assert load is not None
     assert (load.num_running, load.num_waiting, load.kv_usage) == (3, 0, 0.25)
@@ -152,36 +251,6 @@ def test_a_broken_environment_does_not_hide_a_working_interpreter(tmp_path: Path
 def test_a_named_interpreter_is_not_replaced_by_another(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="/no/python cannot be run"):
         choose_python("llamacpp", ["json"], "/no/python", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "not a GGUF file"),
-        (b"GGUF", "ends within its header"),
-        (b"GGUF" + b"\xff" * 20, "cannot be read"),
-        (b"GGUF\x03\0\0\0" + b"\0" * 8 + b"\x01" + b"\0" * 7 + b"\xff" * 8, "ends within its header"),
-        (
-            b"GGUF\x03\0\0\0" + b"\0" * 8 + b"\x01" + b"\0" * 7 + b"\x01" + b"\0" * 7 + b"k\x63\0\0\0",
-            "unknown metadata type 99",
-        ),
-    ],
-)
-def test_damaged_headers(content: bytes, words: str, tmp_path: Path) -> None:
-    path = tmp_path / "m.gguf"
-    path.write_bytes(content)
-    with pytest.raises(ModelUnusable, match=words):
-        read_header(path)
-
-
-def test_every_cut_of_a_header_is_refused(tmp_path: Path) -> None:
-    whole = write_gguf(tmp_path / "whole.gguf", "sha256:ab").read_bytes()
-    assert read_header(tmp_path / "whole.gguf").context_length == 2048
-    cut = tmp_path / "cut.gguf"
-    for length in range(len(whole)):
-        cut.write_bytes(whole[:length])
-        with pytest.raises(ModelUnusable):
-            read_header(cut)
 
 
 def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:

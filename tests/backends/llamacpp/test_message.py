@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.llamacpp.message import CallArguments, CallStart, Content, Markup, MessageParser, Piece, Reasoning
@@ -74,6 +74,22 @@ def test_text_without_marks_is_content(text: str, at: list[int]) -> None:
     if THINK[0] in text or HERMES.first in text:
         return
     assert read(text, Markup(calls=HERMES), at)[0] == text
+
+
+@settings(deadline=None)
+@given(plain, plain, st.lists(st.tuples(names, arguments), max_size=2), st.lists(st.integers(0, 200)))
+def test_where_content_stands(thought: str, content: str, calls: list[tuple[str, str]], at: list[int]) -> None:
+    text = f"{THINK[0]}{thought}{THINK[1]}\n\n{content}" + (written(HERMES, calls, "\n") if calls else "")
+    parser = MessageParser(Markup(THINK, calls=HERMES))
+    ends = sorted({min(place, len(text)) for place in at} | {len(text)})
+    found = ""
+    for start, end in zip([0, *ends], ends, strict=False):
+        pieces = parser.feed(text[start:end])
+        assert parser.num_read <= end
+        found += "".join(piece.text for piece in pieces if isinstance(piece, Content))
+    found += "".join(piece.text for piece in parser.finish() if isinstance(piece, Content))
+    assert "".join(text[place] for place in range(len(text)) if parser.is_content(place, place + 1)) == found
+    assert parser.is_content(0, len(text)) == bool(found)
 
 
 def test_a_call_of_llama3_is_the_whole_answer_or_none() -> None:

@@ -23,21 +23,21 @@ async def read(answer: object) -> int:
 
 
 def test_a_step_is_written_while_the_next_one_computes(demo_gguf: Path) -> None:
-    serving_module = pytest.importorskip("backends.llamacpp.serving")
+    loading = pytest.importorskip("backends.llamacpp.loading")
     from backends.llamacpp.api.completions import CompletionRequest, CompletionWire
 
     decoding: list[Interval] = []
     writing: list[Interval] = []
 
-    def timed_hand_out(outputs: list[object]) -> None:
-        began_s = time.perf_counter()
-        serving_module.hand_out(outputs)
-        writing.append((began_s, time.perf_counter()))
-
     async def main() -> None:
+        def timed_hand_out(outputs: list[object]) -> None:
+            began_s = time.perf_counter()
+            serving.hand_out(outputs)
+            writing.append((began_s, time.perf_counter()))
+
         mailbox = Mailbox(asyncio.get_running_loop(), timed_hand_out)
         options = Options(n_ctx=2048, n_seq_max=NUM_STREAMS, n_batch=512, n_ubatch=512)
-        serving = await asyncio.to_thread(serving_module.load, demo_gguf, "demo", options, 1, mailbox.put)
+        serving = await asyncio.to_thread(loading.load, demo_gguf, "demo", options, 1, mailbox.put)
         decode = serving.engine.context.decode
 
         def timed_decode(*arrays: np.ndarray) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 
+from tests.backends.llamacpp.api.event_order import check_messages, check_responses
 from tests.engine_process import SECRET, EngineProcess, engine_process
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -121,3 +123,46 @@ def test_a_model_is_told_of_tools_that_its_template_does_not_know(client: openai
     text = "".join(shown["token_strs"])
     assert '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call>' in text
     assert "<tool_response>\n5\n</tool_response>" in text
+
+
+def test_thoughts_are_items_of_a_response(client: openai.OpenAI, engine: EngineProcess) -> None:
+    fields: dict[str, Any] = {"model": "demo", "input": "What is 2 + 3?", "temperature": 0, "max_output_tokens": 6}
+    response = client.responses.create(**fields, reasoning={"summary": "auto"})
+    (item,) = response.output
+    assert item.type == "reasoning"
+    assert (response.status, item.status, response.output_text) == ("incomplete", "incomplete", "")
+    assert item.content
+    assert response.usage is not None
+    assert response.usage.output_tokens_details.reasoning_tokens == 6
+    with engine.client() as http:
+        streamed = check_responses(http.post("/v1/responses", json=fields | {"stream": True}).content)
+    assert streamed["output"][0]["content"][0]["text"] == item.content[0].text
+    again = client.responses.create(**fields | {"input": [*ASK, *response.output, *ASK]})
+    assert again.usage is not None
+    assert again.usage.input_tokens > response.usage.input_tokens
+    off = client.responses.create(**fields, reasoning={"effort": "none"})
+    assert [item.type for item in off.output] == ["message"]
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(**fields, reasoning={"effort": "high"})
+    assert caught.value.param == "reasoning.effort"
+
+
+def test_thoughts_are_blocks_of_a_message(engine: EngineProcess) -> None:
+    body: dict[str, Any] = {"messages": ASK, "max_tokens": 6, "temperature": 0}
+    on, off = {"thinking": {"type": "enabled", "budget_tokens": 5}}, {"thinking": {"type": "disabled"}}
+    with anthropic.Anthropic(base_url=engine.url, api_key=SECRET, max_retries=0) as client:
+        message = client.messages.create(model="demo", max_tokens=6, messages=ASK, extra_body={"temperature": 0} | on)
+        (block,) = message.content
+        assert block.type == "thinking"
+        assert block.thinking
+        assert block.signature
+        assert message.stop_reason == "max_tokens"
+        turns: Any = [*ASK, {"role": "assistant", "content": message.content}, *ASK]
+        assert client.messages.create(model="demo", max_tokens=1, messages=turns).usage.output_tokens == 1
+        counted = [client.messages.count_tokens(model="demo", messages=ASK, **way).input_tokens for way in (on, off)]  # type: ignore[arg-type]
+        assert counted[0] > counted[1]
+    with engine.client() as http:
+        streamed = check_messages(http.post("/v1/messages", json=body | on | {"stream": True}).content)
+        plain = http.post("/v1/messages", json=body | off).json()
+    assert streamed["content"][0]["thinking"] == block.thinking
+    assert [block["type"] for block in plain["content"]] == ["text"]

@@ -343,7 +343,8 @@ def test_a_second_sigterm_ends_at_once(demo_gguf: Path, tmp_path: Path, free_por
     with engine_process(demo_gguf, free_port(), tmp_path / "log", "--n-threads", "1") as engine:
         body = {"prompt": ["hello"] * 8, "max_tokens": 2000, "ignore_eos": True, "stream": True}
         with engine.client() as client, client.stream("POST", COMPLETE, json=body) as reply:
-            next(reply.iter_lines())
+            lines = reply.iter_lines()  # dropped, it would close the connection
+            next(lines)
             began = time.monotonic()
             os.kill(engine.process.pid, signal.SIGTERM)
             time.sleep(0.3)

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -101,6 +103,7 @@ def _refusals_are_envelopes(served: Served) -> None:
     paths = httpx.get(f"{served.admin_url}/openapi.json").json()["paths"]
     assert set(paths) == {
         "/admin/v1/engines", "/admin/v1/engines/{engine_id}/logs", "/admin/v1/engines/{engine_id}/restart", "/admin/v1/models",
+        "/admin/v1/workers",
     }  # fmt: skip
     assert httpx.get(f"{served.admin_url}/docs").status_code == 200
 
@@ -125,6 +128,39 @@ def _the_command_line_finds_it(served: Served) -> None:
     assert "2/2" in run("models", "list")
     assert "listening on" in run("engines", "logs", "demo-0")
     assert run("chat").split() == ["t0", "t1", "t2", "t3", "t4"]
+
+
+def test_connections_spread_and_a_stopped_worker_is_named_by_the_call_that_replaced_it(
+    tmp_path: Path, home: Path
+) -> None:
+    with Served(home, "--config", str(stub_config(tmp_path, workers=4))) as served:
+        served.wait_ready()
+        port = int(served.url.rpartition(":")[2])
+        with ExitStack() as clients:
+            for _ in range(64):
+                clients.enter_context(socket.create_connection(("127.0.0.1", port)))
+            workers = eventually(lambda: _workers_with(served, 64), 20)
+        assert [worker["state"] for worker in workers] == ["ready"] * 4
+        nums = [worker["num_connections"] for worker in workers]
+        assert max(nums) <= 32, nums  # 16 each where there is a core for each
+        eventually(lambda: _workers_with(served, 0))
+        os.kill(workers[2]["pid"], signal.SIGSTOP)
+        restarted = served.admin("POST", "/admin/v1/engines/demo-0/restart")
+        assert (restarted["state"], restarted["replaced_workers"]) == ("draining", [2])
+        replaced = eventually(lambda: [w for w in _workers(served) if w["num_restarts"] and w["state"] == "ready"])
+        assert [(worker["column"], worker["detail"]) for worker in replaced] == [(2, "killed by SIGKILL")]
+        served.wait_for("engine", state="ready")
+        assert served.admin("POST", "/admin/v1/engines/demo-0/restart")["replaced_workers"] == []
+
+
+def _workers(served: Served) -> list[dict[str, Any]]:
+    workers: list[dict[str, Any]] = served.admin("GET", "/admin/v1/workers")["data"]
+    return workers
+
+
+def _workers_with(served: Served, num_connections: int) -> list[dict[str, Any]]:
+    workers = _workers(served)
+    return workers if sum(worker["num_connections"] for worker in workers) == num_connections else []
 
 
 def test_restart_and_a_killed_engine(tmp_path: Path, home: Path) -> None:

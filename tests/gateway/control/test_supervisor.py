@@ -34,7 +34,7 @@ async def test_a_bug_in_one_engines_life_is_logged_and_shown_not_swallowed(tmp_p
     supervisor = Supervisor(launcher, prober, fleet, home, observed)
     ((model, pool, backend),) = backends_of(config, home)
 
-    async def broken(_: Launcher) -> Identity:
+    async def broken(*_: object) -> Identity:
         raise RuntimeError("a bug")
 
     backend.prepare = broken  # type: ignore[method-assign]

@@ -1,0 +1,188 @@
+"""A loaded model under its name: what every engine answers about it, whatever it was started for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.llamacpp.api.fields import RequestError
+from backends.llamacpp.api.tokens import DetokenizeRequest, TokenizeRequest
+from backends.llamacpp.binding.devices import compute_backend
+from backends.llamacpp.binding.model import Model
+
+Tokens = NDArray[np.int32]
+OFF_LOOP_BYTES = 8192
+"""Longer texts are tokenised in another thread, so that other streams go on."""
+_RETRY_AFTER_S = 1
+
+
+class Overloaded(Exception):
+    """The waiting line is full; try again after `retry_after_s` seconds."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.retry_after_s = _RETRY_AFTER_S
+
+
+class Unavailable(Exception):
+    """The engine is stopping or dead."""
+
+
+class Page(Protocol):
+    def page(self) -> bytes:
+        """The Prometheus text format."""
+        ...
+
+
+class RunningEngine(Protocol):
+    """What engines have in common."""
+
+    model: Model
+    num_threads: int
+    max_length: int
+    failure: str | None
+
+    @property
+    def metrics(self) -> Page: ...
+
+    @property
+    def is_alive(self) -> bool: ...
+
+    def wait(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ServedModel:
+    """One model under one name."""
+
+    capabilities: tuple[str, ...] = ("tokenize",)
+
+    def __init__(self, name: str, engine: RunningEngine) -> None:
+        self.name = name
+        self.created = int(time.time())
+        self._engine = engine
+        self._model = engine.model
+
+    @property
+    def is_alive(self) -> bool:
+        return self._engine.is_alive
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine died."""
+        return self._engine.failure
+
+    def close(self) -> None:
+        """Stop the engine and free everything."""
+        self._engine.close()
+        self._model.close()
+
+    def wait(self) -> None:
+        """Block until the engine ended, for whatever reason."""
+        self._engine.wait()
+
+    def hand_out(self, outputs: list[Any]) -> None:
+        """Give what a step of the engine produced to whoever waits for it. On the event loop."""
+        raise NotImplementedError
+
+    def purpose(self) -> str:
+        """What it was started for, in a clause, for messages."""
+        raise NotImplementedError
+
+    def summary(self) -> str:
+        """The line that announces it."""
+        model = self._model
+        return f"{self.name}: {model.description}, {model.n_params / 1e6:,.1f} M parameters; {self.purpose()}"
+
+    def metrics_page(self) -> bytes:
+        return self._engine.metrics.page()
+
+    def health(self) -> dict[str, Any]:
+        """What /health answers while the engine lives."""
+        return {
+            "status": "ok",
+            "model": self.name,
+            "backend": compute_backend(),
+            "n_threads": self._engine.num_threads,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """This model's entry in /v1/models."""
+        model = self._model
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "forgegate",
+            "max_model_len": self._engine.max_length,
+            "capabilities": list(self.capabilities),
+            "meta": {
+                "description": model.description,
+                "num_params": model.n_params,
+                "size_bytes": model.size_bytes,
+                "vocab_size": model.n_vocab,
+                "context_length_trained": model.n_ctx_train,
+                "source_digest": model.metadata("forgegate.source_digest"),
+                "backend": compute_backend(),
+            },
+        }
+
+    async def tokenize(self, request: TokenizeRequest) -> dict[str, Any]:
+        """Token ids of a text or of rendered messages. Raises RequestError."""
+        self._check_model(request.model)
+        if (request.prompt is None) == (request.messages is None):
+            raise RequestError("give either prompt or messages", param="prompt")
+        if request.prompt is not None:
+            tokens = await self._encode_text(request.prompt, request.add_special_tokens)
+        else:
+            tokens = await self._encode_messages(request)
+        found: dict[str, Any] = {
+            "count": len(tokens),
+            "max_model_len": self._engine.max_length,
+            "tokens": tokens.tolist(),
+        }
+        if request.return_token_strs:
+            found["token_strs"] = [
+                self._model.token_text(token).decode("utf-8", "replace") for token in tokens.tolist()
+            ]
+        return found
+
+    async def detokenize(self, request: DetokenizeRequest) -> dict[str, Any]:
+        """The text of token ids. Raises RequestError."""
+        self._check_model(request.model)
+        self._check_tokens(request.tokens, "tokens")
+        if len(request.tokens) > OFF_LOOP_BYTES:
+            return {"prompt": await asyncio.to_thread(self._model.detokenize, request.tokens)}
+        return {"prompt": self._model.detokenize(request.tokens)}
+
+    def token_text(self, token: int) -> bytes:
+        """The bytes of a token, control tokens by their text."""
+        return self._model.token_text(token)
+
+    def _check_model(self, model: str | None) -> None:
+        if model is not None and model != self.name:
+            raise RequestError(
+                f"unknown model {model!r}; this engine serves {self.name!r}",
+                param="model",
+                code="model_not_found",
+                status=404,
+            )
+
+    async def _encode_messages(self, request: TokenizeRequest) -> Tokens:
+        raise RequestError(f"{self.name} was started {self.purpose()}: it has no messages", param="messages")
+
+    async def _encode_text(self, text: str, add_special: bool) -> Tokens:
+        if len(text) > OFF_LOOP_BYTES:
+            return await asyncio.to_thread(self._model.tokenize, text, add_special=add_special)
+        return self._model.tokenize(text, add_special=add_special)
+
+    def _check_tokens(self, tokens: list[int], param: str) -> None:
+        wrong = next((token for token in tokens if token >= self._model.n_vocab), None)
+        if wrong is not None:
+            last = self._model.n_vocab - 1
+            raise RequestError(f"{param}: no such token: {wrong} (the last one is {last})", param=param)
