@@ -19,10 +19,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.llamacpp.cache import KVCache, Remove, Share
+from backends.llamacpp.apart import SeparateCaches
+from backends.llamacpp.cache import KVCache
+from backends.llamacpp.effects import Copy, Effect, Remove
 from backends.llamacpp.sampling import SamplingParams
-from backends.llamacpp.scheduler import QueueFull, Scheduler, Step
+from backends.llamacpp.scheduler import QueueFull, Scheduler
 from backends.llamacpp.sequence import Finish, Sequence
+from backends.llamacpp.step import Step
 
 NUM_CELLS = 160
 MAX_RUNNING = 4
@@ -44,24 +47,30 @@ class Cells:
         """id -> [(token, cell)]"""
         self._next_cell = 0
 
-    def apply(self, effect: Remove | Share) -> None:
+    def apply(self, effect: Effect) -> None:
         """Carry out what the cache decided."""
         if isinstance(effect, Remove):
             self.held[effect.sequence_id] = self.held.get(effect.sequence_id, [])[: effect.start]
-        else:
-            assert not self.held.get(effect.target), "a shared-into id must be empty"
-            assert len(self.held[effect.source]) >= effect.length, "shared cells that are not computed"
-            self.held[effect.target] = self.held[effect.source][: effect.length]
+            return
+        assert not self.held.get(effect.target), "an id that takes over must be empty"
+        line = self.held[effect.source][: effect.length]
+        assert len(line) == effect.length, "cells are taken over that are not computed"
+        if isinstance(effect, Copy):
+            line = [(token, self._new_cell()) for token, _ in line]
+        self.held[effect.target] = line
 
     def decode(self, step: Step) -> None:
         """Compute a step's tokens."""
         for token, position, sequence_id in zip(step.tokens, step.positions, step.sequence_ids, strict=True):
             line = self.held.setdefault(int(sequence_id), [])
             assert len(line) == position, "positions must follow one another"
-            line.append((int(token), self._next_cell))
-            self._next_cell += 1
+            line.append((int(token), self._new_cell()))
         cells = {cell for line in self.held.values() for _, cell in line}
         assert len(cells) <= self.num_cells, "more cells than exist"
+
+    def _new_cell(self) -> int:
+        self._next_cell += 1
+        return self._next_cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +124,16 @@ class Tally:
 class World:
     """Scheduler, cache, cells and the requests in them."""
 
-    def __init__(self, *, num_cells: int = NUM_CELLS, max_cached: int = 120) -> None:
-        self.cells = Cells(num_cells)
-        self.cache = KVCache(num_cells, 2 * MAX_RUNNING, num_cells, max_cached=max_cached)
+    def __init__(self, *, num_cells: int = NUM_CELLS, max_cached: int = 120, is_apart: bool = False) -> None:
+        """`is_apart`: every request has `num_cells` of its own."""
+        self.max_length = num_cells
+        self.is_apart = is_apart
+        self.cache: KVCache | SeparateCaches
+        if is_apart:
+            self.cache = SeparateCaches(MAX_RUNNING, num_cells, keeps_finished=max_cached > 0)
+        else:
+            self.cache = KVCache(num_cells, 2 * MAX_RUNNING, num_cells, max_cached=max_cached)
+        self.cells = Cells(self.cache.num_cells)
         self.scheduler = Scheduler(
             self.cache,
             max_running=MAX_RUNNING,
@@ -136,7 +152,7 @@ class World:
         self, prompt: Seq[int], max_tokens: int, *, num_answers: int, ignores_end: bool, scores: bool, forces: bool
     ) -> None:
         """A request for `num_answers` answers; `scores`: the log-probabilities of its prompt too."""
-        if len(prompt) + max_tokens > self.cells.num_cells:
+        if len(prompt) + max_tokens > self.max_length:
             return
         params = SamplingParams(max_tokens=max_tokens, ignore_eos=ignores_end, prompt_logprobs=0 if scores else None)
         leader: Sequence | None = None
@@ -177,6 +193,8 @@ class World:
             return
         assert len(step.tokens) <= MAX_BATCH_TOKENS
         assert step.num_rows == int(step.wants_logits.sum()) <= MAX_ROWS
+        if self.is_apart:
+            _check_shape(step)
         self.cells.decode(step)
         self.scheduler.computed(step)
         for sequence, row in step.drawing:
@@ -202,6 +220,10 @@ class World:
         assert self.cache.num_used == 0
         self.cache.clear()
         assert self.cache.num_free == self.cells.num_cells, "cells leaked"
+        for effect in self.cache.effects:
+            self.cells.apply(effect)
+        self.cache.effects.clear()
+        assert not any(self.cells.held.values()), "llama.cpp holds what nobody knows of"
 
     def _draw(self, sequence: Sequence) -> None:
         task = self._tasks[sequence.request_id]
@@ -225,6 +247,19 @@ class World:
         self.tally.finished += 1
         self.tally.reused += sequence.num_reused
         self.histories.append([*task.prompt, *answer])
+
+
+def _check_shape(step: Step) -> None:
+    """What makes every token go through the same kernels: nothing is ever alone, and neighbours are computed together."""
+    assert len(step.tokens) >= 2, "a lone token"
+    assert step.num_rows != 1, "a lone row of logits"
+    ids = step.sequence_ids.tolist()
+    if step.chunks:
+        assert len(step.chunks) == 1
+        assert not step.decoding
+        assert ids == sorted(ids)
+    else:
+        assert ids == list(range(ids[0], ids[0] + len(ids))), "decoding ids are not neighbours"
 
 
 class Traffic:
@@ -272,9 +307,9 @@ def main(argv: list[str] | None = None) -> int:
     began_s, done, seed = time.monotonic(), 0, args.seed
     total = Tally()
     while done < args.steps:
-        # A small cache, a smaller one, one without any reuse: by turns.
-        num_cells, max_cached = ((NUM_CELLS, 120), (128, 60), (NUM_CELLS, 0))[seed % 3]
-        world = World(num_cells=num_cells, max_cached=max_cached)
+        # A small cache, a smaller one, one without any reuse, one for each request: by turns.
+        num_cells, max_cached = ((NUM_CELLS, 120), (128, 60), (NUM_CELLS, 0), (128, 60))[seed % 4]
+        world = World(num_cells=num_cells, max_cached=max_cached, is_apart=seed % 4 == 3)
         Traffic(world, seed).run(min(10_000, args.steps - done))
         done += min(10_000, args.steps - done)
         seed += 1

@@ -32,10 +32,10 @@ EXAMPLE = """examples:
   forgegate models rm bartowski/Llama-3.2-1B-Instruct-GGUF:Q5_K_M
   forgegate serve --model Qwen/Qwen3-0.6B                             pulls it at first use
 """
-PULL_EXAMPLE = """NAME is ORG/NAME[:QUANT][@REVISION]. Without QUANT the repository's GGUF is taken, Q4_K_M before Q8_0 before others,
-or its safetensors model where it holds no GGUF; `:safetensors` asks for that. A split GGUF is taken whole. What is pulled is checked
-against the hub's digests; a pull that was stopped, however, goes on where it was. HF_ENDPOINT, HF_TOKEN and the proxy variables are
-honoured.
+PULL_EXAMPLE = """NAME is ORG/NAME[:QUANT][@REVISION]. Without QUANT the repository's GGUF is taken, Q4_K_M before Q8_0 before
+others, or its safetensors model where it holds no GGUF; `:safetensors` asks for that. A split GGUF is taken whole. Every file
+is checked against the digest that the hub lists; a pull that was stopped, in whatever way, goes on where it was.
+HF_ENDPOINT, HF_TOKEN (or the token of `hf auth login`) and the proxy variables are honoured.
 
 examples:
   forgegate models pull bartowski/Llama-3.2-1B-Instruct-GGUF:Q5_K_M

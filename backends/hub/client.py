@@ -169,7 +169,7 @@ class HubClient:
                 failures += 1
                 delay_s = self._backoff.delay_s(failures, exc.retry_after_s, random.random)
                 if delay_s is None:
-                    raise Unreachable(f"{exc}; gave up after {failures} attempts") from exc
+                    raise Unreachable(f"{exc}{f'; gave up after {failures} attempts' if failures > 1 else ''}") from exc
                 self._on_retry(str(exc), delay_s)
                 self.sleep(delay_s)
 

@@ -16,17 +16,14 @@ Cell numbers here are bookkeeping; llama.cpp picks its own, but as many.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.llamacpp.effects import Effect, Remove, Share
+from backends.llamacpp.prefixes import Prefixes
+
 Tokens = NDArray[np.int32]
-_HEAD = 16
-"""Tokens compared for all sequences at once before one is compared whole."""
-
-
 _PARAMETERS_PER_MASKED_CELL = 22
 """A masked cell costs a head as much as so many parameters cost a token: 1.65 ns and 0.079 ns alone, 1.0 and 0.042 in a
 batch of 8 (demo model, F16, one CPU core; 21 to 25)."""
@@ -42,26 +39,6 @@ def default_max_cached(num_parameters: int, num_attention_heads: int, num_cells:
     return min(int(cells), num_cells)
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Effect: drop the positions of a sequence from `start` on."""
-
-    sequence_id: int
-    start: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Effect: let `target` begin with the first `length` cells of `source`."""
-
-    source: int
-    target: int
-    length: int
-
-
-Effect = Remove | Share
-
-
 class KVCache:
     """Cells, sequence ids and cached prefixes of one context.
 
@@ -72,10 +49,9 @@ class KVCache:
         self.num_cells = num_cells
         self._max_cached = max_cached
         self.effects: list[Effect] = []
-        # np.empty: the kernel gives pages only to what is touched.
+        self._prefixes = Prefixes(num_sequence_ids, max_length)
         self._cells = np.empty((num_sequence_ids, max_length), dtype=np.int32)
-        self._tokens = np.empty((num_sequence_ids, max_length), dtype=np.int32)
-        self.length = np.zeros(num_sequence_ids, dtype=np.int32)
+        self.length = self._prefixes.length
         self._holders = np.zeros(num_cells, dtype=np.int32)
         self._runners = np.zeros(num_cells, dtype=np.int32)
         self._num_held = 0
@@ -118,9 +94,11 @@ class KVCache:
         known to begin with the same tokens and is used whatever the bound on cached cells.
         """
         if source >= 0 and reuse:
-            length = self._common(source, tokens[:-1], 0)
+            length = self._prefixes.common(source, tokens[:-1])
         else:
-            source, length = self._longest_prefix(tokens[:-1]) if reuse and self._max_cached else (-1, 0)
+            can_reuse = reuse and self._max_cached
+            among = [*self._cached, *self._running] if can_reuse else []
+            source, length = self._prefixes.longest(tokens[:-1], among)
         if source in self._cached and length == self.length[source]:
             # The new prompt continues this sequence (the next turn of a chat): take it over.
             del self._cached[source]
@@ -133,8 +111,7 @@ class KVCache:
             cells = self._cells[source, :length]
             self._holders[cells] += 1
             self._cells[target, :length] = cells
-            self._tokens[target, :length] = self._tokens[source, :length]
-            self.length[target] = length
+            self._prefixes.copy(source, target, length)
             self.effects.append(Share(source, target, length))
         self._run(target)
         return target, length
@@ -223,30 +200,6 @@ class KVCache:
         self._num_held += int((self._runners[cells] == 0).sum())
         self._runners[cells] += 1
 
-    def _longest_prefix(self, tokens: Tokens) -> tuple[int, int]:
-        """The sequence that shares the longest beginning with `tokens`, and its length; (-1, 0) if none does."""
-        candidates = np.array([*self._cached, *self._running], dtype=np.int32)
-        candidates = candidates[self.length[candidates] > 0] if len(candidates) else candidates
-        if not len(candidates) or not len(tokens):
-            return -1, 0
-        head = min(_HEAD, len(tokens))
-        same = (self._tokens[candidates, :head] == tokens[:head]) & (np.arange(head) < self.length[candidates][:, None])
-        matched = np.cumprod(same, axis=1).sum(axis=1)
-        best, best_length = -1, 0
-        for index in np.flatnonzero(matched == matched.max()):
-            sequence_id, length = int(candidates[index]), int(matched[index])
-            if length == head:
-                length += self._common(sequence_id, tokens, head)
-            if length > best_length:
-                best, best_length = sequence_id, length
-        return best, best_length
-
-    def _common(self, sequence_id: int, tokens: Tokens, start: int) -> int:
-        """Equal tokens from `start` on."""
-        end = min(int(self.length[sequence_id]), len(tokens))
-        differs = self._tokens[sequence_id, start:end] != tokens[start:end]
-        return int(differs.argmax()) if differs.any() else max(end - start, 0)
-
     def _take_id(self, keep: int) -> int:
         """A free id, if need be that of the oldest cached sequence other than `keep`."""
         if not self._free_ids:
@@ -275,10 +228,5 @@ class KVCache:
         cells = self._free[self._num_unheld : self._num_unheld + len(tokens)]
         self._holders[cells] = 1
         self._cells[sequence_id, start:end] = cells
-        self._tokens[sequence_id, start:end] = tokens
-        self.length[sequence_id] = end
+        self._prefixes.append(sequence_id, tokens)
         return cells
-
-    def tokens_of(self, sequence_id: int) -> Seq[int]:
-        """The tokens that a sequence's cells hold, for tests and audits."""
-        return [int(token) for token in self._tokens[sequence_id, : self.length[sequence_id]]]

@@ -25,11 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.llamacpp.apart import SeparateCaches
 from backends.llamacpp.binding.context import Context, Logits
 from backends.llamacpp.binding.errors import CacheFull, DecodeError
 from backends.llamacpp.binding.model import Model
 from backends.llamacpp.binding.sampler import Sampler
-from backends.llamacpp.cache import KVCache, Remove, default_max_cached
+from backends.llamacpp.cache import KVCache, default_max_cached
+from backends.llamacpp.effects import Copy, Remove
 from backends.llamacpp.metrics import EngineMetrics
 from backends.llamacpp.options import Options
 from backends.llamacpp.sampling import (
@@ -41,8 +43,9 @@ from backends.llamacpp.sampling import (
     log_softmax,
     token_logprobs,
 )
-from backends.llamacpp.scheduler import Chunk, Scheduler, Step
+from backends.llamacpp.scheduler import Scheduler
 from backends.llamacpp.sequence import Constraint, Finish, Sequence
+from backends.llamacpp.step import Chunk, Step
 
 log = logging.getLogger(__name__)
 
@@ -81,15 +84,10 @@ class Engine:
         self.model = model
         self.num_threads = num_threads
         self.context = Context(model, options, num_threads=num_threads, num_threads_batch=num_threads_batch)
-        trained = model.n_ctx_train or self.context.num_cells
-        self.max_length = min(options.n_ctx_seq or trained, self.context.num_cells)
+        trained = model.n_ctx_train or self.context.max_length
+        self.max_length = min(options.n_ctx_seq or trained, self.context.max_length)
         self.reuses_prefixes = options.prefix_cache and model.can_reuse_prefix
-        self.cache = KVCache(
-            self.context.num_cells,
-            self.context.num_sequence_ids,
-            self.max_length,
-            max_cached=self._max_cached(options) if self.reuses_prefixes else 0,
-        )
+        self.cache = self._make_cache(options)
         self.scheduler = Scheduler(
             self.cache,
             max_running=options.n_seq_max,
@@ -110,9 +108,19 @@ class Engine:
         self._outputs: list[Output] = []
         self._thread = threading.Thread(target=self._run, name="llama.cpp", daemon=True)
 
-    def _max_cached(self, options: Options) -> int:
-        model, num_cells = self.model, self.context.num_cells
-        return options.prefix_cache_cells or default_max_cached(model.n_params, model.num_attention_heads, num_cells)
+    def _make_cache(self, options: Options) -> KVCache | SeparateCaches:
+        context, model = self.context, self.model
+        if options.batch_invariant:
+            return SeparateCaches(context.num_sequence_ids, context.max_length, keeps_finished=self.reuses_prefixes)
+        max_cached = options.prefix_cache_cells or default_max_cached(
+            model.n_params, model.num_attention_heads, context.num_cells
+        )
+        return KVCache(
+            context.num_cells,
+            context.num_sequence_ids,
+            self.max_length,
+            max_cached=max_cached if self.reuses_prefixes else 0,
+        )
 
     def start(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -229,6 +237,8 @@ class Engine:
         for effect in self.cache.effects:
             if isinstance(effect, Remove):
                 self.context.remove(effect.sequence_id, effect.start)
+            elif isinstance(effect, Copy):
+                self.context.copy(effect.source, effect.target, effect.length)
             else:
                 self.context.share(effect.source, effect.target, effect.length)
         self.cache.effects.clear()
@@ -288,12 +298,12 @@ class Engine:
                 sequence.adjuster.apply(logits[row], sequence.num_generated)
             if sequence.constraint is not None and sequence.sampler is not None:
                 forbid(logits[row], sequence.constraint.allowed())
-        greedy = [row for sequence, row in drawing if sequence.sampler is None]
+        greedy = sorted(row for sequence, row in drawing if sequence.sampler is None)
         # All rows as they lie when all are greedy: picking them would copy them.
         block = logits if len(greedy) == len(logits) else logits[greedy]
-        best = iter(block.argmax(axis=1).tolist() if greedy else ())
+        best = dict(zip(greedy, block.argmax(axis=1).tolist() if greedy else (), strict=True))
         tokens = [
-            self._permitted(sequence, next(best), logits[row])
+            self._permitted(sequence, best[row], logits[row])
             if sequence.sampler is None
             else sequence.sampler.sample(self.context, row)
             for sequence, row in drawing

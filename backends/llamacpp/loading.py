@@ -14,11 +14,14 @@ from backends.llamacpp.chat import ChatTemplate, TemplateError
 from backends.llamacpp.embedding import EmbeddingEngine
 from backends.llamacpp.embedding_serving import EmbeddingServing
 from backends.llamacpp.engine import Engine
-from backends.llamacpp.header import read_header
+from backends.llamacpp.header import read_header, read_parts
 from backends.llamacpp.options import PLAIN_BATCH, Options
 from backends.llamacpp.purpose import can_be_split, for_purpose
 from backends.llamacpp.served import ServedModel
 from backends.llamacpp.serving import Serving
+
+INVARIANT_TYPES = {0: "F32", 1: "F16", 30: "BF16", 8: "Q8_0"}
+"""ggml types of which llama.cpp's CPU kernels compute a token alike beside any number of others, but for a lone one."""
 
 
 def load(
@@ -35,6 +38,8 @@ def load(
         settled = for_purpose(header, options)
     except ModelUnusable as error:
         raise ModelError(f"cannot load {error}") from error
+    if settled.batch_invariant:
+        _check_invariant(path, settled)
     if settled.pooling == "none":
         return _load_generating(path, name, settled.settled(), num_threads, deliver)
     model = Model(path, settled)
@@ -50,6 +55,19 @@ def load(
     )
     engine.start()
     return EmbeddingServing(name, engine, settled.pooling)
+
+
+def _check_invariant(path: Path, options: Options) -> None:
+    """Raises ModelError where the same bits cannot be promised."""
+    if options.pooling != "none":
+        raise ModelError("batch_invariant: for models that generate text, not for embeddings")
+    foreign = {tensor.type for part in read_parts(path) for tensor in part.tensors} - INVARIANT_TYPES.keys()
+    if foreign:
+        known = ", ".join(INVARIANT_TYPES.values())
+        raise ModelError(
+            f"batch_invariant: {path} has tensors of ggml type {min(foreign)}, whose kernels differ with the batch; "
+            f"possible with {known}"
+        )
 
 
 def _load_generating(

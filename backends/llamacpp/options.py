@@ -25,6 +25,9 @@ MAX_SEQUENCE_IDS = 256
 """llama.cpp's LLAMA_MAX_SEQ: more sequence ids than this do not exist in one context."""
 PLAIN_CELLS, PLAIN_SEQUENCES, PLAIN_BATCH = 8192, 32, 512
 """What n_ctx, n_seq_max, n_batch and n_ubatch are where memory is no question."""
+INVARIANT_SEQUENCES, INVARIANT_LENGTH = 16, 2048
+INVARIANT_BATCH = 63
+"""llama.cpp's attention on the CPU goes over to another kernel at 64 tokens (GGML_FA_TILE_Q)."""
 CELLS_PER_SEQUENCE = 256
 """Where there are fewer KV cells than this for each request, fewer requests run at the same time."""
 
@@ -73,6 +76,8 @@ class Options:
     """Keep finished sequences and reuse the longest common prefix of later prompts."""
     prefix_cache_cells: int = 0
     """KV cells that finished sequences may keep; 0: as many as lengthen a step by 7.5 % (780 for the demo, 26,000 for 8B)."""
+    batch_invariant: bool = False
+    """Answer with the same bits whatever else runs, on CPU with F32, F16, BF16 or Q8_0 weights; each gets n_ctx / n_seq_max cells."""
     use_mmap: bool = True
     """Map the model file instead of reading it."""
     use_mlock: bool = False
@@ -114,6 +119,8 @@ class Options:
 
     def settled(self, cells: int = PLAIN_CELLS, batch: int = PLAIN_BATCH) -> Options:
         """With every size that is open filled in: `cells` for n_ctx, `batch` for n_batch and n_ubatch, each more if the others need it."""
+        if self.batch_invariant:
+            return self._settled_apart()
         n_ctx = self.n_ctx or max(cells, self.n_ctx_seq, self.prefix_cache_cells)
         n_seq_max = self.n_seq_max or min(
             PLAIN_SEQUENCES, max(1, n_ctx // CELLS_PER_SEQUENCE), self.n_batch or PLAIN_SEQUENCES
@@ -121,6 +128,16 @@ class Options:
         n_batch = self.n_batch or max(batch, n_seq_max, self.n_ubatch)
         n_ubatch = self.n_ubatch or min(batch, n_batch)
         return dataclasses.replace(self, n_ctx=n_ctx, n_seq_max=n_seq_max, n_batch=n_batch, n_ubatch=n_ubatch)
+
+    def _settled_apart(self) -> Options:
+        """With a cache for each request, and steps small enough for the kernels that every token can share."""
+        n_seq_max = self.n_seq_max or INVARIANT_SEQUENCES
+        n_ctx = self.n_ctx or n_seq_max * (self.n_ctx_seq or INVARIANT_LENGTH)
+        n_batch = self.n_batch or INVARIANT_BATCH
+        n_ubatch = self.n_ubatch or n_batch
+        return dataclasses.replace(
+            self, n_gpu_layers=0, n_ctx=n_ctx, n_seq_max=n_seq_max, n_batch=n_batch, n_ubatch=n_ubatch
+        )
 
     def to_argv(self) -> list[str]:
         """The flags that differ from the defaults, as `--n-ctx 4096 ...`."""
@@ -201,6 +218,14 @@ def _range_problems(options: Options) -> list[str]:
         0 <= options.n_ubatch <= (options.n_batch or options.n_ubatch),
         f"n_ubatch: must be 0 to n_batch ({options.n_batch}), got {options.n_ubatch}",
     )
+    if options.batch_invariant:
+        for name in ("n_batch", "n_ubatch", "n_seq_max"):
+            value = getattr(options, name)
+            check(value <= INVARIANT_BATCH, f"{name}: at most {INVARIANT_BATCH} with batch_invariant, got {value}")
+        check(options.n_gpu_layers <= 0, "batch_invariant: on the CPU only, but n_gpu_layers asks for a GPU")
+        check(
+            not options.prefix_cache_cells, "prefix_cache_cells: with batch_invariant each request keeps its own cells"
+        )
     for name in ("n_threads", "n_threads_batch"):
         check(0 <= getattr(options, name) <= 512, f"{name}: must be 0 to 512, got {getattr(options, name)}")
     check(options.n_gpu_layers >= -1, f"n_gpu_layers: must be -1 or more, got {options.n_gpu_layers}")

@@ -11,6 +11,8 @@ Rules
   cached sequences were evicted; nobody overtakes it, so nobody starves.
 - Preemption: when a decode step finds no cell, the youngest running sequence gives its cells back and waits at the front
   of the queue; its answer is kept and recomputed. The oldest is never preempted, so it always finishes.
+- Apart (SeparateCaches, batch invariance): decoding and one prompt's chunk take turns, and idle caches compute a token that
+  nobody reads, so that every number is computed by the same kernel whatever else runs.
 - Several answers to one prompt: the first one's sequence leads. The others wait beside the line until its prompt is
   computed, then go to the front of the line and take its cells over.
 """
@@ -19,13 +21,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from backends.llamacpp.apart import SeparateCaches
 from backends.llamacpp.cache import KVCache
+from backends.llamacpp.effects import Remove
 from backends.llamacpp.sequence import Finish, Sequence
+from backends.llamacpp.step import Chunk, Filler, Step, assemble, assemble_chunk, assemble_decoding
 
 _GROWTH_ROOM = 16
 """Cells kept free for each running sequence at admission, so that a newcomer is not preempted at once."""
@@ -39,50 +40,20 @@ class QueueFull(Exception):
         self.num_waiting = num_waiting
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Prompt tokens [start, start + count) of a sequence in this step."""
-
-    sequence: Sequence
-    start: int
-    count: int
-    draws: bool
-    """Whether the answer's next token is drawn from its last position."""
-    first_row: int
-    """Its first row among the step's logits; -1 when it has none."""
-    num_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One llama_decode call: arrays of shape [n]; decoding sequences come first, one token and one row of logits each."""
-
-    tokens: NDArray[np.int32]
-    positions: NDArray[np.int32]
-    sequence_ids: NDArray[np.int32]
-    wants_logits: NDArray[np.int8]
-    decoding: tuple[Sequence, ...]
-    chunks: tuple[Chunk, ...]
-    num_rows: int
-
-    @property
-    def sequences(self) -> list[Sequence]:
-        return [*self.decoding, *(chunk.sequence for chunk in self.chunks)]
-
-    @property
-    def drawing(self) -> list[tuple[Sequence, int]]:
-        """Sequences that get a token from this step, each with its row of logits."""
-        rows = [(sequence, row) for row, sequence in enumerate(self.decoding)]
-        return rows + [(c.sequence, c.first_row + c.num_rows - 1) for c in self.chunks if c.draws]
-
-
 class Scheduler:
     """Waiting line, running set and KV cells of one context."""
 
     def __init__(
-        self, cache: KVCache, *, max_running: int, max_batch_tokens: int, max_rows: int, max_waiting: int
+        self,
+        cache: KVCache | SeparateCaches,
+        *,
+        max_running: int,
+        max_batch_tokens: int,
+        max_rows: int,
+        max_waiting: int,
     ) -> None:
         self.cache = cache
+        self._is_prompts_turn = False
         self._max_running = max_running
         self._max_batch_tokens = max_batch_tokens
         self._max_rows = max_rows
@@ -154,6 +125,8 @@ class Scheduler:
         return None
 
     def _plan(self) -> Step | None:
+        if isinstance(self.cache, SeparateCaches):
+            return self._plan_apart(self.cache)
         decoding = self._room_for_decoding()
         budget = self._max_batch_tokens - len(decoding)
         num_planned, rows = len(decoding), len(decoding)
@@ -167,10 +140,41 @@ class Scheduler:
             budget -= chunk.count
             num_planned += chunk.count
             rows += chunk.num_rows
-        return _assemble(decoding, chunks, rows) if num_planned else None
+        return assemble(decoding, chunks, rows) if num_planned else None
+
+    def _plan_apart(self, caches: SeparateCaches) -> Step | None:
+        """Decoding, or a chunk of one prompt, by turns."""
+        decoding = self._room_for_decoding()
+        if self._is_prompts_turn or not decoding:
+            self._is_prompts_turn = False
+            for sequence in self._prefilling():
+                chunk = self._chunk(sequence, self._max_batch_tokens, 0)
+                if chunk is not None:
+                    is_lone = chunk.count == 1
+                    return assemble_chunk(chunk, self._fillers({sequence.sequence_id}, caches) if is_lone else [])
+        self._is_prompts_turn = True
+        ids = {sequence.sequence_id for sequence in decoding}
+        return assemble_decoding(decoding, self._fillers(ids, caches)) if decoding else None
+
+    def _fillers(self, ids: set[int], caches: SeparateCaches) -> list[Filler]:
+        """Tokens for the ids between `ids`, and for a neighbour of a lone one.
+
+        llama.cpp parts a step where ids are not neighbours, and computes a lone token by other kernels than several.
+        """
+        low, high = min(ids), max(ids)
+        if low == high:
+            low, high = (low, high + 1) if high + 1 < caches.num_sequence_ids else (low - 1, high)
+        return [self._filler(other, caches) for other in range(low, high + 1) if other not in ids]
+
+    def _filler(self, sequence_id: int, caches: SeparateCaches) -> Filler:
+        for sequence in self.running:
+            if sequence.sequence_id == sequence_id:
+                return Filler(sequence_id, sequence.num_computed)
+        return Filler(sequence_id, caches.next_position(sequence_id))
 
     def computed(self, step: Step) -> None:
         """Record that the step's tokens are in the KV cache now."""
+        self.cache.effects += [Remove(filler.sequence_id, filler.position) for filler in step.fillers]
         self.cache.reserve(len(step.decoding))
         for sequence in step.decoding:
             sequence.num_computed += 1
@@ -292,26 +296,3 @@ class Scheduler:
         draws = is_last and sequence.num_generated < sequence.params.max_tokens
         num_rows = count if wants_all else int(draws)
         return Chunk(sequence, sequence.num_computed, count, draws, rows if num_rows else -1, num_rows)
-
-
-def _assemble(decoding: list[Sequence], chunks: list[Chunk], num_rows: int) -> Step:
-    """The arrays of one llama_decode call."""
-    n = len(decoding)
-    total = n + sum(chunk.count for chunk in chunks)
-    tokens = np.empty(total, dtype=np.int32)
-    positions = np.empty(total, dtype=np.int32)
-    ids = np.empty(total, dtype=np.int32)
-    wants = np.zeros(total, dtype=np.int8)
-    tokens[:n] = [sequence.tokens[sequence.num_tokens - 1] for sequence in decoding]
-    positions[:n] = [sequence.num_computed for sequence in decoding]
-    ids[:n] = [sequence.sequence_id for sequence in decoding]
-    wants[:n] = 1
-    at = n
-    for chunk in chunks:
-        end = at + chunk.count
-        tokens[at:end] = chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
-        positions[at:end] = np.arange(chunk.start, chunk.start + chunk.count, dtype=np.int32)
-        ids[at:end] = chunk.sequence.sequence_id
-        wants[end - chunk.num_rows : end] = 1
-        at = end
-    return Step(tokens, positions, ids, wants, tuple(decoding), tuple(chunks), num_rows)

@@ -67,7 +67,7 @@ def test_an_unforeseen_error_is_one_line_and_a_crash_log(
     assert "Traceback" in log.read_text()
 
 
-@pytest.mark.parametrize("arguments", [["engines", "list"], ["models", "list"], ["engines", "logs", "x"]])
+@pytest.mark.parametrize("arguments", [["engines", "list"], ["engines", "logs", "x"]])
 def test_without_a_running_gateway(
     arguments: list[str], forgegate_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,9 +30,7 @@ class Context:
     def __init__(self, model: Model, options: Options, *, num_threads: int, num_threads_batch: int) -> None:
         forget_log()
         self.model = model
-        self.num_sequence_ids = min(
-            MAX_SEQUENCE_IDS, 2 * options.n_seq_max if options.prefix_cache else options.n_seq_max
-        )
+        self.num_sequence_ids = _num_sequence_ids(options)
         # llama.cpp reserves a row of logits per sequence id in any case.
         self.max_outputs = max(self.num_sequence_ids, min(options.n_ubatch, 128))
         self.num_outputs = 0
@@ -48,6 +46,8 @@ class Context:
             self.close()
             raise ModelError("this model has no KV cache: it is an encoder, which generates no text")
         self.num_cells = int(C.llama_n_ctx(self.pointer))
+        self.max_length = int(C.llama_n_ctx_seq(self.pointer))
+        """Cells that one sequence can have."""
         self._batch = Batch(int(C.llama_n_batch(self.pointer)))
         self.max_tokens = self._batch.max_tokens
 
@@ -85,11 +85,26 @@ class Context:
         """Make `target` begin with the first `length` positions of `source`: the same cells, nothing is copied."""
         C.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make `target` begin with copies of the first `length` positions of `source`, where each has a cache of its own."""
+        # Only whole caches are copied: what is too much is dropped again.
+        C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self.remove(target, length)
+
+
+def _num_sequence_ids(options: Options) -> int:
+    """Ids for what runs and, where they cost no cells, for as many cached sequences."""
+    if options.batch_invariant:
+        return max(options.n_seq_max, 2)
+    return min(MAX_SEQUENCE_IDS, 2 * options.n_seq_max if options.prefix_cache else options.n_seq_max)
+
 
 def context_params(options: Options, num_sequence_ids: int, max_outputs: int) -> Any:
     """`max_outputs` 0: as many rows as a batch has tokens."""
     params = C.llama_context_default_params()
     params.n_ctx = options.n_ctx
+    if options.batch_invariant:
+        params.n_ctx = options.n_ctx // options.n_seq_max * num_sequence_ids
     params.n_batch = options.n_batch
     params.n_ubatch = options.n_ubatch
     params.n_seq_max = num_sequence_ids
@@ -98,7 +113,7 @@ def context_params(options: Options, num_sequence_ids: int, max_outputs: int) ->
     params.flash_attn_type = _FLASH_ATTN[options.flash_attn]
     params.type_k = _GGML_TYPES[options.cache_type_k]
     params.type_v = _GGML_TYPES[options.cache_type_v]
-    params.kv_unified = True
+    params.kv_unified = not options.batch_invariant
     params.offload_kqv = options.n_gpu_layers != 0
     params.no_perf = True
     return params

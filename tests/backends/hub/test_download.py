@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from backends.hub import download
 from backends.hub.client import HubClient
 from backends.hub.download import Download
 from backends.hub.errors import Corrupt, HubError, StoreFailed, Unreachable
@@ -37,8 +38,8 @@ class Rig:
 
     def fetch(self, path: str = "m.gguf", client: HubClient | None = None) -> Path:
         target = self.folder / "whole" / path
-        download = Download(client or self.client, "o/n", self.commit, self.folder / "partial", self.events.append)
-        download.fetch(self.files[path], target)
+        made = Download(client or self.client, "o/n", self.commit, self.folder / "partial", self.events.append)
+        made.fetch(self.files[path], target)
         return target
 
     def of(self, kind: type[Event]) -> list[Event]:
@@ -109,11 +110,14 @@ def test_a_server_without_ranges_begins_anew(rig: Rig) -> None:
     assert "sends the file from its beginning" in rig.reasons
 
 
-def test_a_server_without_ranges_that_always_breaks_is_given_up(rig: Rig, delays: list[float]) -> None:
+def test_a_server_without_ranges_that_always_breaks_is_given_up(
+    rig: Rig, delays: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "HEADWAY_BYTES", 20_000)  # what was reached before is none
     rig.hub.faults += [Fault(ignores_range=True, end_at=at * 1000) for at in (90, 10, 80, 20, 70, 30, 60, 40, 50, 55)]
     with pytest.raises(Unreachable, match="gave up after 8 attempts"):
         rig.fetch()
-    assert delays == sorted(delays)
+    assert len(delays) == 7
     assert sum(delays) > 45  # a network that is away for a minute or so is outlived
 
 
@@ -183,7 +187,7 @@ def test_a_store_in_trouble_is_asked_again_with_a_new_address(status: int, rig: 
 
 
 def test_a_connection_that_stalls_is_given_up_and_made_anew(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backends.hub.client.TIMEOUT", httpx.Timeout(0.3))
+    monkeypatch.setattr("backends.hub.client.TIMEOUT", httpx.Timeout(10.0, read=1.0))
     rig.hub.pause = Pause(100_000)
 
     def sleep(delay_s: float) -> None:
@@ -192,7 +196,7 @@ def test_a_connection_that_stalls_is_given_up_and_made_anew(rig: Rig, monkeypatc
     with HubClient(rig.client.access, sleep=sleep) as client:
         assert rig.fetch(client=client).read_bytes() == BODY
     assert "the connection broke: nothing came in time" in rig.reasons
-    assert rig.ranges[1:] == [f"bytes=100000-{SIZE - 1}"]
+    assert rig.ranges[-1] == f"bytes=100000-{SIZE - 1}"
 
 
 def test_a_server_that_refuses_the_range(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -293,6 +294,22 @@ def test_a_lease_holds_only_what_is_there(hub: HubServer, puller: Puller, store:
     assert shelf.lease(held) is None
     assert store.lease_of(path) is None
     assert store.lease_of(Path("/etc/passwd")) is None
+
+
+def test_no_lease_on_what_is_removed_at_that_moment(
+    hub: HubServer, puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("o/n", FOLDER)
+    shelf, held = puller("o/n")
+    real = fcntl.flock
+
+    def flock(fd: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        shelf.remove()  # between the opening and the lock
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert shelf.lease(held) is None
 
 
 def test_what_a_killed_removal_left_goes_with_the_next_pull(hub: HubServer, puller: Puller, store: Store) -> None:

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from backends.llamacpp.cache import KVCache, Remove
+from backends.llamacpp.cache import KVCache
+from backends.llamacpp.effects import Remove
 from backends.llamacpp.sampling import SamplingParams
 from backends.llamacpp.scheduler import QueueFull, Scheduler
 from backends.llamacpp.sequence import Sequence
@@ -22,10 +23,11 @@ class TinyCache(RuleBasedStateMachine):
     """Every order of arrivals, cancellations and steps that hypothesis thinks of."""
 
     num_steps = 0
+    is_apart = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(num_cells=96, max_cached=60)
+        self.world = World(num_cells=96, max_cached=60, is_apart=self.is_apart)
 
     @rule(
         head=st.sampled_from(SYSTEMS),
@@ -74,9 +76,20 @@ TinyCache.TestCase.settings = settings(
 test_every_order_of_events = TinyCache.TestCase
 
 
+class TinyCaches(TinyCache):
+    """The same with a cache for each request."""
+
+    is_apart = True
+
+
+TinyCaches.TestCase.settings = TinyCache.TestCase.settings
+test_every_order_of_events_apart = TinyCaches.TestCase
+
+
+@pytest.mark.parametrize("is_apart", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_random_traffic_over_a_tiny_cache(seed: int) -> None:
-    world = World()
+def test_random_traffic_over_a_tiny_cache(seed: int, is_apart: bool) -> None:
+    world = World(is_apart=is_apart)
     Traffic(world, seed).run(2500)
     assert world.tally.finished > 200
     assert world.tally.cancelled > 20
