@@ -71,8 +71,10 @@ def watch(marker: str) -> None:
         else:
             groups.discard(pgid)
     for _ in range(SWEEPS):
-        left = [kill_group(pgid) for pgid in groups]
-        if not (kill_marked(marker) or any(left)):
+        had_members = [kill_group(pgid) for pgid in groups]
+        # A group of the dead that nobody has reaped has members, too. No process escapes the signal by forking, so that
+        # the groups need a second look only where others cannot be seen.
+        if not (kill_marked(marker) or (any(had_members) and not _pids())):
             return
         time.sleep(SWEEP_PAUSE_S)
 

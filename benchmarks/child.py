@@ -45,6 +45,11 @@ class Child:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        """Of the child itself, which leads the group."""
+        return self._process.pid
+
     async def wait_ready(self, client: Client, timeout_s: float) -> None:
         """Raises ChildError when it exits or does not get ready in time."""
         deadline_s = time.monotonic() + timeout_s

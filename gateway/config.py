@@ -56,7 +56,7 @@ class Pool:
     engine: str
     """Kind of engine: llamacpp (launched here) or remote (any OpenAI-compatible URL)."""
     model: str | None = None
-    """llamacpp: `demo`, a GGUF file, or a folder of the demo family. remote: the model's name on the other side."""
+    """llamacpp: `demo`, a GGUF file, a model folder, or ORG/NAME[:QUANT] of a hub (pulled at first use). remote: its name there."""
     replicas: int = counted(1, 64)
     """Engines of this kind to run side by side."""
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -1,8 +1,9 @@
-"""Load of every engine, shared by all workers through one mapping: int64 cells [metric][engine slot][column].
+"""What all workers must know of each other, shared through one mapping: int64 cells, a row for each number, a column for each worker.
 
-    metric 0: running requests       slot 0 | worker 0 | worker 1 | ... |
-    metric 1: outstanding tokens     slot 1 | worker 0 | worker 1 | ... |
-                                     ...
+    row slot                  running requests of the engine in `slot`      | worker 0 | worker 1 | ... |
+    row num_slots + slot      outstanding tokens of that engine             | worker 0 | worker 1 | ... |
+    row 2 * num_slots         client connections                            | worker 0 | worker 1 | ... |
+    row 2 * num_slots + 1     1 for a worker that takes connections         | worker 0 | worker 1 | ... |
 
 Each worker adds only to its own column, so that no lock is needed; readers sum a row. A row's sum may be torn by a
 concurrent write, which is one request old and harmless for balancing. Control clears a dead worker's column.
@@ -15,7 +16,12 @@ import os
 import tempfile
 
 _CELL_BYTES = 8
-_NUM_METRICS = 2
+_NUM_ENGINE_ROWS = 2
+_NUM_WORKER_ROWS = 2
+
+
+def _num_cells(num_slots: int, num_workers: int) -> int:
+    return (_NUM_ENGINE_ROWS * num_slots + _NUM_WORKER_ROWS) * num_workers
 
 
 class Counters:
@@ -28,15 +34,17 @@ class Counters:
         self._num_workers = num_workers
         self._column = column or 0
         self._is_writer = column is not None
-        self._map = mmap.mmap(fd, _NUM_METRICS * num_slots * num_workers * _CELL_BYTES)
+        self._map = mmap.mmap(fd, _num_cells(num_slots, num_workers) * _CELL_BYTES)
         self._cells = memoryview(self._map).cast("q")
         self._tokens_offset = num_slots * num_workers
+        self._connections_offset = _NUM_ENGINE_ROWS * self._tokens_offset
+        self._accepting_offset = self._connections_offset + num_workers
 
     @classmethod
     def create(cls, num_slots: int, num_workers: int) -> tuple[int, Counters]:
         """Make zeroed cells. Returns the file descriptor to hand to the workers, and a reading view."""
         fd = _anonymous_file()
-        os.ftruncate(fd, _NUM_METRICS * num_slots * num_workers * _CELL_BYTES)
+        os.ftruncate(fd, _num_cells(num_slots, num_workers) * _CELL_BYTES)
         return fd, cls(fd, num_slots, num_workers)
 
     @classmethod
@@ -52,6 +60,27 @@ class Counters:
         cells[index] += num_running
         cells[index + self._tokens_offset] += num_tokens
 
+    def add_connections(self, num: int) -> None:
+        """Add to this worker's client connections; a negative number takes away."""
+        assert self._is_writer
+        self._cells[self._connections_offset + self._column] += num
+
+    def set_accepting(self, is_accepting: bool) -> None:
+        """Say whether this worker takes connections."""
+        assert self._is_writer
+        self._cells[self._accepting_offset + self._column] = is_accepting
+
+    def is_ahead(self, num_opening: int) -> bool:
+        """Return whether another worker that takes connections has fewer than this one, which has `num_opening` uncounted ones."""
+        own = self._cells[self._connections_offset + self._column] + num_opening
+        return any(num < own and column != self._column for column, num in self.connections().items())
+
+    def connections(self) -> dict[int, int]:
+        """Return how many client connections the workers have that take connections, by column."""
+        cells, num = self._cells, self._num_workers
+        accepting = cells[self._accepting_offset : self._accepting_offset + num]
+        return {n: cells[self._connections_offset + n] for n in range(num) if accepting[n]}
+
     def running(self, slot: int) -> int:
         """Return how many requests run on the engine of `slot`, over all workers."""
         return self._row(slot * self._num_workers)
@@ -62,14 +91,14 @@ class Counters:
 
     def clear_column(self, column: int) -> None:
         """Zero what a dead worker left behind. Only control calls this, and only after the worker is gone."""
-        for index in range(column, _NUM_METRICS * self._tokens_offset, self._num_workers):
+        for index in range(column, len(self._cells), self._num_workers):
             self._cells[index] = 0
 
     def check_integrity(self) -> None:
-        """Assert that no cell is below zero, and for a writer that its idle column is all zero."""
+        """Assert that no cell is below zero, and for a writer that it has nothing left on any engine."""
         assert min(self._cells, default=0) >= 0, "a counter fell below zero"
         if self._is_writer:
-            column = self._cells.tolist()[self._column :: self._num_workers]
+            column = self._cells.tolist()[self._column : self._connections_offset : self._num_workers]
             assert not any(column), f"idle worker still counts {column}"
 
     def close(self) -> None:

@@ -18,23 +18,25 @@
     |  `- EngineTimeout         504    ConnectTimeout, FirstByteTimeout, IdleTimeout, TotalTimeout
     `- InternalError            500    a bug of ours
 
-All are answered as `{"error": {"message", "type", "param", "code"}}`, the shape that the OpenAI SDKs turn into
-exceptions. `gateway.failures` says for each whose fault it is and what may be done about it.
+Each is answered in the dialect of the path that was asked (`backends.dialects`), with the `type` that belongs to its status,
+so that the SDKs of either vendor turn it into their exceptions. `gateway.failures` says for each whose fault it is and what may
+be done about it.
 """
 
 from __future__ import annotations
 
 import http
+from collections.abc import Mapping
 from typing import ClassVar
 
-import orjson
+from backends import dialects
+from backends.dialects import Dialect
 
 
 class GatewayError(Exception):
     """Base: `message` is meant for the client."""
 
     status: ClassVar[int] = 500
-    type: ClassVar[str] = "internal_error"
     code: ClassVar[str] = "internal_error"
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
@@ -52,7 +54,6 @@ class RequestError(GatewayError):
     """The request cannot be served as it is."""
 
     status = 400
-    type = "invalid_request_error"
     code = "bad_request"
 
 
@@ -72,7 +73,6 @@ class Unauthorized(RequestError):
     """No API key, or none that is known."""
 
     status = 401
-    type = "authentication_error"
     code = "invalid_api_key"
 
 
@@ -80,7 +80,6 @@ class Forbidden(RequestError):
     """A known key that may not do this."""
 
     status = 403
-    type = "permission_error"
     code = "forbidden"
 
 
@@ -88,7 +87,6 @@ class NotFound(RequestError):
     """No such path, or the model does not serve it."""
 
     status = 404
-    type = "not_found_error"
     code = "not_found"
 
 
@@ -123,7 +121,6 @@ class TooManyRequests(RequestError):
     """Refused for now; `retry_after_s` says how long."""
 
     status = 429
-    type = "rate_limit_error"
     code = "rate_limit_exceeded"
 
 
@@ -145,7 +142,6 @@ class EngineError(GatewayError):
     """The engine, or the way to it, failed."""
 
     status = 502
-    type = "engine_error"
     code = "engine_failed"
 
 
@@ -175,7 +171,6 @@ class NoEngineReady(EngineError):
     """No replica takes requests now; `retry_after_s` says when one may."""
 
     status = 503
-    type = "service_unavailable_error"
     code = "no_engine_ready"
 
 
@@ -183,7 +178,6 @@ class EngineTimeout(EngineError):
     """A phase of the request took longer than its limit."""
 
     status = 504
-    type = "timeout_error"
     code = "engine_timeout"
 
 
@@ -220,10 +214,18 @@ def status_line(status: int) -> bytes:
     return b"HTTP/1.1 %d %s\r\n" % (status, phrase.encode())
 
 
-def envelope(error: GatewayError) -> bytes:
+def envelope(error: GatewayError, dialect: Dialect = Dialect.OPENAI, request_id: str = "") -> bytes:
     """Return the JSON body of `error`."""
-    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return orjson.dumps({"error": fields})
+    return dialects.error_body(
+        dialect, error.status, error.message, param=error.param, code=error.code, request_id=request_id
+    )
+
+
+def sse_event(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
+    """Return `error` as one server-sent event, for a stream that has already begun."""
+    return dialects.error_event(
+        dialect, error.status, error.message, param=error.param, code=error.code, request_id=request_id
+    )
 
 
 def headers(error: GatewayError) -> dict[str, str]:
@@ -236,15 +238,25 @@ def headers(error: GatewayError) -> dict[str, str]:
     return answer
 
 
-def sse_event(error: GatewayError) -> bytes:
-    """Return `error` as one server-sent event, for a stream that has already begun."""
-    return b"data: %b\n\n" % envelope(error)
+def id_headers(dialect: Dialect, request_id: str) -> dict[str, str]:
+    """Return the headers that tell a client its request's id; the anthropic SDK looks for a name of its own."""
+    ids = {"x-request-id": request_id}
+    if dialect is Dialect.MESSAGES:
+        ids["request-id"] = request_id
+    return ids
 
 
-def render(error: GatewayError, extra: dict[str, str], *, is_keep_alive: bool) -> bytes:
-    """Return `error` as a whole HTTP/1.1 response, with the `extra` headers (request id, engine)."""
-    body = envelope(error)
-    lines = {**headers(error), **extra, "content-length": str(len(body))}
+def render(
+    error: GatewayError,
+    dialect: Dialect,
+    request_id: str,
+    *,
+    is_keep_alive: bool,
+    extra: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return `error` as a whole HTTP/1.1 response, with the `extra` headers (engine, model)."""
+    body = envelope(error, dialect, request_id)
+    lines = {**headers(error), **id_headers(dialect, request_id), **(extra or {}), "content-length": str(len(body))}
     if not is_keep_alive:
         lines["connection"] = "close"
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())

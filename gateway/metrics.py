@@ -14,13 +14,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from gateway.accesslog import AccessLine
-from gateway.routing.base import Load
+from gateway.counters import Counters
 from gateway.snapshot import Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -57,8 +57,17 @@ TABLE = (
     Row("forgegate_requests_running", "gauge", ("engine",), "Requests now on an engine, from all workers."),
     Row("forgegate_outstanding_tokens", "gauge", ("engine",), "Estimated tokens an engine still has to compute."),
     Row("forgegate_engine_state", "gauge", ("model", "engine", "state"), "1 for the state an engine is in."),
+    Row("forgegate_connections", "gauge", ("worker",), "Client connections of each worker that takes any."),
     Row("forgegate_snapshot_version", "gauge", (), "Version of the snapshot that this worker decides from."),
 )
+
+
+def continue_files_of(column: int) -> None:
+    """Book into the files of this worker's column, before the first metric is made: what a dead predecessor counted stays counted.
+
+    prometheus_client names the files by process; those of every worker that ever died would lie there and be read at each scrape.
+    """
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: column)  # type: ignore[no-untyped-call]
 
 
 class _Series:
@@ -117,14 +126,14 @@ class Metrics:
         """Count a request that goes elsewhere, or to a fresh connection, after `engine` failed it."""
         self._counters["forgegate_retries"].labels(engine).inc()
 
-    def expose(self, snapshot: Snapshot, load: Load) -> bytes:
+    def expose(self, snapshot: Snapshot, counters: Counters) -> bytes:
         """Return the page: what all workers had booked, and the gauges as of now. May run in a thread."""
         registry = CollectorRegistry()
         if self._is_multiprocess:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         else:
             registry.register(_Forward(self._registry.collect))
-        registry.register(_Forward(lambda: _gauges(snapshot, load)))
+        registry.register(_Forward(lambda: _gauges(snapshot, counters)))
         return generate_latest(registry)
 
     def _count_failure(self, code: str, key: tuple[str, str, int]) -> None:
@@ -176,17 +185,21 @@ class _Forward(Collector):
         yield from self._collect()  # type: ignore[misc]
 
 
-def _gauges(snapshot: Snapshot, load: Load) -> Iterator[Metric]:
+def _gauges(snapshot: Snapshot, counters: Counters) -> Iterator[Metric]:
     families = {
         row.name: GaugeMetricFamily(row.name, row.help, labels=row.labels) for row in TABLE if row.kind == "gauge"
     }
     families["forgegate_snapshot_version"].add_metric((), snapshot.version)
+    for column, num in counters.connections().items():
+        families["forgegate_connections"].add_metric((str(column),), num)
     seen: set[str] = set()
     for model in snapshot.models:
         for engine in model.engines:
             families["forgegate_engine_state"].add_metric((model.name, engine.id, engine.state), 1)
             if engine.id not in seen:  # an engine may serve several names
                 seen.add(engine.id)
-                families["forgegate_requests_running"].add_metric((engine.id,), load.running(engine.slot))
-                families["forgegate_outstanding_tokens"].add_metric((engine.id,), load.outstanding_tokens(engine.slot))
+                families["forgegate_requests_running"].add_metric((engine.id,), counters.running(engine.slot))
+                families["forgegate_outstanding_tokens"].add_metric(
+                    (engine.id,), counters.outstanding_tokens(engine.slot)
+                )
     yield from families.values()

@@ -83,14 +83,22 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     max_body_bytes: int = 32 * 1024 * 1024
 
 
+class Ping(msgspec.Struct, frozen=True, tag="ping"):
+    """Control to worker: say that you listen."""
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Control to worker: stop accepting, finish what runs within `grace_s` seconds, then exit 0."""
 
     grace_s: float
 
 
+class Pong(msgspec.Struct, frozen=True, tag="pong"):
+    """Worker to control: what a stopped or stuck one cannot say."""
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """Worker to control: listening, waiting for the first snapshot or serving."""
+    """Worker to control: started, waiting for its first snapshot; it takes connections once it has acknowledged that."""
 
     pid: int
 
@@ -108,5 +116,5 @@ class EngineTrouble(msgspec.Struct, frozen=True, tag="trouble"):
     reason: str
 
 
-ToWorker = Snapshot | Drain
-ToControl = Ready | Ack | EngineTrouble
+ToWorker = Snapshot | Ping | Drain
+ToControl = Ready | Ack | Pong | EngineTrouble

@@ -18,8 +18,11 @@ from backends.status import State
 from gateway import errors
 from gateway.control.fleet import Fleet, Member
 from gateway.control.supervisor import Supervisor
+from gateway.control.workers import ACK_TIMEOUT_S, WorkerPool
+from gateway.counters import Counters
 
 MAX_LOG_LINES = 500
+RESTART_S = 2 * ACK_TIMEOUT_S
 RECENT_LINES = 5
 
 
@@ -61,6 +64,23 @@ class ModelView:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerView:
+    column: int
+    """Its place; the successor of one that died has the same."""
+    pid: int | None
+    state: str
+    num_restarts: int
+    num_connections: int
+    detail: str
+    """How its predecessor ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerList:
+    data: tuple[WorkerView, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EngineList:
     data: tuple[EngineView, ...]
 
@@ -77,9 +97,11 @@ class LogView:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class Restarted:
     id: str
     state: str
+    replaced_workers: tuple[int, ...]
+    """Those that did not take note in time, by column: they are killed, and the requests that they had are cut."""
 
 
 class AdminApi:
@@ -89,12 +111,14 @@ class AdminApi:
         self,
         fleet: Fleet,
         supervisor: Supervisor,
-        num_running: Callable[[int], int],
+        workers: WorkerPool,
+        counters: Counters,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fleet = fleet
         self._supervisor = supervisor
-        self._num_running = num_running
+        self._workers = workers
+        self._counters = counters
         self._clock = clock
 
     async def engines(self) -> EngineList:
@@ -105,11 +129,33 @@ class AdminApi:
         """The newest lines of an engine's output."""
         return LogView(engine_id, self._life(engine_id).log.tail(lines))
 
-    async def restart(self, engine_id: str) -> Accepted:
-        """Drain an engine and start it anew; one that has failed starts at once. Returns when the command is taken."""
+    async def restart(self, engine_id: str) -> Restarted:
+        """Drain an engine and start it anew; one that has failed starts at once. Returns when no worker sends it requests any more."""
         life = self._life(engine_id)
+        reported = self._fleet.next_report(engine_id)
         life.restart()
-        return Accepted(engine_id, str(life.status.state))
+        await asyncio.wait(
+            {reported}, timeout=RESTART_S
+        )  # one that is just being stopped has nothing to report for a while
+        replaced = reported.result() if reported.done() else ()
+        return Restarted(engine_id, str(life.status.state), replaced)
+
+    async def workers(self) -> WorkerList:
+        """The data workers."""
+        connections = self._counters.connections()
+        return WorkerList(
+            tuple(
+                WorkerView(
+                    column=worker.column,
+                    pid=worker.pid or None,
+                    state=str(worker.state),
+                    num_restarts=worker.num_restarts,
+                    num_connections=connections.get(worker.column, 0),
+                    detail=worker.detail,
+                )
+                for worker in self._workers.statuses
+            )
+        )
 
     async def models(self) -> ModelList:
         """What clients may ask for."""
@@ -151,7 +197,7 @@ class AdminApi:
             uptime_s=round(self._clock() - status.ready_since, 1)
             if is_ready and status.ready_since is not None
             else None,
-            num_requests=self._num_running(member.slot),
+            num_requests=self._counters.running(member.slot),
             load=LoadView(load.num_running, load.num_waiting, load.kv_usage) if load else None,
             last_lines=life.log.tail(RECENT_LINES),
         )
@@ -171,6 +217,7 @@ def create_app(api: AdminApi, token: str, version: str) -> FastAPI:
     app.add_api_route("/admin/v1/engines", api.engines, methods=["GET"], dependencies=guarded)
     app.add_api_route("/admin/v1/engines/{engine_id:path}/logs", api.logs, methods=["GET"], dependencies=guarded)
     app.add_api_route("/admin/v1/engines/{engine_id:path}/restart", api.restart, methods=["POST"], dependencies=guarded)
+    app.add_api_route("/admin/v1/workers", api.workers, methods=["GET"], dependencies=guarded)
     app.add_api_route("/admin/v1/models", api.models, methods=["GET"], dependencies=guarded)
     app.add_exception_handler(errors.GatewayError, _gateway_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)

@@ -25,6 +25,7 @@ class Member:
     kind: str
     model: str
     capabilities: tuple[str, ...]
+    """What its kind can at best; from the first time that it was ready, what it said itself."""
     status: Status = field(default_factory=Status)
     has_been_ready: bool = False
 
@@ -41,6 +42,7 @@ class Fleet:
         self._created = int(clock())
         self._version = 0
         self._claims: dict[str, Identity] = {}
+        self._awaited: dict[str, list[asyncio.Future[tuple[int, ...]]]] = {}
 
     def add(self, member: Member) -> None:
         """Before the start only."""
@@ -48,10 +50,22 @@ class Fleet:
 
     async def report(self, engine_id: str, status: Status) -> None:
         """An engine's new status."""
+        awaited = self._awaited.pop(engine_id, [])  # those who ask from here on mean a later one
         member = self.members[engine_id]
         member.status = status
         member.has_been_ready = member.has_been_ready or status.state is State.READY
-        await self.publish()
+        if status.facts and status.facts.capabilities:
+            member.capabilities = status.facts.capabilities
+        replaced = await self.publish()
+        for future in awaited:
+            if not future.done():
+                future.set_result(replaced)
+
+    def next_report(self, engine_id: str) -> asyncio.Future[tuple[int, ...]]:
+        """Done once all workers decide from the engine's next status; holds the columns of workers replaced for that."""
+        future: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+        self._awaited.setdefault(engine_id, []).append(future)
+        return future
 
     def claim_weights(self, engine_id: str, identity: Identity) -> str:
         """An engine is about to serve these weights: why it may not, else nothing.

@@ -94,12 +94,12 @@ class Runtime:
             access_log=self._config.server.access_log,
         )
         return WorkerPool(
-            launcher, setup, self._counters,
+            launcher, setup, self._counters, self.fleet.snapshot(),
             on_trouble=lambda trouble: self._supervisor.trouble(trouble.engine_id), on_death=self._console.worker,
         )  # fmt: skip
 
     async def _start_admin(self, sock: socket.socket) -> None:
-        api = AdminApi(self.fleet, self._supervisor, self._counters.running)
+        api = AdminApi(self.fleet, self._supervisor, self._workers, self._counters)
         server = _AdminServer(
             uvicorn.Config(
                 create_app(api, self._home.admin_token(), version()), loop="none", lifespan="off", access_log=False,

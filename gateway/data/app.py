@@ -10,12 +10,18 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backends.dialects import dialect_of
 from gateway import errors, metrics
 from gateway.data.relay import Relay
 from gateway.data.snapshot import ENDPOINTS, ModelRoute
 from gateway.errors import GatewayError
 
 _READ = ["GET", "HEAD"]
+_NOT_KEPT = {
+    "/v1/responses/": "answers are not stored here: send the whole conversation as `input`",
+    "/v1/messages/": "only /v1/messages and /v1/messages/count_tokens are answered here",
+}
+"""Below these paths the APIs have more than an engine answers; a client that asks is told so."""
 
 
 def build(relay: Relay) -> FastAPI:
@@ -86,44 +92,49 @@ class _RequestIds:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = dict(scope.get("headers", ())).get(b"x-request-id", b"")
+        request_id = dict(scope.get("headers", ())).get(b"x-request-id", b"").decode()
+        ids = errors.id_headers(dialect_of(scope.get("path", "")), request_id)
+        added = [(name.encode(), value.encode()) for name, value in ids.items()]
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         await self._app(scope, receive, send_with_id)
 
 
-def _answer(error: GatewayError, extra: dict[str, str] | None = None) -> Response:
+def _answer(request: Request, error: GatewayError, extra: dict[str, str] | None = None) -> Response:
     headers = {**errors.headers(error), **(extra or {})}
-    return Response(errors.envelope(error), status_code=error.status, headers=headers)
+    body = errors.envelope(error, dialect_of(request.url.path), request.headers.get("x-request-id", ""))
+    return Response(body, status_code=error.status, headers=headers)
 
 
-async def _on_gateway_error(_: Request, exc: Exception) -> Response:
+async def _on_gateway_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, GatewayError)
-    return _answer(exc)
+    return _answer(request, exc)
 
 
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     path, method = request.url.path, request.method
     if path in ENDPOINTS:
-        return _answer(errors.MethodNotAllowed(f"{path} takes POST, not {method}"), {"allow": "POST"})
+        return _answer(request, errors.MethodNotAllowed(f"{path} takes POST, not {method}"), {"allow": "POST"})
     if exc.status_code == 405:
         allow = dict(exc.headers or {}).get("Allow", "GET, HEAD")
-        return _answer(errors.MethodNotAllowed(f"{path} does not take {method}"), {"allow": allow})
+        return _answer(request, errors.MethodNotAllowed(f"{path} does not take {method}"), {"allow": allow})
     if exc.status_code == 404:
-        return _answer(errors.NotFound(f"there is nothing at {path}"))
-    return _answer(errors.BadRequest(str(exc.detail)))
+        why = next((f" ({why})" for root, why in _NOT_KEPT.items() if path.startswith(root)), "")
+        return _answer(request, errors.NotFound(f"there is nothing at {path}{why}"))
+    return _answer(request, errors.BadRequest(str(exc.detail)))
 
 
-async def _on_validation_error(_: Request, exc: Exception) -> Response:
+async def _on_validation_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
     first = exc.errors()[0]
-    return _answer(errors.BadRequest(str(first["msg"]), param=str(first["loc"][-1])))
+    return _answer(request, errors.BadRequest(str(first["msg"]), param=str(first["loc"][-1])))
 
 
-async def _on_bug(_: Request, exc: Exception) -> Response:
-    return _answer(errors.InternalError("the gateway failed while handling this request; its log has the details"))
+async def _on_bug(request: Request, exc: Exception) -> Response:
+    error = errors.InternalError("the gateway failed while handling this request; its log has the details")
+    return _answer(request, error)

@@ -8,6 +8,8 @@ from hmac import compare_digest
 from gateway.data.snapshot import Index
 from gateway.errors import Unauthorized
 
+CONFLICT = b"\0"
+"""In place of a digest, where a request gives two different keys."""
 _OPEN = frozenset({"/health/live", "/health/ready", "/metrics"})
 
 
@@ -22,9 +24,20 @@ def is_guarded(path: str) -> bool:
 def token_digest(authorization: bytes) -> bytes:
     """Return the SHA-256 of the bearer token in an `authorization` header, empty where there is none."""
     scheme, _, token = authorization.partition(b" ")
-    if scheme.lower() != b"bearer" or not token:
-        return b""
-    return hashlib.sha256(token.strip()).digest()
+    return key_digest(token) if scheme.lower() == b"bearer" else b""
+
+
+def key_digest(key: bytes) -> bytes:
+    """Return the SHA-256 of a key as an `x-api-key` header holds it, empty where there is none."""
+    key = key.strip()
+    return hashlib.sha256(key).digest() if key else b""
+
+
+def agreed(one: bytes, other: bytes) -> bytes:
+    """Return the one digest of a request that gives its key twice; keys that differ make none that could be known."""
+    if not one or not other:
+        return one or other
+    return one if one == other else CONFLICT
 
 
 def authenticate(index: Index, digest: bytes) -> str:
@@ -36,7 +49,9 @@ def authenticate(index: Index, digest: bytes) -> str:
     if not index.key_digests:
         return ""
     if not digest:
-        raise Unauthorized("an API key is required: send it as `Authorization: Bearer KEY`")
+        raise Unauthorized("an API key is required: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`")
+    if digest == CONFLICT:
+        raise Unauthorized("`Authorization` and `x-api-key` hold different keys: send one of them")
     found: str | None = None
     for known, name in index.key_digests:
         if compare_digest(digest, known):

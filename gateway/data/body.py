@@ -18,6 +18,15 @@ from gateway.errors import BadRequest
 DEFAULT_OUTPUT_TOKENS = 256
 """Reserved for load balancing where the request names no limit."""
 BYTES_PER_TOKEN = 4
+MAX_OUTPUT_TOKENS = 1 << 31
+MAX_ANSWERS = 128
+"""Numbers above these are the engine's to refuse, and no reason to believe that it is busy."""
+_WITHOUT_OUTPUT = frozenset({"/v1/embeddings", "/v1/messages/count_tokens", "/tokenize", "/detokenize"})
+_MANY_PROMPTS = re.compile(rb"\[\s*[\[\"]").match
+"""Not a list that begins with a number: that is one prompt in token ids, and may be long."""
+
+
+NO_PROMPT = msgspec.Raw(b"")
 
 
 class Fields(msgspec.Struct, gc=False):
@@ -27,9 +36,14 @@ class Fields(msgspec.Struct, gc=False):
     stream: Any = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    n: Any = None
+    best_of: Any = None
+    prompt: msgspec.Raw = NO_PROMPT
 
 
 _decode = msgspec.json.Decoder(Fields).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def read_fields(body: bytes) -> Fields:
@@ -44,11 +58,32 @@ def read_fields(body: bytes) -> Fields:
     return fields
 
 
-def estimate_tokens(fields: Fields, num_body_bytes: int) -> int:
-    """Return roughly how many tokens the request costs, prompt and answer: for balancing, never for billing."""
-    asked = fields.max_completion_tokens if fields.max_completion_tokens is not None else fields.max_tokens
-    is_usable = type(asked) is int and 0 <= asked <= 1 << 31
-    return num_body_bytes // BYTES_PER_TOKEN + (asked if is_usable else DEFAULT_OUTPUT_TOKENS)
+def estimate_tokens(fields: Fields, num_body_bytes: int, path: str) -> int:
+    """Return roughly how many tokens the request costs, prompt and answers: for balancing, never for billing."""
+    asked = fields.max_completion_tokens
+    if asked is None:
+        asked = fields.max_tokens
+    if type(asked) is not int or not 0 <= asked <= MAX_OUTPUT_TOKENS:
+        asked = _other_limit(fields, path)
+    prompt = fields.prompt
+    if fields.n is not None or fields.best_of is not None or (prompt is not NO_PROMPT and _MANY_PROMPTS(prompt)):
+        asked *= _num_answers(fields)
+    return num_body_bytes // BYTES_PER_TOKEN + asked
+
+
+def _other_limit(fields: Fields, path: str) -> int:
+    """Output tokens where neither of the usual fields limits them."""
+    if path in _WITHOUT_OUTPUT:
+        return 0
+    asked = fields.max_output_tokens
+    return asked if type(asked) is int and 0 <= asked <= MAX_OUTPUT_TOKENS else DEFAULT_OUTPUT_TOKENS
+
+
+def _num_answers(fields: Fields) -> int:
+    """How many sequences are computed: `n` or `best_of` for each prompt."""
+    asked = [value for value in (fields.n, fields.best_of) if type(value) is int and 1 <= value <= MAX_ANSWERS]
+    num_prompts = len(_decode_list(fields.prompt)) if _MANY_PROMPTS(fields.prompt) else 1
+    return max(asked, default=1) * num_prompts
 
 
 # A string (possessive: no backtracking stack on megabytes of escapes), or one structural character.

@@ -65,8 +65,8 @@ class ColdExchange:
             if is_guarded(self._request.head.path):
                 self._key_name = authenticate(self._relay.index, self._request.head.token_digest)
         except GatewayError as error:
-            extra = {"x-request-id": self._request.id}
-            self._client.write(errors.render(error, extra, is_keep_alive=self._can_continue))
+            dialect = self._request.head.dialect
+            self._client.write(errors.render(error, dialect, self._request.id, is_keep_alive=self._can_continue))
             self._finish(error.status, error.code)
             return
         self._protocol = _OneRequest(self._stage, self._relay.loop, self)

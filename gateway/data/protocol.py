@@ -25,8 +25,7 @@ from gateway.data.exchange import Exchange
 from gateway.data.framing import Write
 from gateway.data.heads import split_length
 from gateway.data.relay import Relay
-from gateway.data.request import Request, RequestHead
-from gateway.data.snapshot import ENDPOINTS
+from gateway.data.request import Refusal, Request, RequestHead
 from gateway.errors import GatewayError
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -85,7 +84,7 @@ class ClientConnection(asyncio.Protocol):
         """Under which that head is to be remembered."""
         self._num_known_left = 0
         """Body bytes still to come of a request whose head was known, so that the parser has not seen it."""
-        self._waiting: deque[Request | GatewayError] = deque()
+        self._waiting: deque[Request | Refusal] = deque()
         """Parsed (or refused) and not begun; more than one only when a client pipelines."""
         self._current: InFlight | None = None
         self._body: list[bytes] = []
@@ -112,6 +111,7 @@ class ClientConnection(asyncio.Protocol):
         self.address = peer[0] if isinstance(peer, tuple) else ""
         self._deadline_s = self._relay.clock() + KEEP_ALIVE_S
         self._relay.connections.add(self)
+        self._relay.counters.add_connections(1)
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
@@ -180,6 +180,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._relay.connections.discard(self)
+        self._relay.counters.add_connections(-1)
         self._leave()
 
     def pause_writing(self) -> None:
@@ -248,7 +249,7 @@ class ClientConnection(asyncio.Protocol):
         if head is None:
             return
         if self._known_key:
-            if _is_hot(head) and not head.expects_continue and not head.request_id:
+            if head.is_hot and not head.expects_continue and not head.request_id:
                 self._relay.heads.add(self._known_key, head)
             self._known_key = b""
         self._complete(head, body[0] if len(body) == 1 else b"".join(body))
@@ -347,8 +348,9 @@ class ClientConnection(asyncio.Protocol):
         if self._is_deaf:
             return
         self._is_deaf = True
+        refusal = Refusal(error, self._head)
         self._reset_parsing()
-        self._waiting.append(error)
+        self._waiting.append(refusal)
         self._dispatch()
 
     def _dispatch(self) -> None:
@@ -361,11 +363,11 @@ class ClientConnection(asyncio.Protocol):
         self._is_dispatching = False
         self._balance_reading()
 
-    def _begin(self, request: Request | GatewayError) -> None:
-        if isinstance(request, GatewayError):
+    def _begin(self, request: Request | Refusal) -> None:
+        if isinstance(request, Refusal):
             self._answer_refusal(request)
             return
-        if _is_hot(request.head):
+        if request.head.is_hot:
             current: InFlight = Exchange(self._relay, self, request)
         else:
             current = ColdExchange(self._relay, self, request, self._cold, self._transport)
@@ -374,10 +376,10 @@ class ClientConnection(asyncio.Protocol):
             current.pause()
         current.start()
 
-    def _answer_refusal(self, error: GatewayError) -> None:
+    def _answer_refusal(self, refusal: Refusal) -> None:
         request_id = self._relay.next_id()
-        self._relay.account_refusal(error, self.address, request_id)
-        self.write(errors.render(error, {"x-request-id": request_id}, is_keep_alive=False))
+        self._relay.account_refusal(refusal, self.address, request_id)
+        self.write(errors.render(refusal.error, refusal.dialect, request_id, is_keep_alive=False))
         self._is_over = True
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -408,7 +410,3 @@ class ClientConnection(asyncio.Protocol):
         self._is_deaf = True
         self._deadline_s = self._relay.clock() + KEEP_ALIVE_S
         self._transport.close()
-
-
-def _is_hot(head: RequestHead) -> bool:
-    return head.method == b"POST" and head.path in ENDPOINTS

@@ -14,10 +14,10 @@ from typing import Protocol
 from gateway.accesslog import AccessLine, AccessLog
 from gateway.counters import Counters
 from gateway.data.heads import HeadTable
-from gateway.data.request import RequestHead
+from gateway.data.request import Refusal, RequestHead
 from gateway.data.snapshot import EngineRoute, Index, ModelRoute
 from gateway.data.upstream import Pool
-from gateway.errors import GatewayError, InternalError, ModelNotFound, NoEngineReady, NotFound
+from gateway.errors import GatewayError, InternalError, ModelNotFound, NotFound
 from gateway.metrics import Metrics
 from gateway.routing.base import Policy, candidates
 from gateway.snapshot import EngineTrouble, Snapshot
@@ -67,7 +67,8 @@ class Relay:
         self.metrics = metrics
         self.access_log = access_log
         self.pool = pool
-        self.index = Index(None)
+        self.index = Index(Snapshot(version=-1))
+        """No connection is taken before the first real one is here."""
         self.heads: HeadTable[RequestHead] = HeadTable()
         """Heads of hot requests."""
         self.is_draining = False
@@ -94,16 +95,14 @@ class Relay:
         return f"{self._id_prefix}{self._last_id:x}"
 
     def find_model(self, name: str, path: str) -> ModelRoute:
-        """Return the model, if it serves `path`. Raises ModelNotFound, NotFound, NoEngineReady before a snapshot."""
+        """Return the model, if it serves `path`. Raises ModelNotFound, NotFound."""
         index = self.index
         route = index.models.get(name)
         if route is None:
-            if not index.has_snapshot:
-                raise NoEngineReady("the gateway is starting", retry_after_s=1)
             known = ", ".join(sorted(index.models)) or "none"
             raise ModelNotFound(f"the model {name!r} does not exist; there are: {known}", param="model")
         if path not in route.paths:
-            has = ", ".join(sorted(route.paths))
+            has = ", ".join(sorted(route.paths)) or "nothing that clients could ask for"
             raise NotFound(f"the model {name!r} does not serve {path} (it serves: {has})", param="model")
         return route
 
@@ -151,18 +150,18 @@ class Relay:
         self.metrics.observe(lines)
         self.access_log.write(lines)
 
-    def account_refusal(self, error: GatewayError, address: str, request_id: str) -> None:
+    def account_refusal(self, refusal: Refusal, address: str, request_id: str) -> None:
         """Book what was refused before it was a whole request."""
         self.book(
             AccessLine(
                 time=time.time(),
                 request_id=request_id,
                 client=address,
-                method="",
-                path="",
-                status=error.status,
+                method=refusal.method,
+                path=refusal.path,
+                status=refusal.error.status,
                 duration_ms=0.0,
-                error=error.code,
+                error=refusal.error.code,
             )
         )
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-from gateway.data.auth import token_digest
+from backends.dialects import Dialect, dialect_of
+from gateway.data.auth import agreed, key_digest, token_digest
+from gateway.data.snapshot import ENDPOINTS
+from gateway.errors import GatewayError
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z").match
 
@@ -24,8 +27,8 @@ class RequestHead:
     """Filled by the parser's callbacks; read-only, and shared by like requests, once it is sealed."""
 
     __slots__ = (
-        "_hop_names", "content_length", "engine_lines", "expects_continue", "forwarded", "has_odd_encoding",
-        "http_version", "is_keep_alive", "method", "path", "request_id", "target", "token_digest", "withheld",
+        "_hop_names", "content_length", "dialect", "engine_lines", "expects_continue", "forwarded", "has_odd_encoding",
+        "http_version", "is_hot", "is_keep_alive", "method", "path", "request_id", "target", "token_digest", "withheld",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -34,6 +37,9 @@ class RequestHead:
         """As it came, query included."""
         self.path = ""
         """The target without its query, undecoded."""
+        self.dialect = Dialect.OPENAI
+        self.is_hot = False
+        """Relayed at protocol level."""
         self.http_version = "1.1"
         self.forwarded: list[bytes] = []
         """Header lines that go on to an engine, names in lower case."""
@@ -61,7 +67,9 @@ class RequestHead:
             return
         self.withheld.append(b"%b: %b\r\n" % (name, value))
         if name == b"authorization":
-            self.token_digest = token_digest(value)
+            self.token_digest = agreed(self.token_digest, token_digest(value))
+        elif name == b"x-api-key":
+            self.token_digest = agreed(self.token_digest, key_digest(value))
         elif name == b"x-request-id":
             if _SANE_ID(value):
                 self.request_id = value.decode()
@@ -83,6 +91,8 @@ class RequestHead:
                 return False
             self.target = slash + path if slash else b"/"
         self.path = self.target.partition(b"?")[0].decode("latin-1")
+        self.dialect = dialect_of(self.path)
+        self.is_hot = self.method == b"POST" and self.path in ENDPOINTS
         hop_names = tuple(self._hop_names)
         self.engine_lines = b"".join(line for line in self.forwarded if not line.startswith(hop_names))
         return True
@@ -99,3 +109,16 @@ class Request:
         self.body = body
         self.started_s = started_s
         """When it was complete, on the relay's clock."""
+
+
+class Refusal:
+    """What is answered in place of a request that did not become whole."""
+
+    __slots__ = ("dialect", "error", "method", "path")
+
+    def __init__(self, error: GatewayError, head: RequestHead | None) -> None:
+        self.error = error
+        self.method = head.method.decode("latin-1") if head is not None else ""
+        # A head that was refused early is not sealed: its target may still tell the dialect.
+        self.path = head.target.partition(b"?")[0].decode("latin-1") if head is not None else ""
+        self.dialect = dialect_of(self.path)

@@ -15,10 +15,9 @@ ENDPOINTS = {
     "/v1/embeddings": "embeddings",
     "/v1/responses": "responses",
     "/v1/messages": "messages",
+    "/v1/messages/count_tokens": "messages",
 }
-"""Relayed paths, and the capability that a model must name to be asked there."""
-_ASSUMED = ("chat", "completions", "tokenize")
-"""What a model that names no capabilities (a remote one) is believed to have."""
+"""Relayed paths, and the capability that a model must name to be asked there (`backends.base.ENDPOINTS`)."""
 
 
 class Address(NamedTuple):
@@ -58,8 +57,7 @@ class ModelRoute:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.ready = tuple(engine for engine in model.engines if engine.state == "ready")
-        has = model.capabilities or _ASSUMED
-        self.paths = frozenset(path for path, capability in ENDPOINTS.items() if capability in has)
+        self.paths = frozenset(path for path, capability in ENDPOINTS.items() if capability in model.capabilities)
         """Where it may be asked."""
         self.routes = {engine.id: EngineRoute(engine, model.resolved) for engine in self.ready}
         self.only = self.routes[self.ready[0].id] if len(self.ready) == 1 else None
@@ -74,20 +72,17 @@ class ModelRoute:
 
 
 class Index:
-    """The newest snapshot, by name. `version` is -1 until the first one arrived."""
+    """The newest snapshot, by name."""
 
-    __slots__ = ("has_snapshot", "key_digests", "models", "snapshot")
+    __slots__ = ("key_digests", "models", "snapshot")
 
-    def __init__(self, snapshot: Snapshot | None) -> None:
-        self.has_snapshot = snapshot is not None
-        self.snapshot = snapshot or Snapshot(version=-1)
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
         self.models = {model.name: ModelRoute(model) for model in self.snapshot.models}
         self.key_digests = tuple((bytes.fromhex(key.sha256), key.name) for key in self.snapshot.keys)
 
     def unready_reasons(self) -> list[str]:
         """Return why nothing can be served; empty as soon as one model has a ready engine."""
-        if not self.has_snapshot:
-            return ["the worker waits for its first snapshot"]
         if not self.models:
             return ["no model is configured"]
         if any(route.ready for route in self.models.values()):

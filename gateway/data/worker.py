@@ -3,9 +3,9 @@
     python -m gateway.data.worker --listen-fd F --channel-fd C --counters-fd M --column K
                                   --num-engine-slots S --num-workers W
 
-Control starts it with the three descriptors inherited. It ends in one of three ways: drained (a `Drain` message or
-SIGTERM), exit 0; control is gone (the channel closed), at once, exit 1; or by a signal. SIGINT is ignored: Ctrl-C
-reaches the whole group, and control is the one to drain us.
+Control starts it with the three descriptors inherited. It takes connections from its first snapshot on. It ends in one of
+three ways: drained (a `Drain` message or SIGTERM), exit 0; control is gone (the channel closed), at once, exit 1; or by a
+signal. SIGINT is ignored: Ctrl-C reaches the whole group, and control is the one to drain us.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from dataclasses import dataclass
 
 import uvloop
 
+from gateway import metrics
 from gateway.accesslog import AccessLog
 from gateway.channel import Channel, ChannelError, worker_end
 from gateway.counters import Counters
 from gateway.data import app
+from gateway.data.acceptor import Acceptor
 from gateway.data.cold import ColdStage
 from gateway.data.protocol import ClientConnection
 from gateway.data.relay import Relay
 from gateway.data.upstream import Pool
 from gateway.errors import NoEngineReady
-from gateway.metrics import Metrics
 from gateway.routing import policies
-from gateway.snapshot import Ack, Drain, Ready, Snapshot, ToControl, ToWorker
+from gateway.snapshot import Ack, Drain, Ping, Pong, Ready, Snapshot, ToControl, ToWorker
 
 TICK_S = 0.1
 """Grain of all deadlines."""
@@ -66,19 +67,21 @@ class Inheritance:
 class Worker:
     """The running worker: server, clock, and the conversation with control."""
 
-    def __init__(self, relay: Relay, channel: Channel[ToControl, ToWorker]) -> None:
+    def __init__(
+        self, relay: Relay, channel: Channel[ToControl, ToWorker], listener: socket.socket, num_workers: int
+    ) -> None:
         self._relay = relay
         self._channel = channel
+        self._listener = listener
+        self._num_workers = num_workers
         self._cold = ColdStage(app.build(relay))
+        self._entrance: Acceptor | asyncio.Server | None = None
         self._drain_within_s: asyncio.Future[float] = relay.loop.create_future()
         self._drained: asyncio.Future[None] = relay.loop.create_future()
 
-    async def run(self, listener: socket.socket) -> int:
+    async def run(self) -> int:
         """Serve until drained or orphaned; returns the exit code."""
         loop = self._relay.loop
-        server = await loop.create_server(
-            lambda: ClientConnection(self._relay, self._cold), sock=listener, backlog=BACKLOG
-        )
         loop.add_signal_handler(signal.SIGTERM, self._ask_drain, TERM_GRACE_S)
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         clock = loop.create_task(self._keep_time())
@@ -89,7 +92,9 @@ class Worker:
                 task.result()  # raises what ended it
         if not self._drain_within_s.done():
             return 1
-        server.close()
+        if self._entrance is not None:
+            self._entrance.close()
+        self._relay.counters.set_accepting(False)
         await self._drain(self._drain_within_s.result(), orphaned)
         clock.cancel()
         return 0
@@ -100,9 +105,26 @@ class Worker:
         while (message := await self._channel.receive()) is not None:
             if isinstance(message, Snapshot):
                 self._relay.swap(message)
+                if self._entrance is None and not self._drain_within_s.done():
+                    self._entrance = await self._open()
                 await self._channel.send(Ack(message.version))
+            elif isinstance(message, Ping):
+                await self._channel.send(Pong())
             elif isinstance(message, Drain):
                 self._ask_drain(message.grace_s)
+
+    async def _open(self) -> Acceptor | asyncio.Server:
+        """Take connections. One worker has nobody to share them with, and leaves accepting to the loop, which does it faster."""
+        loop, listener = self._relay.loop, self._listener
+        self._relay.counters.set_accepting(True)
+        if self._num_workers == 1:
+            return await loop.create_server(self._connection, sock=listener, backlog=BACKLOG)
+        acceptor = Acceptor(loop, listener, self._relay.counters, self._connection)
+        acceptor.start()
+        return acceptor
+
+    def _connection(self) -> ClientConnection:
+        return ClientConnection(self._relay, self._cold)
 
     async def _keep_time(self) -> None:
         ticks = 0
@@ -139,7 +161,7 @@ def build_relay(inherited: Inheritance, channel: Channel[ToControl, ToWorker]) -
         clock=time.monotonic,
         counters=counters,
         policy=policies.build(POLICY, random.randrange),
-        metrics=Metrics(),
+        metrics=metrics.Metrics(),
         access_log=AccessLog.open(os.environ.get("FORGEGATE_ACCESS_LOG", "")),
         pool=Pool(loop, time.monotonic),
         report=channel.post,
@@ -154,7 +176,8 @@ async def serve(inherited: Inheritance) -> int:
     gc.collect()
     gc.freeze()  # what start-up made stays: no collection needs to look at it again
     try:
-        return await Worker(relay, channel).run(socket.socket(fileno=inherited.listen_fd))
+        listener = socket.socket(fileno=inherited.listen_fd)
+        return await Worker(relay, channel, listener, inherited.num_workers).run()
     except ChannelError as exc:
         log.error("control and worker disagree: %s", exc)
         return 1
@@ -170,6 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     inherited = Inheritance(**vars(parser.parse_args(argv)))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    metrics.continue_files_of(inherited.column)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(inherited))
 

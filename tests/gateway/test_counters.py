@@ -35,6 +35,26 @@ def test_rows_sum_over_columns_and_columns_clear() -> None:
     os.close(fd)
 
 
+def test_who_has_more_connections_than_another_that_takes_any() -> None:
+    fd, reader = Counters.create(1, 3)
+    workers = [Counters.attach(fd, 1, 3, column) for column in range(3)]
+    for worker in workers[:2]:
+        worker.set_accepting(True)
+    workers[0].add_connections(2)
+    workers[1].add_connections(1)
+    assert reader.connections() == {0: 2, 1: 1}  # the third has none because it takes none
+    assert [worker.is_ahead(0) for worker in workers[:2]] == [True, False]
+    assert not workers[1].is_ahead(1)
+    assert workers[1].is_ahead(2)
+    workers[1].check_integrity()  # an idle connection is no debt
+    reader.clear_column(1)
+    assert reader.connections() == {0: 2}
+    assert not workers[0].is_ahead(0)
+    for view in (*workers, reader):
+        view.close()
+    os.close(fd)
+
+
 def test_readers_may_not_write() -> None:
     fd, reader = Counters.create(1, 1)
     with pytest.raises(AssertionError):

@@ -57,6 +57,8 @@ def test_every_row_of_the_table_is_exposed() -> None:
     fd, counters = Counters.create(2, 1)
     writer = Counters.attach(fd, 2, 1, 0)
     writer.add(1, 3, 70)
+    writer.set_accepting(True)
+    writer.add_connections(4)
     metrics = Metrics(CollectorRegistry())
     metrics.observe([line("m", 200, ttfb_ms=100.0), line("m", 200), line("m", 499, error="client_disconnected")])
     metrics.observe([line("made up", 404, resolved="", engine="", error="model_not_found")])
@@ -76,5 +78,6 @@ def test_every_row_of_the_table_is_exposed() -> None:
     assert "made up" not in page
     assert 'forgegate_requests_running{engine="m-0"} 3.0' in page
     assert 'forgegate_outstanding_tokens{engine="m-0"} 70.0' in page
+    assert 'forgegate_connections{worker="0"} 4.0' in page
     assert page.count("forgegate_engine_state{") == 2
     assert "forgegate_snapshot_version 9.0" in page

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.artifacts import source_digest
 from backends.hub.names import parse_name
 from backends.hub.pulled import find_pulled
 from backends.hub.store import Store
@@ -20,11 +21,13 @@ from gateway import cli
 from gateway.exits import BAD_INPUT, DONE, UNABLE
 from gateway.home import Home, RunInfo
 from tests.hub_server import HubServer, Pause
-from tests.processes import ROOT, eventually
+from tests.processes import ROOT, eventually, write_gguf
 
 BODY = b"GGUF" + bytes(3_000_000)
 QUANTS = {f"m-{quant}.gguf": BODY + quant.encode() for quant in ("Q4_K_M", "Q5_K_M", "Q8_0")}
-FOLDER = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"\1" * 5000}
+HEADER = json.dumps({"a": {"dtype": "U8", "shape": [4900], "data_offsets": [0, 4900]}}).encode()
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"\1" * 4900
+FOLDER = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": WEIGHTS}
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -108,7 +111,7 @@ def test_pull_as_json_events(hub: HubServer, run: Run) -> None:
     assert [event["event"] for event in events if event["event"] != "progress"] == [
         "pulling", *["downloading", "stored"] * 3, "pulled",
     ]  # fmt: skip
-    assert events[0]["total_bytes"] == 5004
+    assert events[0]["total_bytes"] == 4 + len(WEIGHTS)
     assert events[-1]["name"] == "org/folder:safetensors"
     assert Path(events[-1]["path"]).name == "folder"
 
@@ -227,19 +230,42 @@ def test_rm_takes_what_was_derived(hub: HubServer, run: Run, forgegate_home: Pat
     run("pull", "org/folder")
     run("pull", "org/Name-GGUF")
     models = forgegate_home / "models"
-    for name in (
-        "folder-0123456789ab.gguf",
-        "folder-0123456789ab-f16.gguf",
-        "folder-x.gguf",
-        "Name-GGUF-0123456789ab.gguf",
-    ):
-        (models / name).write_bytes(b"x")
+    digest = source_digest(next(models.rglob("model.safetensors")).parent, models)
+    mark, other = digest.removeprefix("sha256:")[:12], "0123456789ab"
+    for name, source in {
+        f"folder-{mark}.gguf": digest,
+        f"folder-{mark}-f16.gguf": digest,
+        f"folder-{other}.gguf": f"sha256:{other}",  # of another model in a folder of this name
+        f"folder-{other}-f16.gguf": "",
+        "mine.gguf": digest,
+    }.items():
+        write_gguf(models / name, source)
+    (models / f"folder-{mark}-x.gguf").write_bytes(b"damaged")
     _, out, _ = run("rm", "org/folder:safetensors", "--yes")
-    assert "folder-0123456789ab-f16.gguf  1 MiB  derived from it" in out
-    assert sorted(path.name for path in models.glob("*.gguf")) == ["Name-GGUF-0123456789ab.gguf", "folder-x.gguf"]
+    assert f"folder-{mark}-f16.gguf  1 MiB  derived from it" in out
+    left = [f"folder-{other}-f16.gguf", f"folder-{other}.gguf", f"folder-{mark}-x.gguf", "mine.gguf"]
+    assert sorted(path.name for path in models.glob("*.gguf")) == sorted(left)
     assert [entry["name"] for entry in listed(run)] == ["org/Name-GGUF:Q4_K_M"]
     code, _, err = run("rm", "org/folder")
     assert (code, "is not on this disk; there are: org/Name-GGUF:Q4_K_M" in err) == (BAD_INPUT, True)
+
+
+def test_rm_leaves_what_was_made_of_a_model_never_used(hub: HubServer, run: Run, forgegate_home: Path) -> None:
+    run("pull", "org/folder")
+    kept = write_gguf(forgegate_home / "models" / "folder-0123456789ab.gguf", "sha256:0123456789ab")
+    _, out, _ = run("rm", "org/folder", "--yes")
+    assert "derived" not in out
+    assert kept.exists()
+
+
+def test_rm_takes_a_model_that_was_pulled_by_branch_and_by_commit(hub: HubServer, run: Run) -> None:
+    commit = hub.add("org/folder", FOLDER)
+    run("pull", "org/folder")
+    run("pull", f"org/folder@{commit}")
+    assert len(listed(run)) == 2
+    code, out, err = run("rm", "ORG/folder", "--yes")
+    assert (code, err, len(out.splitlines())) == (DONE, "", 3)
+    assert listed(run) == []
 
 
 def test_rm_takes_what_is_unfinished(hub: HubServer, run: Run, forgegate_home: Path) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 from backends.base import Address, Facts, Identity
 from backends.status import State, Status
 from gateway import snapshot as wire
@@ -68,6 +71,15 @@ async def test_a_report_is_pushed_whole_with_a_new_version() -> None:
     assert second.max_body_bytes == 4096
 
 
+async def test_an_engine_knows_best_what_it_answers_also_while_it_restarts() -> None:
+    owner, workers = fleet()
+    says = Facts("x", 2048, "far", ("embeddings",))
+    await owner.report("far-0", replace(ready(), facts=says))
+    assert workers.pushed[-1].models[1].capabilities == ("embeddings",)
+    await owner.report("far-0", Status(State.STARTING, "again"))
+    assert workers.pushed[-1].models[1].capabilities == ("embeddings",)
+
+
 async def test_the_shortest_context_of_a_model_is_promised() -> None:
     owner, workers = fleet()
     await owner.report("demo-0", ready(4096))
@@ -97,3 +109,28 @@ async def test_hopeless_is_when_nothing_ever_was_ready() -> None:
     await owner.report("demo-0", ready())
     await owner.report("demo-0", Status(State.FAILED, "no"))
     assert not owner.is_hopeless
+
+
+async def test_who_waits_for_the_next_report_hears_when_the_workers_have_it_and_who_was_replaced() -> None:
+    gates = [asyncio.Event(), asyncio.Event()]
+    waiting = iter(gates)
+
+    async def push(snapshot: wire.Snapshot) -> tuple[int, ...]:
+        await next(waiting).wait()
+        return (snapshot.version,)
+
+    owner = Fleet(parse(CONFIG), push)
+    owner.add(Member("demo-0", 0, "llamacpp", "demo", ("chat",)))
+    owner.add(Member("far-0", 1, "remote", "far", ("chat",)))
+    first = asyncio.create_task(owner.report("demo-0", ready()))
+    await asyncio.sleep(0)
+    reported = owner.next_report("demo-0")  # not the one that is on its way
+    gates[0].set()
+    await first
+    assert not reported.done()
+    second = asyncio.create_task(owner.report("demo-0", Status(State.DRAINING, "stop")))
+    await asyncio.sleep(0)
+    assert not reported.done()
+    gates[1].set()
+    await second
+    assert reported.result() == (2,)

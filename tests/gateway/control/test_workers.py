@@ -6,34 +6,70 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
 from backends.process import Launcher
+from gateway.control import workers
 from gateway.control.sockets import listen
-from gateway.control.workers import WorkerPool, WorkerSetup
+from gateway.control.workers import WorkerPool, WorkerSetup, WorkerStatus
 from gateway.counters import Counters
 from gateway.exits import CommandError
-from gateway.snapshot import EngineTrouble, Snapshot
+from gateway.snapshot import Engine, EngineTrouble, Model, Snapshot
+
+GONE = Engine("m-0", 0, "llamacpp", "ready", "127.0.0.1", 1)
+"""Nothing listens there: a request to it is trouble."""
+FIRST = Snapshot(0, (Model("m", "m", (GONE,), capabilities=("completions",)),))
 
 
 @dataclass
 class Stage:
-    pool: WorkerPool
+    """Two workers, and what control is told of them."""
+
     counters: Counters
     counters_fd: int
     port: int
     setup: WorkerSetup
-    deaths: list[str]
+    deaths: list[str] = field(default_factory=list)
+    troubles: list[EngineTrouble] = field(default_factory=list)
+    on_trouble: Callable[[EngineTrouble], None] = lambda _: None
 
-    async def status(self, path: str) -> int:
-        async with httpx.AsyncClient() as client:
-            return (await client.get(f"http://127.0.0.1:{self.port}{path}")).status_code
+    def __post_init__(self) -> None:
+        self.pool: WorkerPool
+
+    async def start(self, launcher: Launcher) -> None:
+        self.pool = WorkerPool(
+            launcher, self.setup, self.counters, FIRST, lambda trouble: self.on_trouble(trouble), self.deaths.append
+        )
+        await self.pool.start()
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.pid for worker in self.pool.statuses]
+
+    async def ask(self, method: str = "GET", path: str = "/health/live") -> httpx.Response:
+        """On a connection of its own."""
+        async with httpx.AsyncClient(timeout=20) as client:
+            return await client.request(method, f"http://127.0.0.1:{self.port}{path}", json={"model": "m"})
+
+    async def replaced(self, column: int, old_pid: int) -> WorkerStatus:
+        """The successor, once it serves."""
+        async with asyncio.timeout(20):
+            while True:
+                worker = self.pool.statuses[column]
+                if worker.pid not in (0, old_pid) and worker.state == "ready":
+                    return worker
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def fast_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "PING_INTERVAL_S", 0.3)
 
 
 @pytest.fixture
@@ -41,22 +77,21 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     launcher = await Launcher.start()
     fd, counters = Counters.create(1, 2)
     (tmp_path / "metrics").mkdir()
-    deaths: list[str] = []
     with listen("127.0.0.1", 0, "endpoint", "--port") as sock, closing(counters):
         setup = WorkerSetup(sock.fileno(), fd, 2, 1, tmp_path / "metrics", tmp_path / "logs", "")
-        pool = WorkerPool(launcher, setup, counters, lambda _: None, deaths.append)
-        await pool.start()
-        yield Stage(pool, counters, fd, sock.getsockname()[1], setup, deaths)
-        await pool.kill()
+        stage = Stage(counters, fd, sock.getsockname()[1], setup)
+        await stage.start(launcher)
+        yield stage
+        await stage.pool.kill()
     os.close(fd)
     await launcher.close()
 
 
 @pytest.mark.slow
 async def test_pushes_are_acknowledged_and_a_dead_worker_is_replaced_with_its_column_cleared(stage: Stage) -> None:
-    assert await stage.status("/health/live") == 200
+    assert (await stage.ask()).status_code == 200
     assert await stage.pool.push(Snapshot(version=1)) == ()
-    victim = stage.pool.pids[1]
+    victim = stage.pids[1]
     other = Counters.attach(stage.counters_fd, 1, 2, column=0)
     own = Counters.attach(stage.counters_fd, 1, 2, column=1)
     with closing(own), closing(other):
@@ -67,21 +102,74 @@ async def test_pushes_are_acknowledged_and_a_dead_worker_is_replaced_with_its_co
             while stage.counters.running(0) != 1:
                 await asyncio.sleep(0.02)
         assert stage.counters.outstanding_tokens(0) == 10
-    async with asyncio.timeout(15):
-        while stage.pool.pids[1] == victim:
-            await asyncio.sleep(0.02)
+    successor = await stage.replaced(1, victim)
+    assert (successor.num_restarts, successor.detail) == (1, "killed by SIGKILL")
     assert stage.deaths == ["worker 1 ended (killed by SIGKILL), replaced"]
     assert await stage.pool.push(Snapshot(version=2)) == ()
 
 
 @pytest.mark.slow
 async def test_a_worker_that_does_not_acknowledge_is_replaced_and_the_call_says_so(stage: Stage) -> None:
-    stuck = stage.pool.pids[0]
+    stuck = stage.pids[0]
     os.kill(stuck, signal.SIGSTOP)
     assert await stage.pool.push(Snapshot(version=1)) == (0,)
-    async with asyncio.timeout(15):
-        while stage.pool.pids[0] == stuck:
+    await stage.replaced(0, stuck)
+
+
+@pytest.mark.slow
+async def test_a_stuck_worker_is_replaced_also_when_there_is_no_news(fast_pings: None, stage: Stage) -> None:
+    stuck = stage.pids[1]
+    os.kill(stuck, signal.SIGSTOP)
+    await stage.replaced(1, stuck)
+    log = (stage.setup.logs_dir / "worker-1.log").read_text()
+    assert "no sign of life for" in log
+    assert len(stage.deaths) == 1
+
+
+@pytest.mark.slow
+async def test_what_a_dead_worker_counted_stays_counted_and_a_client_that_waits_is_answered(stage: Stage) -> None:
+    for _ in range(20):
+        assert (await stage.ask("POST", "/v1/completions")).status_code == 502
+    await asyncio.sleep(0.7)  # both have booked
+    files = {path.name for path in stage.setup.metrics_dir.iterdir()}
+    for _ in range(2):
+        pids = stage.pids
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        page = (await stage.ask(path="/metrics")).text  # nobody is there to answer when it is sent
+        assert 'forgegate_requests_total{engine="m-0",model="m",status="502"} 20.0' in page
+        assert "forgegate_errors_total" in page
+        for column, pid in enumerate(pids):
+            await stage.replaced(column, pid)
+    assert {path.name for path in stage.setup.metrics_dir.iterdir()} == files
+    assert len(stage.deaths) >= 2
+
+
+@pytest.mark.slow
+async def test_a_bug_in_the_supervision_of_a_worker_ends_in_a_new_worker(stage: Stage) -> None:
+    def fail(trouble: EngineTrouble) -> None:
+        raise ZeroDivisionError
+
+    stage.on_trouble = fail
+    old = stage.pids
+    assert (await stage.ask("POST", "/v1/completions")).status_code == 502
+    async with asyncio.timeout(10):
+        while not stage.deaths:
             await asyncio.sleep(0.02)
+    assert "internal error" in stage.deaths[0]
+    column = int(stage.deaths[0].split()[1])
+    await stage.replaced(column, old[column])
+    assert "ZeroDivisionError" in (stage.setup.logs_dir / f"worker-{column}.log").read_text()
+
+
+@pytest.mark.slow
+async def test_a_drain_does_not_wait_for_a_worker_that_is_just_being_replaced(stage: Stage) -> None:
+    os.kill(stage.pids[0], signal.SIGKILL)
+    while not stage.pool.statuses[0].num_restarts:
+        await asyncio.sleep(0)
+    assert not stage.pids[0]  # its successor is being started
+    async with asyncio.timeout(10):
+        await stage.pool.drain(30.0)
 
 
 async def test_workers_that_cannot_start_are_one_error_with_their_last_lines(tmp_path: Path) -> None:
@@ -92,7 +180,7 @@ async def test_workers_that_cannot_start_are_one_error_with_their_last_lines(tmp
         setup = WorkerSetup(
             sock.fileno(), fd, 1, 1, tmp_path / "none" / "metrics", tmp_path / "logs", "/no/such/folder/access.log"
         )
-        pool = WorkerPool(launcher, setup, counters, _ignore, lambda _: None)
+        pool = WorkerPool(launcher, setup, counters, FIRST, _ignore, lambda _: None)
         with pytest.raises(CommandError, match="a data worker does not start; its last lines:"):
             await pool.start()
         await pool.kill()

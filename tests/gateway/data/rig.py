@@ -169,7 +169,7 @@ class Rig:
         self.keys: tuple[Key, ...] = ()
         self.max_body_bytes = 1 << 20
         self.served_name = "m"
-        self.capabilities: tuple[str, ...] = ()
+        self.capabilities: tuple[str, ...] = ("chat", "completions", "tokenize")
         self.port = 0
         self._version = 0
 

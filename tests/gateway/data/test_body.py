@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.data.body import Fields, estimate_tokens, read_fields, replace_model
+from gateway.data.body import estimate_tokens, read_fields, replace_model
 from gateway.errors import BadRequest
 
 values = st.recursive(
@@ -94,17 +94,45 @@ def test_large_prompt() -> None:
     assert orjson.loads(replace_model(body, "b"))["model"] == "b"
 
 
+CHAT = "/v1/chat/completions"
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        (Fields(max_tokens=10), 110),
-        (Fields(max_completion_tokens=20, max_tokens=10), 120),
-        (Fields(), 356),
-        (Fields(max_tokens="many"), 356),
-        (Fields(max_tokens=-1), 356),
-        (Fields(max_tokens=True), 356),
-        (Fields(max_tokens=10**30), 356),
+        ({"max_tokens": 10}, 10),
+        ({"max_completion_tokens": 20, "max_tokens": 10}, 20),
+        ({"max_output_tokens": 30}, 30),
+        ({}, 256),
+        ({"max_tokens": "many"}, 256),
+        ({"max_tokens": -1}, 256),
+        ({"max_tokens": True}, 256),
+        ({"max_tokens": 1 << 62}, 256),
+        ({"max_tokens": 10, "n": 3}, 30),
+        ({"max_tokens": 10, "n": 2, "best_of": 5}, 50),
+        ({"max_tokens": 10, "n": 0, "best_of": "x"}, 10),
+        ({"max_tokens": 10, "n": 10**6}, 10),
+        ({"max_tokens": 10, "prompt": "a"}, 10),
+        ({"max_tokens": 10, "prompt": ["a", "b", "c"]}, 30),
+        ({"max_tokens": 10, "prompt": [[1, 2], [3]], "n": 2}, 40),
+        ({"max_tokens": 10, "prompt": [1, 2, 3]}, 10),
+        ({"max_tokens": 10, "prompt": []}, 10),
+        ({"max_tokens": 10, "prompt": None}, 10),
+        ({"max_tokens": 10, "prompt": {"a": 1}}, 10),
     ],
 )
-def test_estimate_survives_any_value(fields: Fields, expected: int) -> None:
-    assert estimate_tokens(fields, 400) == expected
+def test_estimate_survives_any_value(fields: dict[str, object], expected: int) -> None:
+    read = read_fields(orjson.dumps({"model": "m", **fields}))
+    assert estimate_tokens(read, 400, CHAT) == 100 + expected
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/tokenize", "/v1/messages/count_tokens"])
+def test_what_draws_no_tokens_costs_its_prompt(path: str) -> None:
+    assert estimate_tokens(read_fields(b'{"model":"m","input":["a","b"]}'), 400, path) == 100
+
+
+def test_a_long_prompt_in_token_ids_is_not_taken_apart() -> None:
+    fields = read_fields(orjson.dumps({"model": "m", "max_tokens": 1, "prompt": list(range(1_000_000))}))
+    begun = time.perf_counter()
+    assert estimate_tokens(fields, 0, "/v1/completions") == 1
+    assert time.perf_counter() - begun < 0.01

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from backends.dialects import Dialect
+from gateway.data import framing
 from gateway.data.framing import (
     MAX_HELD_BYTES,
     BodyRelay,
@@ -162,6 +164,58 @@ def test_bytes_after_the_end_are_not_passed_on(extra: bytes) -> None:
         assert body.is_done
         assert body.has_extra
         assert b"".join(written) == expected
+
+
+@pytest.mark.parametrize("size", [b"3", b"003", b"00000003", b"3 ", b"3;a=b", b"3\t"])
+def test_size_lines_that_mean_three(size: bytes) -> None:
+    for _ in range(2):  # the second time plain ones are known by heart
+        written: list[bytes] = []
+        body = ChunkedBody(written.append, is_event_stream=False, is_client_chunked=True)
+        body.feed(size + b"\r\nabc\r\n0\r\n\r\n")
+        assert body.is_done
+        assert decode(b"".join(written)) == b"abc"
+
+
+@pytest.mark.parametrize("size", [b"+3", b"-3", b"0x3", b" 3", b"3_", b"1_1", b"", b"000000003", b"\xd9\xa3"])
+def test_what_python_would_take_for_a_number_is_no_size(size: bytes) -> None:
+    body = ChunkedBody(lambda _: None, is_event_stream=False, is_client_chunked=True)
+    with pytest.raises(BadAnswer):
+        body.feed(size + b"\r\nabc\r\n0\r\n\r\n")
+
+
+def test_sizes_known_by_heart_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(framing, "_KNOWN_SIZES", {})
+    monkeypatch.setattr(framing, "_MAX_KNOWN_SIZES", 10)
+    body = ChunkedBody(lambda _: None, is_event_stream=False, is_client_chunked=True)
+    for size in range(1, 50):
+        body.feed(chunk(b"x" * size))
+    assert len(framing._KNOWN_SIZES) == 10
+    assert body.num_bytes == sum(len(chunk(b"x" * size)) for size in range(1, 50))
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    ("wire", "is_answered"),
+    [
+        ([chunk(b"data: 1\n\n") + chunk(DONE)], True),
+        ([chunk(b"data: 1\n\n"), chunk(DONE)[:9], chunk(DONE)[9:]], True),
+        ([chunk(b"data: 1\n\n"), chunk(DONE[:-1]), chunk(DONE[-1:])], True),
+        ([chunk(b"data: 1\n\n"), chunk(DONE[:-1])], False),
+        ([chunk(DONE), chunk(b"data: 1\n\n")], False),
+        ([], False),
+    ],
+)
+@pytest.mark.parametrize("is_client_chunked", [True, False])
+def test_the_last_event_is_recognised_once_the_client_has_it(
+    wire: list[bytes], is_answered: bool, is_client_chunked: bool
+) -> None:
+    body = ChunkedBody(lambda _: None, is_event_stream=True, is_client_chunked=is_client_chunked)
+    for data in wire:
+        body.feed(data)
+    assert body.is_answered(Dialect.OPENAI) is is_answered
+    assert not body.is_answered(Dialect.MESSAGES)
 
 
 def test_extensions_and_trailers_are_dropped() -> None:

@@ -55,7 +55,7 @@ async def test_tls_with_server_name_prefix_and_key(rig: Rig, certificate: tuple[
     server = await asyncio.start_server(engine._serve, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     remote = Engine("r", 0, "remote", "ready", "localhost", port, tls=True, path_prefix="/api/", secret="theirs")
-    rig.relay.swap(Snapshot(9, (Model("m", "m", (remote,)),)))
+    rig.relay.swap(Snapshot(9, (Model("m", "m", (remote,), capabilities=("chat",)),)))
     refused = await rig.ask()  # the default context does not know this authority
     assert refused.status_code == 502
     assert refused.json()["error"]["code"] == "engine_unreachable"

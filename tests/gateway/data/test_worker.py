@@ -17,7 +17,7 @@ import pytest
 
 from gateway.channel import Channel, control_end
 from gateway.counters import Counters
-from gateway.snapshot import Ack, Drain, Engine, EngineTrouble, Model, Ready, Snapshot, ToControl, ToWorker
+from gateway.snapshot import Ack, Drain, Engine, EngineTrouble, Model, Ping, Pong, Ready, Snapshot, ToControl, ToWorker
 from tests.gateway.data.rig import StubEngine, echo, post, stream
 
 
@@ -55,7 +55,7 @@ class Process:
         assert await self.channel.receive() == Ready(self.child.pid)
         await engine.start()
         routes = Engine("m-0", 3, "llamacpp", "ready", "127.0.0.1", engine.port)
-        await self.channel.send(Snapshot(4, (Model("m", "m@1", (routes,)),)))
+        await self.channel.send(Snapshot(4, (Model("m", "m@1", (routes,), capabilities=("completions", "chat")),)))
         assert await self.channel.receive() == Ack(4)
 
     async def exit_code(self) -> int:
@@ -86,14 +86,16 @@ async def test_serves_counts_logs_and_drains(worker: Process) -> None:
     worker.channel = await control_end(worker._ours)
     assert isinstance(await worker.channel.receive(), Ready)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}") as client:
-        assert (await client.get("/health/live")).status_code == 200
-        assert (await client.get("/health/ready")).status_code == 503
-        assert (await client.post("/v1/completions", json={"model": "m"})).status_code == 503
+        early = asyncio.create_task(client.get("/health/ready"))
+        await asyncio.sleep(0.2)
+        assert not early.done()  # it waits: a worker that knows nothing yet takes no connection
         await engine.start()
         routes = Engine("m-0", 3, "llamacpp", "ready", "127.0.0.1", engine.port)
-        await worker.channel.send(Snapshot(4, (Model("m", "m@1", (routes,)),)))
+        await worker.channel.send(Snapshot(4, (Model("m", "m@1", (routes,), capabilities=("completions", "chat")),)))
         assert await worker.channel.receive() == Ack(4)
-        assert (await client.get("/health/ready")).status_code == 200
+        assert (await early).status_code == 200
+        await worker.channel.send(Ping())
+        assert await worker.channel.receive() == Pong()
         async with client.stream("POST", "/v1/completions", json={"model": "m"}) as response:
             pieces = response.aiter_raw()
             await anext(pieces)
@@ -106,7 +108,7 @@ async def test_serves_counts_logs_and_drains(worker: Process) -> None:
     worker.counters.check_integrity()
     assert worker.counters.running(3) == 0
     lines = [orjson.loads(line) for line in worker.log_path.read_bytes().splitlines()]
-    assert [line["status"] for line in lines if line["path"] == "/v1/completions"] == [503, 200]
+    assert [line["status"] for line in lines if line["path"] == "/v1/completions"] == [200]
     await engine.stop()
 
 

@@ -1,0 +1,179 @@
+"""The gateway under a chaos campaign, seen from outside: its command, its admin API, its processes in /proc."""
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from benchmarks.child import Child, Launch
+from benchmarks.client import Client, Target
+from benchmarks.peer_launch import free_port
+
+READY_S = 120.0
+_SAMPLE = re.compile(rb"^(forgegate_\w+)(\{[^}]*\})? (\S+)$", re.MULTILINE)
+_ENGINE_LABEL = re.compile(rb'engine="[^"]')
+_STABLE_S = 5.5
+_STOP_WAIT_S = 5.0
+_ATTEMPTS = 5
+
+
+class GatewayError(RuntimeError):
+    """It does not answer as it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A process that may be killed: a worker or an engine."""
+
+    role: str
+    name: str
+    pid: int
+    is_young: bool = False
+    """An engine that has not been ready for long: forgegate takes a row of such deaths for a crash loop."""
+
+
+class Gateway:
+    """One `forgegate serve`, started here."""
+
+    def __init__(self, workdir: Path, num_workers: int, num_engines: int, model: str) -> None:
+        self.model = "demo"
+        self._home = workdir / "home"
+        self._port = free_port()
+        self._admin_port = free_port()
+        pool = {
+            "engine": "llamacpp", "model": model, "replicas": num_engines,
+            "options": {"n_ctx": 4096, "n_seq_max": 16, "max_waiting": 512},
+        }  # fmt: skip
+        server = {"port": self._port, "workers": num_workers, "admin": {"port": self._admin_port}}
+        config = {"server": server, "models": [{"name": self.model, "pools": [pool]}]}
+        path = workdir / "forgegate.yaml"
+        path.write_text(json.dumps(config), "utf-8")  # JSON is YAML
+        argv = (sys.executable, "-m", "gateway.cli", "serve", "--config", str(path))
+        self._launch = Launch(argv, "/health/ready", {"FORGEGATE_HOME": str(self._home)})
+        self._log = workdir / "serve.log"
+        self.target = Target("http", "127.0.0.1", self._port)
+        self._public = Client(self.target, keep_alive=False, timeout_s=10)
+        self._admin: Client | None = None
+
+    def start(self) -> Child:
+        """The caller stops it."""
+        self.child = Child(self._launch, self._log)
+        return self.child
+
+    async def wait_ready(self) -> None:
+        """Raises ChildError."""
+        await self.child.wait_ready(self._public, READY_S)
+        token = (self._home / "admin-token").read_text("ascii").strip()
+        self._admin = Client(
+            Target("http", "127.0.0.1", self._admin_port, api_key=token), keep_alive=False, timeout_s=10
+        )
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """As the admin API lists them."""
+        return await self._list("/admin/v1/workers")
+
+    async def engines(self) -> list[dict[str, Any]]:
+        """As the admin API lists them."""
+        return await self._list("/admin/v1/engines")
+
+    async def victims(self) -> list[Victim]:
+        """Every worker and engine that is up and serves."""
+        workers = [Victim("worker", str(w["column"]), w["pid"]) for w in await self.workers() if w["state"] == "ready"]
+        engines = [
+            Victim("engine", e["id"], e["pid"], e["uptime_s"] < _STABLE_S)
+            for e in await self.engines()
+            if e["state"] == "ready"
+        ]
+        return workers + engines
+
+    async def samples(self) -> dict[str, float]:
+        """The metrics page, summed over labels; `requests` counts only what reached an engine."""
+        for _ in range(_ATTEMPTS):  # the worker that is asked may be the next to die
+            exchange = await self._public.get("/metrics")
+            if exchange.status == 200 and exchange.is_complete:
+                break
+        else:
+            raise GatewayError(f"/metrics: {exchange.failure or exchange.status}")
+        totals: dict[str, float] = {"requests": 0.0}
+        for name, labels, value in _SAMPLE.findall(exchange.body):
+            totals[name.decode()] = totals.get(name.decode(), 0.0) + float(value)
+            if name == b"forgegate_requests_total" and _ENGINE_LABEL.search(labels):
+                totals["requests"] += float(value)
+        return totals
+
+    def client_ports(self, pid: int) -> set[int]:
+        """Ports of the clients whose connections this worker holds."""
+        inodes = set(_socket_inodes(pid))
+        found = set()
+        for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]:
+            words = line.split()
+            if words[9] in inodes and int(words[1].rpartition(":")[2], 16) == self._port:
+                found.add(int(words[2].rpartition(":")[2], 16))
+        return found
+
+    def processes(self) -> list[int]:
+        """Everything alive that was started by this gateway, itself included: all of it has its home in the environment."""
+        mark = f"FORGEGATE_HOME={self._home}".encode()
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if mark in _environment(pid)]
+
+    def kill(self) -> None:
+        """SIGKILL for control itself."""
+        os.kill(self.child.pid, signal.SIGKILL)
+
+    async def _list(self, path: str) -> list[dict[str, Any]]:
+        assert self._admin is not None
+        exchange = await self._admin.get(path)
+        if exchange.status != 200:
+            raise GatewayError(f"{path}: {exchange.failure or exchange.status}")
+        data: list[dict[str, Any]] = orjson.loads(exchange.body)["data"]
+        return data
+
+
+def halt(pid: int) -> bool:
+    """SIGSTOP, and wait until it has taken effect; False when the process is gone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        deadline_s = time.monotonic() + _STOP_WAIT_S
+        while time.monotonic() < deadline_s:
+            if _state(pid) == "T":
+                return True
+            time.sleep(0.001)
+    return False
+
+
+def can_run() -> bool:
+    """Whether this system shows what the campaign must see."""
+    return Path("/proc/self/environ").exists() and Path("/proc/net/tcp").exists()
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def _socket_inodes(pid: int) -> list[str]:
+    inodes = []
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                link = os.readlink(f"/proc/{pid}/fd/{name}")
+                if link.startswith("socket:["):
+                    inodes.append(link[8:-1])
+    return inodes
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
