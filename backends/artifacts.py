@@ -18,13 +18,13 @@ import numpy as np
 
 from backends import modelfolder
 from backends.errors import BackendError, ModelUnusable
+from backends.sourcedigests import CACHE, known_digests, stamp_of
 
 ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
 MAX_HEADER_BYTES = 100_000_000  # the limit that the reference implementation enforces
-_DIGEST_CACHE = "source-digests.json"
 
 
 class ArtifactError(BackendError):
@@ -186,12 +186,12 @@ def source_digest(model_dir: Path, cache_dir: Path | None = None) -> str:
     if cache_dir is None:
         return _compute_digest(model_dir)
     stamp = _stamp(model_dir)
-    cached = _read_cache(cache_dir)
+    cached = known_digests(cache_dir)
     if stamp not in cached:
         digest = _compute_digest(model_dir)
         # Read again: another process may have added its own while we hashed. A lost entry costs one more hashing, nothing else.
-        cached = {**_read_cache(cache_dir), stamp: digest}
-        with atomic_writer(cache_dir / _DIGEST_CACHE) as out:
+        cached = {**known_digests(cache_dir), stamp: digest}
+        with atomic_writer(cache_dir / CACHE) as out:
             out.write(json.dumps(cached, indent=0, sort_keys=True).encode())
     return cached[stamp]
 
@@ -221,17 +221,9 @@ def read_json(path: Path) -> Any:
 
 
 def _stamp(model_dir: Path) -> str:
-    files = [*weight_files(model_dir), *tokenizer_files(model_dir)]
     try:
-        marks = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+        return stamp_of(model_dir)
+    except ModelUnusable as exc:
+        raise ArtifactError(str(exc)) from exc
     except OSError as exc:
         raise ArtifactError(f"{model_dir}: {exc}") from exc
-    return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
-
-
-def _read_cache(cache_dir: Path) -> dict[str, str]:
-    try:
-        content = json.loads((cache_dir / _DIGEST_CACHE).read_bytes())
-    except (OSError, ValueError):
-        return {}  # a cache: absent or damaged means empty
-    return {str(k): str(v) for k, v in content.items()} if isinstance(content, dict) else {}

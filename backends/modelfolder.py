@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +23,7 @@ _TOKENIZERS = (
     "tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model",
     "sentencepiece.bpe.model", "qwen.tiktoken", "rwkv_vocab_v20230424.txt",
 )  # fmt: skip
+_WEIGHTS = ".safetensors"
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.safetensors")
 _LFS = b"version https://git-lfs"
 
@@ -43,7 +44,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except OSError as exc:
         raise ModelUnusable(f"{path}: {exc.strerror or exc}") from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ModelUnusable(f"{path}: not a JSON object: {exc}") from exc
     if not isinstance(config, dict):
         raise ModelUnusable(f"{path}: not a JSON object")
@@ -54,32 +55,51 @@ def read_optional_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is none or it is something else."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The `*.safetensors` that make up the model: those of its index, else all that are no adapter and no second copy.
+def weight_names(present: Iterable[str], index: Any) -> list[str]:
+    """The weights of a folder that holds the files `present`: those of its `index`, else all that are no adapter and no second copy.
 
-    Raises ModelUnusable: there is none, or one that the index or the other parts name is missing.
+    Also such as are missing: of an index, and of the parts of a split one. `index` is the content of `INDEX`; None: there is none.
+    Raises ValueError in words that follow the index's name.
     """
-    index = folder / INDEX
-    if index.is_file():
-        listed = read_optional_json(index).get("weight_map")
-        if not isinstance(listed, dict) or not listed:
-            raise ModelUnusable(f"{index}: it has no weight_map: a download that was cut off?")
-        return _all_present(folder, sorted({str(name) for name in listed.values()}), INDEX)
-    found = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_model"))
-    plain = [path for path in found if not path.name.startswith("consolidated")]
-    found = plain or found
-    if not found:
-        raise ModelUnusable(f"{folder}: no *.safetensors file in this folder")
-    match = _PART.fullmatch(found[0].name)
+    if index is not None:
+        return _indexed(index)
+    found = sorted(name for name in present if name.endswith(_WEIGHTS) and not name.startswith("adapter_model"))
+    found = [name for name in found if not name.startswith("consolidated")] or found
+    match = _PART.fullmatch(found[0]) if found else None
     if match:
-        names = [f"{match[1]}-{number:05}-of-{match[3]}.safetensors" for number in range(1, int(match[3]) + 1)]
-        return _all_present(folder, names, found[0].name)
+        return [f"{match[1]}-{number:05}-of-{match[3]}.safetensors" for number in range(1, int(match[3]) + 1)]
     return found
+
+
+def _indexed(index: Any) -> list[str]:
+    listed = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(listed, dict) or not listed:
+        raise ValueError("has no weight_map")
+    names = sorted({str(name) for name in listed.values()})
+    for name in names:
+        if "/" in name or "\\" in name or not name.endswith(_WEIGHTS):
+            raise ValueError(f"names {name!r}, which is no weight file of this folder")
+    return names
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The `*.safetensors` that make up the model. Raises ModelUnusable: there is none, one is missing, the index leads elsewhere."""
+    index = folder / INDEX
+    content = read_optional_json(index) if index.is_file() else None
+    present = sorted(path.name for path in folder.glob(f"*{_WEIGHTS}"))
+    try:
+        names = weight_names(present, content)
+    except ValueError as exc:
+        raise ModelUnusable(f"{index}: it {exc}; download it anew") from exc
+    if not names:
+        raise ModelUnusable(f"{folder}: no *.safetensors file in this folder")
+    told_by = next((name for name in names if name in present), names[0]) if content is None else INDEX
+    return _all_present(folder, names, told_by)
 
 
 def _all_present(folder: Path, names: list[str], said_by: str) -> list[Path]:
@@ -145,7 +165,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
         raise ModelUnusable(f"{path}: not a whole safetensors file ({file_bytes:,} bytes); download it anew")
     try:
         header = json.loads(file.read(length))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ModelUnusable(f"{path}: its safetensors header is not JSON: {exc}") from exc
     if not isinstance(header, dict):
         raise ModelUnusable(f"{path}: its safetensors header is not an object")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from backends.errors import AdminError
+from backends.errors import AdminError, ModelUnusable
 from backends.hub.access import Access
 from backends.hub.errors import NoSuchModel
 from backends.hub.manifest import Manifest
 from backends.hub.names import MAIN, HubName, parse_name, with_revision
 from backends.hub.store import Shelf, Store
+from backends.llamacpp.header import read_header
 from backends.plan import size_words
+from backends.sourcedigests import known_digests, stamp_of
 from gateway.connection import add_arguments, admin_client
 from gateway.exits import DONE, UsageError
 from gateway.home import Home
@@ -105,7 +105,7 @@ def _pull(args: argparse.Namespace, store: Store) -> int:
 
 
 def _list(args: argparse.Namespace, store: Store) -> int:
-    on_disk = [(shelf, held) for shelf in store.shelves() if (held := shelf.manifest or shelf.unfinished) is not None]
+    on_disk = store.held()
     served = _served(args)
     if args.json:
         print(json.dumps({"on_disk": [_entry(*pair) for pair in on_disk], "served": served}, indent=2))
@@ -181,7 +181,7 @@ def _remove(args: argparse.Namespace, store: Store) -> int:
     for shelf, _ in found:
         shelf.require_unused()
     lines = [f"{held.name}  {size_words(shelf.present_bytes(held))}  {shelf.folder}" for shelf, held in found]
-    derived = [path for _, held in found for path in _derived(held)]
+    derived = [path for shelf, held in found for path in _derived(shelf, held)]
     lines += [f"{path.name}  {size_words(path.stat().st_size)}  derived from it" for path in derived]
     print("\n".join(lines))
     if args.dry_run:
@@ -202,24 +202,33 @@ def _remove(args: argparse.Namespace, store: Store) -> int:
 
 def _all_of(store: Store, name: HubName) -> list[tuple[Shelf, Manifest]]:
     """At whatever revision."""
-    revisions = dict.fromkeys(
-        held.revision for shelf in store.shelves() if (held := shelf.manifest or shelf.unfinished)
-    )
-    return [pair for revision in revisions for pair in store.find_any(replace(name, revision=revision))]
+    return [(shelf, held) for shelf, held in store.held() if held.repo.casefold() == name.repo.casefold()]
 
 
 def _others(store: Store) -> str:
-    names = [held.name for shelf in store.shelves() if (held := shelf.manifest or shelf.unfinished) is not None]
+    names = [held.name for _, held in store.held()]
     return f"; there are: {', '.join(names)}" if names else ": nothing is"
 
 
-def _derived(held: Manifest) -> list[Path]:
+def _derived(shelf: Shelf, held: Manifest) -> list[Path]:
     """GGUFs that were made of a safetensors model; they stay where a gateway of this home may be serving them."""
     home = Home.from_env()
     if held.is_gguf or home.running() is not None:
         return []
-    pattern = re.compile(rf"{re.escape(held.entry)}-[0-9a-f]{{12}}(-\w+)?\.gguf")
-    return [path for path in sorted(home.models.glob("*.gguf")) if pattern.fullmatch(path.name)]
+    try:
+        digest = known_digests(home.models).get(stamp_of(shelf.entry_of(held)), "")
+    except (ModelUnusable, OSError):  # not whole: nothing can have been made of it
+        return []
+    # Other models may have folders of the same name: what was made of them carries another digest.
+    made = home.models.glob(f"{held.entry}-{digest.removeprefix('sha256:')[:12]}*.gguf") if digest else ()
+    return sorted(path for path in made if _source_of(path) == digest)
+
+
+def _source_of(path: Path) -> str:
+    try:
+        return read_header(path).source_digest
+    except ModelUnusable:
+        return ""
 
 
 def _is_confirmed() -> bool:

@@ -32,6 +32,9 @@ class Fault:
     status: int = 0
     """Instead of the answer."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Of that; an empty one is left out."""
+    body: bytes = b""
+    """Of that."""
     reset_at: int | None = None
     """The connection is reset when this byte should be sent."""
     end_at: int | None = None
@@ -205,7 +208,8 @@ class _Handler(BaseHTTPRequestHandler):
     def reply(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
         for name, value in {"content-length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
+            if value:
+                self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -295,7 +299,7 @@ class _HubHandler(_Handler):
     def answer(self, path: str, query: dict[str, list[str]]) -> None:
         fault = self.take(self.hub.api_faults) if "/resolve" not in path else Fault()
         if fault.status:
-            self.reply(fault.status, headers=fault.headers)
+            self.reply(fault.status, fault.body, fault.headers)
             return
         for pattern, method in _ROUTES:
             match = re.fullmatch(pattern, path)
@@ -379,7 +383,7 @@ class _HubHandler(_Handler):
         body = repo.commits[commit][path]
         fault = self.take(self.hub.faults) if self.command == "GET" else Fault()
         if fault.status:
-            self.reply(fault.status, headers=fault.headers)
+            self.reply(fault.status, fault.body, fault.headers)
             return
         self.send_file(body, f'"{digest_of(path, body)[1]}"', {"x-repo-commit": commit}, fault)
 
@@ -412,7 +416,7 @@ class _StoreHandler(_Handler):
         body = self.hub.blobs.get(path.removeprefix("/store/"))
         fault = self.take(self.hub.faults) if self.command == "GET" else Fault()
         if fault.status:
-            self.reply(fault.status, headers=fault.headers)
+            self.reply(fault.status, fault.body, fault.headers)
         elif body is None or "Signature" not in query:
             self.reply(403, b"<Error><Code>AccessDenied</Code></Error>")
         else:

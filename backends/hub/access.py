@@ -26,8 +26,12 @@ class Access:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Access:
-        """HF_ENDPOINT, HF_TOKEN or the token file of `hf auth login`, HF_HUB_OFFLINE. Raises HubError: an endpoint that is no URL."""
+        """HF_ENDPOINT, HF_TOKEN or the token file of `hf auth login`, HF_HUB_OFFLINE. Raises HubError: what can be neither."""
         endpoint = (env.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+        if "@" in endpoint:  # it would be shown and stored wherever a model came from is
+            raise HubError(
+                "HF_ENDPOINT holds a user's name or password (before an @): give http(s)://HOST, and a token in HF_TOKEN"
+            )
         if not _is_url(endpoint):
             raise HubError(f"HF_ENDPOINT={endpoint}: expected http(s)://HOST")
         token, source = ("", "") if _is_true(env, "HF_HUB_DISABLE_IMPLICIT_TOKEN") else _find_token(env)
@@ -38,10 +42,10 @@ class Access:
 
 
 def _is_url(text: str) -> bool:
-    parts = urlsplit(text)
     try:
+        parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is no number, half an IPv6 address
         return False
 
 

@@ -7,7 +7,6 @@ its safetensors model. Pickled weights, code, and second copies of the weights i
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +14,7 @@ from fnmatch import fnmatchcase
 from backends.hub.errors import NoChoice
 from backends.hub.gguf import Gguf, find_ggufs, fitting
 from backends.hub.listing import RemoteFile
+from backends.modelfolder import INDEX, weight_names
 from backends.plan import size_words
 
 PREFERENCE = (
@@ -23,9 +23,7 @@ PREFERENCE = (
 )  # fmt: skip
 """Without a label. The first two as llama.cpp takes them; then what loses little, small before large."""
 SAFETENSORS = "safetensors"
-INDEX = "model.safetensors.index.json"
 NUM_LISTED = 30
-_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.safetensors")
 _BESIDE = (
     "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
     "chat_template*", "*.model", "*.tiktoken", "tekken.json", "preprocessor_config.json", "processor_config.json",
@@ -61,6 +59,10 @@ class Choice:
     """What an engine is given: the path of the (first) GGUF file, or `.` for the folder."""
     why: str
     """Half a sentence."""
+
+    @property
+    def is_gguf(self) -> bool:
+        return self.entry != "."
 
     @property
     def num_bytes(self) -> int:
@@ -131,15 +133,10 @@ def _belongs(path: str) -> bool:
 
 
 def _weights(repo: str, top: dict[str, RemoteFile], read: Read) -> list[RemoteFile]:
-    """Those that the index names; without one all that are neither adapter nor second copy."""
-    names = sorted(path for path in top if path.endswith(".safetensors") and not path.startswith("adapter_model"))
-    if INDEX in top:
-        names = _indexed(repo, read(top[INDEX]))
-    else:
-        names = [name for name in names if not name.startswith("consolidated")] or names
-        match = _PART.fullmatch(names[0]) if names else None
-        if match:
-            names = [f"{match[1]}-{number:05}-of-{match[3]}.safetensors" for number in range(1, int(match[3]) + 1)]
+    try:
+        names = weight_names(top, _parse(read(top[INDEX])) if INDEX in top else None)
+    except ValueError as exc:
+        raise NoChoice(f"{repo}: its {INDEX} {exc}") from exc
     missing = [name for name in names if name not in top]
     if missing:
         raise NoChoice(
@@ -148,11 +145,12 @@ def _weights(repo: str, top: dict[str, RemoteFile], read: Read) -> list[RemoteFi
     return [top[name] for name in names]
 
 
-def _indexed(repo: str, content: bytes) -> list[str]:
+def _parse(content: bytes) -> object:
+    """Of JSON; empty where it is none."""
     try:
-        return sorted(set(map(str, json.loads(content)["weight_map"].values())))
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise NoChoice(f"{repo}: its {INDEX} has no weight_map") from exc
+        return json.loads(content) or {}
+    except (ValueError, RecursionError):
+        return {}
 
 
 def _refusal(repo: str, reason: str, models: Sequence[Gguf], files: Sequence[RemoteFile]) -> NoChoice:

@@ -11,6 +11,7 @@ something else, and good only for asking the same store for the rest (`If-Range`
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
@@ -24,6 +25,7 @@ from urllib.parse import quote, urljoin
 import httpx
 
 from backends.hub.access import Access
+from backends.hub.checksum import Checksum
 from backends.hub.errors import Corrupt, HubError, Transient, Unreachable
 from backends.hub.listing import RemoteFile, RepoInfo, read_info, read_tree
 from backends.hub.replies import refusal, retry_after_s
@@ -31,13 +33,16 @@ from backends.hub.retry import Backoff
 
 MAX_REDIRECTS = 8
 MAX_PAGES = 1000
+MAX_FILES = 200_000
 MAX_SMALL_BYTES = 64 << 20
+"""Of what is held in memory: an answer in JSON, a small file."""
 MAX_REQUEST_BYTES = 40_000_000_000
 """Asked for at once: the hub's stores give no more than 50 GB in one answer."""
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 CALLS = Backoff(max_failures=3)
 """For small calls: whether there is a hub at all is soon said."""
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_SIZE = re.compile(r"[0-9]{1,19}")
+_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
@@ -47,6 +52,10 @@ OnRetry = Callable[[str, float], None]
 
 class RangeRefused(Transient):
     """The store does not go on from where we are; it may give the whole."""
+
+
+class _TooLong(ValueError):
+    """More bytes came than this can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +103,36 @@ class HubClient:
         for _ in range(MAX_PAGES):
             content, following = self._json(repo, url, "list of files")
             files += read_tree(content)
+            if len(files) > MAX_FILES:
+                break
             if following is None:
                 return tuple(files)
             url = urljoin(url, following)
         raise Unreachable(f"the list of files of {repo} does not end")
 
     def read(self, repo: str, commit: str, file: RemoteFile) -> bytes:
-        """A small file as a whole, not checked against its digest. Raises HubError."""
+        """A small file as a whole. Raises HubError; Corrupt when it is another one than listed."""
         if file.size_bytes > MAX_SMALL_BYTES:
             raise HubError(f"{file.path} of {repo} has {file.size_bytes:,} bytes: too many for what it should be")
 
         def attempt() -> bytes:
             with self.open(repo, commit, file, 0, "") as body:
-                return b"".join(body.chunks)
+                try:
+                    content = _within(body.chunks, file.size_bytes)
+                except _TooLong as exc:
+                    raise Corrupt(
+                        f"{file.path}: the server sends more than the {file.size_bytes:,} bytes that the hub lists"
+                    ) from exc
+            if len(content) < file.size_bytes:
+                raise Transient(f"{file.path}: {len(content):,} of {file.size_bytes:,} bytes came")
+            return content
 
-        return self._repeat(attempt)
+        content = self._repeat(attempt)
+        checksum = Checksum(file.digest, file.size_bytes)
+        checksum.update(content)
+        if not checksum.is_right:
+            raise Corrupt(f"{file.path} came whole, but {checksum.words}")
+        return content
 
     @contextmanager
     def open(self, repo: str, commit: str, file: RemoteFile, offset: int, etag: str) -> Iterator[Body]:
@@ -152,12 +176,12 @@ class HubClient:
             with self._follow(url, {"accept": "application/json"}, lambda _: None) as reply:
                 if reply.is_error or reply.is_redirect:
                     raise refusal(reply, self.access, repo, what)
-                reply.read()
-                return reply.json(), reply.links.get("next", {}).get("url")
+                content = json.loads(_within(_chunks(reply), MAX_SMALL_BYTES))
+                return content, reply.links.get("next", {}).get("url")
 
         try:
             return self._repeat(attempt)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise Unreachable(f"{self.access.endpoint} does not answer as a model hub: HF_ENDPOINT, a proxy?") from exc
 
     def _repeat(self, attempt: Callable[[], T]) -> T:
@@ -229,7 +253,7 @@ def _check_offer(reply: httpx.Response, file: RemoteFile) -> None:
             f"{file.path}: the hub now offers sha256 {etag}, its list of files says {digest}: pull again later"
         )
     size = reply.headers.get("x-linked-size", "")
-    if size.isdigit() and int(size) != file.size_bytes:
+    if _SIZE.fullmatch(size) and int(size) != file.size_bytes:
         raise Corrupt(
             f"{file.path}: the hub now offers {int(size):,} bytes, its list of files says {file.size_bytes:,}: pull again later"
         )
@@ -239,7 +263,7 @@ def _extent(reply: httpx.Response, file: RemoteFile, offset: int) -> tuple[int, 
     """Which bytes of the file the answer holds. Raises Corrupt, RangeRefused."""
     if reply.status_code != 206:
         length = reply.headers.get("content-length", "")
-        if length.isdigit() and not _is_encoded(reply) and int(length) != file.size_bytes:
+        if _SIZE.fullmatch(length) and not _is_encoded(reply) and int(length) != file.size_bytes:
             raise Corrupt(f"{file.path}: the server has {int(length):,} bytes, the hub lists {file.size_bytes:,}")
         return 0, file.size_bytes
     match = _RANGE.fullmatch(reply.headers.get("content-range", "").strip())
@@ -247,7 +271,22 @@ def _extent(reply: httpx.Response, file: RemoteFile, offset: int) -> tuple[int, 
         raise RangeRefused(f"{file.path}: the server sends other bytes than were asked for")
     if match[3] not in ("*", str(file.size_bytes)):
         raise Corrupt(f"{file.path}: the server has {int(match[3]):,} bytes, the hub lists {file.size_bytes:,}")
-    return offset, int(match[2]) + 1
+    end = int(match[2]) + 1
+    if end > file.size_bytes:
+        raise Corrupt(f"{file.path}: the server has {end:,} bytes or more, the hub lists {file.size_bytes:,}")
+    if end <= offset:
+        raise RangeRefused(f"{file.path}: the server sends nothing from byte {offset}")
+    return offset, end
+
+
+def _within(chunks: Iterator[bytes], limit_bytes: int) -> bytes:
+    """All of them. Raises _TooLong when they are more; Transient."""
+    content = bytearray()
+    for chunk in chunks:
+        content += chunk
+        if len(content) > limit_bytes:
+            raise _TooLong
+    return bytes(content)
 
 
 def _chunks(reply: httpx.Response) -> Iterator[bytes]:

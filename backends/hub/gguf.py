@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -112,13 +113,13 @@ def _split(path: str) -> tuple[str, int, int]:
 
 def _labelled(groups: list[tuple[str, int, tuple[RemoteFile, ...]]]) -> list[Gguf]:
     bare = [Gguf(stem_of(path), quant_of(path), path, files, count) for path, count, files in groups]
-    tags = [model.tag for model in bare if not model.is_companion]
-    stems = [model.stem for model in bare]
+    tags = Counter(model.tag for model in bare if not model.is_companion)
+    stems = Counter(model.stem for model in bare)
     return [replace(model, label=_label(model, tags, stems)) for model in bare]
 
 
-def _label(model: Gguf, tags: list[str], stems: list[str]) -> str:
-    if model.tag and tags.count(model.tag) == 1 and not model.is_companion:
+def _label(model: Gguf, tags: Counter[str], stems: Counter[str]) -> str:
+    if model.tag and tags[model.tag] == 1 and not model.is_companion:
         return model.tag
-    label = model.stem if stems.count(model.stem) == 1 else model.label
+    label = model.stem if stems[model.stem] == 1 else model.label
     return re.sub(r"[^A-Za-z0-9._-]", "-", label).lstrip("._-") or "gguf"

@@ -28,6 +28,8 @@ class Manifest:
     """The hub that it came from."""
     entry: str
     """What an engine is given, below the commit's folder: the (first) GGUF file, or a folder."""
+    is_gguf: bool
+    """Which of these `entry` is; a folder may be called `NAME.gguf` too."""
     files: tuple[RemoteFile, ...]
     pulled_at: str
     """UTC, ISO 8601."""
@@ -35,10 +37,6 @@ class Manifest:
     @property
     def name(self) -> str:
         return f"{self.repo}:{self.label}{'@' + self.revision if self.revision else ''}"
-
-    @property
-    def is_gguf(self) -> bool:
-        return self.entry.lower().endswith(".gguf")
 
     @property
     def num_bytes(self) -> int:

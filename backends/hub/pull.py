@@ -80,7 +80,7 @@ def refuse_early(client: HubClient, name: HubName, offer: Offer, refusal: Refusa
     """Before gigabytes come that are of no use. Raises NoChoice with the `refusal`."""
     config = next((file for file in offer.choice.files if file.path == "config.json"), None)
     if refusal is not None and config is not None:
-        with suppress(ValueError):  # whoever reads it in the end says what is wrong with it
+        with suppress(ValueError, RecursionError):  # whoever reads it in the end says what is wrong with it
             content = json.loads(client.read(name.repo, offer.info.commit, config))
             if isinstance(content, dict) and (reason := refusal(content)):
                 raise NoChoice(reason)
@@ -95,7 +95,8 @@ def _manifest(client: HubClient, name: HubName, offer: Offer, now: datetime) -> 
         commit=offer.info.commit,
         endpoint=client.access.endpoint,
         # A folder gets the repository's name: what is made of it is named after it.
-        entry=name.repo.partition("/")[2] if choice.entry == "." else choice.entry,
+        entry=choice.entry if choice.is_gguf else name.repo.partition("/")[2],
+        is_gguf=choice.is_gguf,
         files=choice.files,
         pulled_at=now.isoformat(timespec="seconds"),
     )

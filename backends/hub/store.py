@@ -198,8 +198,12 @@ class Store:
 
     def find_any(self, name: HubName) -> list[tuple[Shelf, Manifest]]:
         """Also what is not whole."""
+        return _meant(name, self.held())
+
+    def held(self) -> list[tuple[Shelf, Manifest]]:
+        """All that is here, whole or not."""
         both = [(shelf, shelf.manifest or shelf.unfinished) for shelf in self.shelves()]
-        return _meant(name, [(shelf, held) for shelf, held in both if held is not None])
+        return [(shelf, held) for shelf, held in both if held is not None]
 
     def empty_trash(self) -> None:
         """What a removal that was killed left."""

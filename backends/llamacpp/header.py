@@ -153,12 +153,12 @@ def _other_parts(first: Header) -> list[Path]:
     if count == 1:
         return []
     match = re.fullmatch(r"(.*)-(\d{5})-of-(\d{5})\.gguf", first.path.name)
-    if match is None:
+    if match is None or int(match[3]) != count:
         raise ModelUnusable(
             f"{first.path}: one of {count} parts, but not named as such; it must end in -00001-of-{count:05}.gguf"
         )
     paths = [first.path.with_name(f"{match[1]}-{n:05}-of-{match[3]}.gguf") for n in range(1, count + 1)]
-    if number != 0:
+    if isinstance(number, int) and number != 0:
         raise ModelUnusable(f"{first.path}: part {number + 1} of {count}; name the first one: {paths[0]}")
     absent = [path.name for path in paths if not path.exists()]
     if absent:

@@ -89,4 +89,4 @@ def _sized(header: Header, options: Options) -> Options:
 
 def _affordable_rows(header: Header) -> int:
     table = next((tensor.shape for tensor in header.tensors if tensor.name == "token_embd.weight"), (1, 1))
-    return MAX_ROWS_BYTES // (4 * sum(table))
+    return MAX_ROWS_BYTES // (4 * max(1, sum(table)))

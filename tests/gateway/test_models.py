@@ -237,14 +237,20 @@ def test_rm_takes_what_was_derived(hub: HubServer, run: Run, forgegate_home: Pat
         f"folder-{mark}-f16.gguf": digest,
         f"folder-{other}.gguf": f"sha256:{other}",  # of another model in a folder of this name
         f"folder-{other}-f16.gguf": "",
+        f"folder-{mark}-by-others.gguf": "",
         "mine.gguf": digest,
     }.items():
         write_gguf(models / name, source)
     (models / f"folder-{mark}-x.gguf").write_bytes(b"damaged")
     _, out, _ = run("rm", "org/folder:safetensors", "--yes")
     assert f"folder-{mark}-f16.gguf  1 MiB  derived from it" in out
-    left = [f"folder-{other}-f16.gguf", f"folder-{other}.gguf", f"folder-{mark}-x.gguf", "mine.gguf"]
-    assert sorted(path.name for path in models.glob("*.gguf")) == sorted(left)
+    left = {
+        f"folder-{other}-f16.gguf",
+        f"folder-{other}.gguf",
+        f"folder-{mark}-x.gguf",
+        f"folder-{mark}-by-others.gguf",
+    }
+    assert {path.name for path in models.glob("*.gguf")} == {*left, "mine.gguf"}
     assert [entry["name"] for entry in listed(run)] == ["org/Name-GGUF:Q4_K_M"]
     code, _, err = run("rm", "org/folder")
     assert (code, "is not on this disk; there are: org/Name-GGUF:Q4_K_M" in err) == (BAD_INPUT, True)

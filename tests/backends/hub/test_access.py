@@ -31,10 +31,20 @@ def test_endpoint_and_offline(tmp_path: Path) -> None:
     assert (access.endpoint, access.is_offline) == ("https://hub.example", True)
 
 
-@pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example", "https://", "http://h:port"])
+@pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example", "https://", "http://h:port", "http://[h"])
 def test_an_endpoint_that_is_no_url(endpoint: str, tmp_path: Path) -> None:
     with pytest.raises(HubError, match=r"HF_ENDPOINT=.*expected"):
         Access.from_env({"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint})
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://me:s3cret@hub.example", "https://s3cret@hub.example", "me:s3cret@hub.example", "ftp://me:s3cret@h"],
+)
+def test_an_endpoint_with_a_password(endpoint: str, tmp_path: Path) -> None:
+    with pytest.raises(HubError, match=r"HF_ENDPOINT holds a user's name or password.*HF_TOKEN") as caught:
+        Access.from_env({"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint})
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_token_that_cannot_be_one(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
-from backends.hub.choice import INDEX, PREFERENCE, Choice, choose
+from backends.hub.choice import PREFERENCE, Choice, choose
 from backends.hub.errors import NoChoice
 from backends.hub.gguf import find_ggufs, quant_of
 from backends.hub.listing import RemoteFile
+from backends.modelfolder import INDEX
 
 
 def files_of(*paths: str) -> list[RemoteFile]:
@@ -163,6 +165,27 @@ def test_shards_are_those_of_the_index() -> None:
         taken(*SMALL, shards[0])
     with pytest.raises(NoChoice, match="has no weight_map"):
         taken(*SMALL, INDEX, *shards, index=b"{}")
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/model.safetensors", "pytorch_model.bin", "modeling.py"])
+def test_an_index_that_names_what_is_no_weight_file(name: str) -> None:
+    index = json.dumps({"weight_map": {"a": "model.safetensors", "b": name}}).encode()
+    with pytest.raises(
+        NoChoice, match=r"o/n: its model\.safetensors\.index\.json names '.*', which is no weight file of"
+    ):
+        taken(*SMALL, INDEX, "model.safetensors", "pytorch_model.bin", "modeling.py", index=index)
+
+
+def test_an_index_that_is_nested_too_deeply() -> None:
+    with pytest.raises(NoChoice, match="has no weight_map"):
+        taken(*SMALL, INDEX, "model.safetensors", index=b"[" * 200_000)
+
+
+def test_thousands_of_ggufs_are_labelled_at_once() -> None:
+    files = files_of(*(f"m{number}-Q4_K_M.gguf" for number in range(10_000)))
+    start = time.process_time()
+    assert [model.label for model in find_ggufs(files)][:2] == ["m0-Q4_K_M", "m1-Q4_K_M"]
+    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize(

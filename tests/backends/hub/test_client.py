@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from backends.errors import BackendError
+from backends.hub import client as hub_client
 from backends.hub.access import Access
 from backends.hub.client import HubClient
-from backends.hub.errors import AccessDenied, HubError, NoSuchModel, Unreachable
+from backends.hub.errors import AccessDenied, Corrupt, HubError, NoSuchModel, Unreachable
 from backends.hub.listing import RemoteFile, is_safe, read_info, read_tree
 from backends.hub.names import parse_name
 from backends.hub.pull import ask, pull
@@ -19,6 +22,19 @@ from backends.hub.store import Store
 from tests.hub_server import Fault, HubServer, digest_of
 
 GGUF = b"GGUF" + bytes(5000)
+UNTOLD = {"content-length": "", "connection": "close"}
+"""Of an answer that does not tell how long it is."""
+
+
+@contextmanager
+def held_bytes_below(limit: int) -> Iterator[None]:
+    """Python holds no more at once; what the server is to send is made before."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
 
 
 def test_commit_and_files(hub: HubServer, client: HubClient) -> None:
@@ -48,6 +64,62 @@ def test_a_small_file(hub: HubServer, client: HubClient) -> None:
     (file,) = client.tree("o/n", commit)
     hub.faults.append(Fault(end_at=3))
     assert client.read("o/n", commit, file) == b'{"a": 1}'
+
+
+@pytest.mark.parametrize("length", [{}, UNTOLD])
+def test_a_small_file_that_is_another_than_listed(length: dict[str, str], hub: HubServer, client: HubClient) -> None:
+    commit = hub.add("o/n", {"config.json": b'{"a": 1}'})
+    (file,) = client.tree("o/n", commit)
+    hub.faults.append(Fault(200, length, b'{"a": 2}'))
+    with pytest.raises(Corrupt, match=r"config\.json came whole, but its git-sha1 is .*, the hub lists"):
+        client.read("o/n", commit, file)
+
+
+def test_a_small_file_that_ends_too_soon_is_asked_for_again(hub: HubServer, client: HubClient) -> None:
+    commit = hub.add("o/n", {"config.json": b'{"a": 1}'})
+    (file,) = client.tree("o/n", commit)
+    hub.faults.append(Fault(200, UNTOLD, b'{"a"'))
+    assert client.read("o/n", commit, file) == b'{"a": 1}'
+
+
+def test_a_small_file_that_does_not_end(hub: HubServer, client: HubClient) -> None:
+    commit = hub.add("o/n", {"config.json": b"x" * 10})
+    (file,) = client.tree("o/n", commit)
+    hub.faults.append(Fault(200, UNTOLD, b"x" * 20_000_000))
+    with (
+        held_bytes_below(2_000_000),
+        pytest.raises(Corrupt, match=r"config\.json: the server sends more than the 10 bytes that the hub lists"),
+    ):
+        client.read("o/n", commit, file)
+
+
+def test_an_answer_that_does_not_end(hub: HubServer, client: HubClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_client, "MAX_SMALL_BYTES", 1_000_000)
+    hub.add("o/n", {"m.gguf": GGUF})
+    hub.api_faults.append(Fault(200, UNTOLD, b" " * 20_000_000))
+    with held_bytes_below(3_000_000), pytest.raises(Unreachable, match="does not answer as a model hub"):
+        client.info("o/n", "main")
+
+
+def test_lists_of_files_without_end(hub: HubServer, client: HubClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_client, "MAX_FILES", 3)
+    commit = hub.add("o/n", {f"{number}.txt": b"x" for number in range(4)})
+    with pytest.raises(Unreachable, match="the list of files of o/n does not end"):
+        client.tree("o/n", commit)
+
+
+def test_an_answer_that_is_nested_too_deeply(hub: HubServer, client: HubClient) -> None:
+    hub.add("o/n", {"m.gguf": GGUF})
+    hub.api_faults.append(Fault(200, body=b"[" * 200_000))
+    with pytest.raises(Unreachable, match="does not answer as a model hub"):
+        client.info("o/n", "main")
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(hub: HubServer, client: HubClient, delays: list[float]) -> None:
+    commit = hub.add("o/n", {"m.gguf": GGUF})
+    hub.api_faults.append(Fault(200, {"content-length": "100", "connection": "close"}, b'{"sha": '))
+    assert client.info("o/n", "main").commit == commit
+    assert len(delays) == 1
 
 
 def test_a_renamed_repository_is_followed(hub: HubServer, client: HubClient) -> None:

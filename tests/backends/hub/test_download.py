@@ -78,6 +78,27 @@ def test_an_empty_file(rig: Rig) -> None:
     assert (rig.folder / "empty.txt").read_bytes() == b""
 
 
+def test_a_range_that_ends_beyond_the_file_fills_no_disk(rig: Rig) -> None:
+    rig.hub.faults += [
+        Fault(end_at=1000), Fault(206, {"content-range": "bytes 1000-999999/*"}, bytes(999_000)),
+    ]  # fmt: skip
+    with pytest.raises(Corrupt, match=r"m\.gguf: the server has 1,000,000 bytes or more, the hub lists 300,000"):
+        rig.fetch()
+    assert rig.part.stat().st_size == 1000
+    assert rig.fetch().read_bytes() == BODY
+
+
+def test_a_range_of_thousands_of_digits(rig: Rig) -> None:
+    rig.hub.faults += [Fault(end_at=1), Fault(206, {"content-range": f"bytes 1-{'9' * 5000}/*"})]
+    assert rig.fetch().read_bytes() == BODY
+
+
+def test_a_range_without_bytes_is_given_up(rig: Rig) -> None:
+    rig.hub.faults += [Fault(end_at=1), *[Fault(206, {"content-range": "bytes 1-0/*"})] * 20]
+    with pytest.raises(Unreachable, match="gave up after 8 attempts"):
+        rig.fetch()
+
+
 @pytest.mark.parametrize("kind", ["reset_at", "end_at"])
 def test_a_connection_that_breaks_goes_on_where_it_was(kind: str, rig: Rig, delays: list[float]) -> None:
     rig.hub.faults += [Fault(**{kind: at}) for at in (100_000, 250_000)]

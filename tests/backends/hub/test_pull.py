@@ -108,6 +108,14 @@ def test_what_a_pull_left_that_was_killed_at_its_very_end_goes(hub: HubServer, p
     assert {path.name for path in shelf.folder.iterdir()} == {"manifest.json", held.commit[:12]}
 
 
+def test_a_folder_whose_repository_is_called_like_a_file(hub: HubServer, puller: Puller) -> None:
+    commit = hub.add("o/n.gguf", FOLDER)
+    shelf, held = puller("o/n.gguf")
+    assert (held.is_gguf, held.tag, held.stem) == (False, "", "safetensors")
+    assert {"manifest.json", f"{commit[:12]}/n.gguf/config.json"} <= tree(shelf.folder)
+    assert shelf.manifest == held
+
+
 def test_a_new_commit_brings_only_what_changed(hub: HubServer, puller: Puller) -> None:
     first = hub.add("o/n", FOLDER)
     shelf, _ = puller("o/n")

@@ -130,6 +130,23 @@ def test_missing_and_cut_parts_are_named(split: list[Path]) -> None:
         read_parts(split[0])
 
 
+@pytest.mark.parametrize("count", [2, 200_000, 4_000_000_000])
+def test_a_count_of_parts_that_the_name_denies(count: int, tmp_path: Path) -> None:
+    metadata = {"general.architecture": "llama", "split.no": 0, "split.count": count}
+    path = ggufs.write(tmp_path / "m-00001-of-00003.gguf", metadata)
+    start = time.perf_counter()
+    with pytest.raises(ModelUnusable, match=rf"one of {count} parts, but not named as such"):
+        read_parts(path)
+    assert time.perf_counter() - start < 0.5
+
+
+def test_a_number_of_a_part_that_is_none(tmp_path: Path) -> None:
+    metadata = {"general.architecture": "llama", "split.no": "one", "split.count": 2}
+    path = ggufs.write(tmp_path / "m-00001-of-00002.gguf", metadata)
+    with pytest.raises(ModelUnusable, match="missing: m-00002-of-00002"):
+        read_parts(path)
+
+
 def test_a_part_under_another_name(split: list[Path], tmp_path: Path) -> None:
     split[0].rename(tmp_path / "model.gguf")
     with pytest.raises(ModelUnusable, match=r"must end in -00001-of-00003\.gguf"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,9 @@ def test_only_the_last_token_of_a_causal_model_has_seen_earlier_batches() -> Non
     assert not can_be_split(header("qwen3"), "cls")
     assert not can_be_split(header("bert"), "last")
     assert not can_be_split(header("qwen2", attention__causal=False), "last")
+
+
+@pytest.mark.parametrize("shape", [(0, 0), ()])
+def test_a_token_table_without_rows(shape: tuple[int, ...]) -> None:
+    head = dataclasses.replace(header("bert", MEAN), tensors=(TensorInfo("token_embd.weight", shape, 1, 0),))
+    assert for_purpose(head, Options()).n_batch == 2048
