@@ -16,17 +16,19 @@ import orjson
 from backends import dialects, protocol
 from backends.dialects import Dialect
 from backends.llamacpp.answer import Answer, AnswerFailed
+from backends.llamacpp.api import chat as chat_api
 from backends.llamacpp.api import messages as messages_api
 from backends.llamacpp.api import responses as responses_api
-from backends.llamacpp.api.chat import ChatRequest, ChatWire
+from backends.llamacpp.api import tokens as tokens_api
+from backends.llamacpp.api.chat import ChatWire
 from backends.llamacpp.api.completions import CompletionRequest, CompletionWire
 from backends.llamacpp.api.embeddings import EmbeddingRequest
-from backends.llamacpp.api.fields import RequestError, parse, renaming
+from backends.llamacpp.api.fields import Renames, RequestError, parse, renaming
 from backends.llamacpp.api.messages_wire import MessagesWire
 from backends.llamacpp.api.responses_wire import ResponsesWire
-from backends.llamacpp.api.tokens import DetokenizeRequest, TokenizeRequest
+from backends.llamacpp.api.tokens import DetokenizeRequest
 from backends.llamacpp.embedding_serving import EmbeddingServing
-from backends.llamacpp.served import OFF_LOOP_BYTES, Overloaded, ServedModel, Unavailable
+from backends.llamacpp.served import OFF_LOOP_BYTES, Overloaded, ServedModel, Unavailable, off_loop
 from backends.llamacpp.serving import Serving
 
 log = logging.getLogger(__name__)
@@ -149,46 +151,57 @@ class EngineApp:
         await _send_whole(send, 200, page, content_type=b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _tokenize(self, serving: ServedModel, receive: Receive, send: Send) -> None:
-        await _json(send, 200, await serving.tokenize(parse(await _body(receive), TokenizeRequest)))
+        def found(body: bytes) -> dict[str, Any]:
+            return serving.tokenize(tokens_api.read(body))
+
+        await _json(send, 200, await _off_loop(await _body(receive), found))
 
     async def _detokenize(self, serving: ServedModel, receive: Receive, send: Send) -> None:
-        await _json(send, 200, await serving.detokenize(parse(await _body(receive), DetokenizeRequest)))
+        def found(body: bytes) -> dict[str, Any]:
+            return serving.detokenize(parse(body, DetokenizeRequest))
+
+        await _json(send, 200, await _off_loop(await _body(receive), found))
 
     async def _chat(self, serving: Serving, receive: Receive, send: Send) -> None:
-        request = parse(await _body(receive), ChatRequest)
+        body = await _body(receive)
+        request = await _off_loop(body, chat_api.read)
         wire = ChatWire(serving.name, serving.token_text, includes_usage=request.includes_usage)
-        await _reply(await serving.chat(request, wire), receive, send)
+        await _reply(serving.chat(request, wire, is_long=_is_long(body)), receive, send)
 
     async def _complete(self, serving: Serving, receive: Receive, send: Send) -> None:
-        request = parse(await _body(receive), CompletionRequest)
+        body = await _body(receive)
+        request = await _off_loop(body, partial(parse, kind=CompletionRequest))
         wire = CompletionWire(serving.name, serving.token_text, includes_usage=request.includes_usage)
-        await _reply(await serving.complete(request, wire), receive, send)
+        await _reply(serving.complete(request, wire, is_long=_is_long(body)), receive, send)
 
     async def _respond(self, serving: Serving, receive: Receive, send: Send) -> None:
         template = serving.chat_template("input")
-        request, chat = await _off_loop(await _body(receive), partial(responses_api.read, template=template))
+        body = await _body(receive)
+        request, chat = await _off_loop(body, partial(responses_api.read, template=template))
         wire = ResponsesWire(serving.name, serving.token_text, request, serving.defaults)
-        with renaming(responses_api.RENAMES):
-            answer = await serving.chat(chat, wire)
-        await _reply(answer, receive, send)
+        starting = serving.chat(chat, wire, is_long=_is_long(body))
+        await _reply(_renamed(starting, responses_api.RENAMES), receive, send)
 
     async def _message(self, serving: Serving, receive: Receive, send: Send) -> None:
         template = serving.chat_template()
-        chat = await _off_loop(await _body(receive), partial(messages_api.read, template=template))
+        body = await _body(receive)
+        chat = await _off_loop(body, partial(messages_api.read, template=template))
         wire = MessagesWire(serving.name, serving.token_text, chat.at_most)
-        with renaming(messages_api.RENAMES):
-            answer = await serving.chat(chat, wire)
-        await _reply(answer, receive, send)
+        starting = serving.chat(chat, wire, is_long=_is_long(body))
+        await _reply(_renamed(starting, messages_api.RENAMES), receive, send)
 
     async def _count(self, serving: Serving, receive: Receive, send: Send) -> None:
         template = serving.chat_template()
-        chat = await _off_loop(await _body(receive), partial(messages_api.read_counted, template=template))
-        with renaming(messages_api.RENAMES):
-            num_tokens = await serving.count(chat)
-        await _json(send, 200, {"input_tokens": num_tokens})
+
+        def count(body: bytes) -> int:
+            chat = messages_api.read_counted(body, template)
+            with renaming(messages_api.RENAMES):
+                return serving.count(chat)
+
+        await _json(send, 200, {"input_tokens": await _off_loop(await _body(receive), count)})
 
     async def _embed(self, serving: EmbeddingServing, receive: Receive, send: Send) -> None:
-        request = parse(await _body(receive), EmbeddingRequest)
+        request = await _off_loop(await _body(receive), partial(parse, kind=EmbeddingRequest))
         await _send_pieces(send, await _unless_gone(serving.embed(request), receive))
 
 
@@ -204,21 +217,23 @@ class _Started:
         await self._send(message)
 
 
-async def _reply(answer: Answer, receive: Receive, send: Send) -> None:
-    """Send an answer, watching for the client to go away the whole time, also before the first byte."""
-    sending = asyncio.ensure_future(_stream(answer, send) if answer.is_streamed else _whole(answer, send))
-    watching = asyncio.ensure_future(_gone(receive))
+async def _reply(starting: Coroutine[Any, Any, Answer], receive: Receive, send: Send) -> None:
+    """Start an answer and send it, watching for the client to go away the whole time."""
+    await _unless_gone(_carry_out(starting, send), receive)
+
+
+async def _carry_out(starting: Coroutine[Any, Any, Answer], send: Send) -> None:
+    answer = await starting
     try:
-        await asyncio.wait((sending, watching), return_when=asyncio.FIRST_COMPLETED)
-        if not sending.done():
-            raise ClientGone
-        await sending
+        await (_stream(answer, send) if answer.is_streamed else _whole(answer, send))
     finally:
         answer.close()
-        for task in (sending, watching):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+
+
+async def _renamed(work: Coroutine[Any, Any, T], names: Renames) -> T:
+    """What `work` gives; its errors in the words of another API."""
+    with renaming(names):
+        return await work
 
 
 async def _stream(answer: Answer, send: Send) -> None:
@@ -255,8 +270,12 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _off_loop(body: bytes, work: Callable[[bytes], T]) -> T:
-    """What `work` makes of a body: in another thread where it is long, so that other streams go on."""
-    return await asyncio.to_thread(work, body) if len(body) > OFF_LOOP_BYTES else work(body)
+    """What `work` makes of a body."""
+    return await off_loop(_is_long(body), partial(work, body))
+
+
+def _is_long(body: bytes) -> bool:
+    return len(body) > OFF_LOOP_BYTES
 
 
 async def _body(receive: Receive) -> bytes:

@@ -27,22 +27,14 @@ from numpy.typing import NDArray
 
 from backends.llamacpp.apart import SeparateCaches
 from backends.llamacpp.binding.context import Context, Logits
-from backends.llamacpp.binding.errors import CacheFull, DecodeError
+from backends.llamacpp.binding.errors import CacheFull, DecodeAborted, DecodeError
 from backends.llamacpp.binding.model import Model
-from backends.llamacpp.binding.sampler import Sampler
 from backends.llamacpp.cache import KVCache, default_max_cached
+from backends.llamacpp.drawing import Drawing, forget
 from backends.llamacpp.effects import Copy, Remove
 from backends.llamacpp.metrics import EngineMetrics
 from backends.llamacpp.options import Options
-from backends.llamacpp.sampling import (
-    LogitsAdjuster,
-    Row,
-    SamplingParams,
-    TokenLogprobs,
-    forbid,
-    log_softmax,
-    token_logprobs,
-)
+from backends.llamacpp.sampling import SamplingParams, TokenLogprobs, log_softmax, token_logprobs
 from backends.llamacpp.scheduler import Scheduler
 from backends.llamacpp.sequence import Constraint, Finish, Sequence
 from backends.llamacpp.step import Chunk, Step
@@ -103,9 +95,13 @@ class Engine:
         self._ids = count()
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
+        self._num_submitted = 0
+        self._num_added = 0
+        """Written by the thread alone; the inbox holds the difference."""
         self._closing = False
         self._has_ended = False
         self._outputs: list[Output] = []
+        self._drawing = Drawing(model, self.context)
         self._thread = threading.Thread(target=self._run, name="llama.cpp", daemon=True)
 
     def _make_cache(self, options: Options) -> KVCache | SeparateCaches:
@@ -142,12 +138,14 @@ class Engine:
         """
         if self._closing or self.failure:
             raise EngineClosed(self._why_closed())
-        self.scheduler.check_room(len(self._inbox))
+        self.scheduler.check_room(self._num_submitted - self._num_added)
         sequence = Sequence.of(next(self._ids), prompt, params, sink, time.monotonic())
         sequence.constraint = constraint
         if self.model.can_reuse_prefix:
             sequence.leader = leader
-        if not self._send(lambda: self.scheduler.add(sequence)):
+        with self._wake:
+            self._num_submitted += 1
+        if not self._send(lambda: self._add(sequence)):
             raise EngineClosed(self._why_closed())
         return sequence
 
@@ -185,10 +183,14 @@ class Engine:
             self._wake.notify()
             return True
 
+    def _add(self, sequence: Sequence) -> None:
+        self._num_added += 1
+        self.scheduler.add(sequence)
+
     def _cancel(self, sequence: Sequence, is_gone: bool) -> None:
         if self.scheduler.cancel(sequence):
             self.metrics.num_cancelled += is_gone
-            self._forget(sequence)
+            forget(sequence)
 
     # ------------------------------------------------------------------ the thread
 
@@ -250,8 +252,8 @@ class Engine:
         except CacheFull:
             self._make_more_room(step)
             return False
-        except DecodeError as error:
-            if error.code < -1:
+        except (DecodeError, DecodeAborted) as error:
+            if isinstance(error, DecodeError) and error.code < -1:
                 raise
             for sequence in step.sequences:
                 self._fail(sequence, str(error))
@@ -275,7 +277,7 @@ class Engine:
         drawing = step.drawing
         if drawing:
             assert logits is not None
-            tokens, infos = self._draw(drawing, logits)
+            tokens, infos = self._drawing.draw(drawing, logits)
             self.metrics.observe_tokens([sequence for sequence, _ in drawing], now)
             for (sequence, _), token, info in zip(drawing, tokens, infos, strict=True):
                 sequence.last_token_s = now
@@ -286,64 +288,6 @@ class Engine:
             self.metrics.num_prompt_tokens += chunk.count
             if not chunk.draws and chunk.sequence.num_pending == 0:
                 self._finish(chunk.sequence, Finish.LENGTH)
-
-    def _draw(
-        self, drawing: list[tuple[Sequence, int]], logits: Logits
-    ) -> tuple[list[int], list[TokenLogprobs | None]]:
-        """A token for each sequence from its row; greedy rows are drawn all at once."""
-        own = [log_softmax(logits[row]) if s.params.logprobs is not None else None for s, row in drawing]
-        for sequence, row in drawing:
-            self._prepare(sequence)
-            if sequence.adjuster is not None:
-                sequence.adjuster.apply(logits[row], sequence.num_generated)
-            if sequence.constraint is not None and sequence.sampler is not None:
-                forbid(logits[row], sequence.constraint.allowed())
-        greedy = sorted(row for sequence, row in drawing if sequence.sampler is None)
-        # All rows as they lie when all are greedy: picking them would copy them.
-        block = logits if len(greedy) == len(logits) else logits[greedy]
-        best = dict(zip(greedy, block.argmax(axis=1).tolist() if greedy else (), strict=True))
-        tokens = [
-            self._permitted(sequence, best[row], logits[row])
-            if sequence.sampler is None
-            else sequence.sampler.sample(self.context, row)
-            for sequence, row in drawing
-        ]
-        infos = [
-            None if logprobs is None else token_logprobs(logprobs, token, sequence.params.logprobs or 0)
-            for logprobs, token, (sequence, _) in zip(own, tokens, drawing, strict=True)
-        ]
-        return tokens, infos
-
-    @staticmethod
-    def _permitted(sequence: Sequence, best: int, row: Row) -> int:
-        """The most likely token that the sequence's grammar allows, where it has one.
-
-        Asking about one token is quicker than asking for all that may come, and mostly the answer is yes.
-        """
-        constraint = sequence.constraint
-        if constraint is None or constraint.allows(best):
-            return best
-        forbid(row, constraint.allowed())
-        return int(row.argmax())
-
-    def _prepare(self, sequence: Sequence) -> None:
-        """Make the parts that draw this sequence's tokens, at its first draw."""
-        params = sequence.params
-        if sequence.was_prepared:
-            return
-        sequence.was_prepared = True
-        if params.changes_logits:
-            prompt = sequence.tokens[: sequence.num_prompt]
-            sequence.adjuster = LogitsAdjuster(params, prompt, self.model.end_of_generation)
-        if not params.is_greedy:
-            sequence.sampler = Sampler(
-                temperature=params.temperature,
-                top_k=params.top_k,
-                typical_p=params.typical_p,
-                top_p=params.top_p,
-                min_p=params.min_p,
-                seed=params.seed,
-            )
 
     def _follow(self, sequence: Sequence, constraint: Constraint) -> None:
         """Move the grammar on by the token just drawn: it may end the answer, or leave only one way to go on."""
@@ -359,7 +303,7 @@ class Engine:
         if sequence.sequence_id < 0:
             return
         if constraint.failure:
-            self._fail(sequence, f"the grammar cannot go on: {constraint.failure}")
+            self._fail(sequence, f"the schema or the tools became too complex to follow: {constraint.failure}")
         elif constraint.is_complete:
             self._finish(sequence, Finish.STOP)
 
@@ -371,7 +315,7 @@ class Engine:
         finish = self.scheduler.append(sequence, token, is_end=is_end)
         self._outputs.append(Output(sequence, token, info, finish=finish))
         if finish is not None:
-            self._forget(sequence)
+            forget(sequence)
 
     def _score_prompt(self, chunk: Chunk, logits: Logits) -> None:
         """Log-probabilities of the prompt tokens that this chunk's rows predict: row of position i is about token i + 1."""
@@ -393,23 +337,18 @@ class Engine:
     def _finish(self, sequence: Sequence, reason: Finish) -> None:
         """End a running sequence without another token."""
         self._outputs.append(Output(sequence, None, finish=self.scheduler.finish(sequence, reason)))
-        self._forget(sequence)
+        forget(sequence)
 
     def _fail(self, sequence: Sequence, message: str) -> None:
         self.scheduler.finish(sequence, Finish.ERROR)
         self._outputs.append(Output(sequence, None, finish=Finish.ERROR, error=message))
         self.metrics.num_failed += 1
-        self._forget(sequence)
+        forget(sequence)
 
     def _fail_everyone(self, message: str) -> None:
         self._empty_inbox()
         for sequence in self.scheduler.everyone:
             self._outputs.append(Output(sequence, None, finish=Finish.ERROR, error=message))
-
-    def _forget(self, sequence: Sequence) -> None:
-        if sequence.sampler is not None:
-            sequence.sampler.close()
-            sequence.sampler = None
 
     def _flush(self) -> None:
         if self._outputs:

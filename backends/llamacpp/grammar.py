@@ -1,6 +1,6 @@
 """Grammars that answers must follow: built from JSON schemas and tool calls, compiled once, off the stepping thread.
 
-    JSON schema or Lark text --Grammars.constraint--> Constraint, one for each answer
+    Lark text, with JSON schemas in it --Grammars.constraint--> Constraint, one for each answer
 
 llguidance does the work (https://github.com/guidance-ai/llguidance): for a state of the grammar it says which tokens may
 come next, in some ten microseconds, and where only one text is possible, which tokens that is: these are not even drawn.
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import llguidance
@@ -23,11 +25,24 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from backends.llamacpp.nesting import MAX_DEPTH, is_too_deep
+
 JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False}
-_CACHED = 256
 MAX_GRAMMAR_BYTES = 1_000_000
-_MAX_DEPTH = 120
-"""Levels of JSON in a schema; llguidance takes 127, with what is around it."""
+MAX_QUEUED = 32
+"""Grammars that may wait to be compiled, each for whoever asked for it."""
+_MAX_KEPT, _MAX_KEPT_BYTES = 256, 500_000
+"""Compiled grammars that are kept, and the bytes of their keys: for each of these a compiled one takes some 300."""
+_NUM_TRIED, _MAX_FORCED = 4, 256
+"""Steps that are tried out on every grammar, and the tokens of one that need no choice."""
+_PATIENCE_S = 1.0
+_MAX_TRIES, _MAX_SEARCH_S = 64, 0.2
+"""What may be spent on finding the part of a schema that is at fault."""
+_LIMITS = llguidance.LLParserLimits(max_items_in_row=4_200)
+"""Branches at one place, 4 for each key that an object may leave out. A step's time grows with their square: 20 ms at 1,000 keys."""
+
+
+TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 
 class GrammarError(ValueError):
@@ -36,6 +51,10 @@ class GrammarError(ValueError):
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class GrammarQueueFull(Exception):
+    """Too many grammars wait to be compiled."""
 
 
 class Vocabulary(Protocol):
@@ -133,62 +152,110 @@ class Constraint:
         return True
 
 
+@dataclass(slots=True)
+class _Job:
+    """A grammar that is being compiled, or waits for that."""
+
+    compiled: asyncio.Future[Compiled] = field(init=False)
+    num_waiting: int = 0
+    is_abandoned: bool = False
+
+
 class Grammars:
     """Compiles for one vocabulary, and keeps the most recently used results."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._tokenizer: llguidance.LLTokenizer | None = None
-        self._compiled: OrderedDict[str, Compiled] = OrderedDict()
-        self._compiling: dict[str, asyncio.Future[Compiled]] = {}
+        self._kept: OrderedDict[bytes, Compiled] = OrderedDict()
+        self._num_kept_bytes = 0
+        self._jobs: dict[bytes, _Job] = {}
         # One thread: a flood of hard grammars takes one core, not all of them.
         self._thread = ThreadPoolExecutor(1, "grammar")
+        self._at_work = threading.Lock()
 
-    def close(self) -> None:
-        """End the compiling thread; what it works on is finished first."""
-        self._thread.shutdown(cancel_futures=True)
+    def close(self) -> bool:
+        """Compile nothing more. False: a grammar is at work still, with the vocabulary, which must not be freed then."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        return self._at_work.acquire(timeout=_PATIENCE_S)
 
-    async def constraint(self, grammar: str) -> Constraint:
-        """A fresh place at the beginning of `grammar` (Lark text). Raises GrammarError."""
-        compiled = self._compiled.get(grammar)
+    async def constraint(self, key: bytes, write: Callable[[], str]) -> Constraint:
+        """A fresh place at the beginning of a grammar. Raises GrammarError, or GrammarQueueFull.
+
+        `key` tells it from all others; `write` gives its text (Lark), in the compiling thread.
+        """
+        compiled = self._kept.get(key)
         if compiled is None:
-            compiled = await asyncio.shield(self._compile(grammar))
+            compiled = await self._compiled(key, write)
         else:
-            self._compiled.move_to_end(grammar)
+            self._kept.move_to_end(key)
         return Constraint(compiled, self._vocabulary.n_vocab)
 
-    def _compile(self, grammar: str) -> asyncio.Future[Compiled]:
-        """Start compiling, or join whoever compiles the same."""
-        running = self._compiling.get(grammar)
-        if running is None:
-            loop = asyncio.get_running_loop()
-            running = self._compiling[grammar] = loop.run_in_executor(self._thread, self._build, grammar)
-            running.add_done_callback(lambda done: self._keep(grammar, done))
-        return running
+    async def _compiled(self, key: bytes, write: Callable[[], str]) -> Compiled:
+        """Start compiling, or join whoever compiles the same. What nobody waits for any longer is not begun."""
+        job = self._jobs.get(key) or self._start(key, write)
+        job.num_waiting += 1
+        try:
+            return await asyncio.shield(job.compiled)
+        finally:
+            job.num_waiting -= 1
+            if not job.num_waiting:
+                job.is_abandoned = True
+                job.compiled.cancel()
 
-    def _keep(self, grammar: str, done: asyncio.Future[Compiled]) -> None:
-        del self._compiling[grammar]
-        if not done.cancelled() and done.exception() is None:
-            self._compiled[grammar] = done.result()
-            while len(self._compiled) > _CACHED:
-                self._compiled.popitem(last=False)
+    def _start(self, key: bytes, write: Callable[[], str]) -> _Job:
+        if len(self._jobs) >= MAX_QUEUED:
+            raise GrammarQueueFull(f"{len(self._jobs)} schemas wait to be compiled")
+        job = self._jobs[key] = _Job()
+        job.compiled = asyncio.get_running_loop().run_in_executor(self._thread, self._build, write, job)
+        job.compiled.add_done_callback(lambda done: self._done(key, done))
+        return job
 
-    def _build(self, grammar: str) -> Compiled:
+    def _done(self, key: bytes, done: asyncio.Future[Compiled]) -> None:
+        del self._jobs[key]
+        if done.cancelled() or done.exception() is not None:
+            return
+        self._kept[key] = done.result()
+        self._num_kept_bytes += len(key)
+        while len(self._kept) > _MAX_KEPT or self._num_kept_bytes > _MAX_KEPT_BYTES:
+            oldest, _ = self._kept.popitem(last=False)
+            self._num_kept_bytes -= len(oldest)
+
+    def _build(self, write: Callable[[], str], job: _Job) -> Compiled:
+        with self._at_work:
+            return self._compile(write(), job)
+
+    def _compile(self, grammar: str, job: _Job) -> Compiled:
+        """Raises GrammarError, also between two pieces of work when nobody waits for it any longer."""
         if len(grammar) > MAX_GRAMMAR_BYTES:
             raise GrammarError(f"{len(grammar)} bytes of grammar, at most {MAX_GRAMMAR_BYTES} are taken")
-        if self._tokenizer is None:
-            self._tokenizer = _tokenizer(self._vocabulary)
-        texts = (f"%llguidance {options}\n{grammar}" for options in ("{}", '{"no_forcing": true}'))
-        compiled = Compiled(*(llguidance.LLMatcher(self._tokenizer, text, log_level=0) for text in texts))
-        first = Constraint(compiled, self._vocabulary.n_vocab)
-        # The first mask also builds what later ones reuse.
-        allowed = first.allowed() if not first.failure else None
-        if allowed is None or first.failure:
-            raise GrammarError(first.failure)
-        allowed[self._vocabulary.end_of_generation] = False
-        if not allowed.any():
-            raise GrammarError("nothing fits it")
+        matchers = []
+        for options in ("{}", '{"no_forcing": true}'):
+            if job.is_abandoned:
+                raise GrammarError("nobody waits for it")
+            self._tokenizer = self._tokenizer or _tokenizer(self._vocabulary)
+            text = f"%llguidance {options}\n{grammar}"
+            matchers.append(llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=_LIMITS))
+        compiled = Compiled(*matchers)
+        self._try_out(Constraint(compiled, self._vocabulary.n_vocab))
         return compiled
+
+    def _try_out(self, first: Constraint) -> None:
+        """Take the first steps, which also builds what later ones reuse. Raises GrammarError where they fail or nothing fits."""
+        # The first choice that an object leaves comes behind its brace: that is where too many keys show.
+        for step in range(_NUM_TRIED):
+            allowed = first.allowed()
+            if first.failure:
+                raise GrammarError(first.failure)
+            allowed[self._vocabulary.end_of_generation] = False
+            if not allowed.any():
+                if step == 0:
+                    raise GrammarError("nothing fits it")
+                return
+            if not first.take_forced(_MAX_FORCED):
+                first.accept(int(allowed.argmax()))
+            if first.is_complete and not first.failure:
+                return
 
 
 def _tokenizer(vocabulary: Vocabulary) -> llguidance.LLTokenizer:
@@ -211,10 +278,11 @@ def json_rule(schema: Mapping[str, Any] | bool) -> str:
         if not schema:
             raise GrammarError("the schema false allows nothing")
         schema = {}
-    _check_depth(schema)
+    if is_too_deep(schema):
+        raise GrammarError(TOO_DEEP)
     problem = _problem(schema)
     if problem:
-        raise _blame(schema, schema, "", problem)
+        raise _blame(schema, problem)
     return "%json " + orjson.dumps({**schema, "x-guidance": JSON_LAYOUT}).decode()
 
 
@@ -241,15 +309,21 @@ def _problem(schema: Any) -> str:
     return _first_line(messages[0]) if is_error else ""
 
 
-def _blame(schema: Any, root: Mapping[str, Any], path: str, problem: str) -> GrammarError:
-    """The innermost part of a schema that fails on its own."""
-    definitions = {key: root[key] for key in ("$defs", "definitions") if key in root}
-    for name, part in _parts(schema):
-        alone = {**definitions, **part} if isinstance(part, dict) else part
-        found = _problem(alone)
+def _blame(schema: Mapping[str, Any], problem: str) -> GrammarError:
+    """The innermost part of a schema that fails on its own, as far as it is found in the time that may be spent."""
+    definitions = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    path: list[str] = []
+    untried = _parts(schema)
+    end_s = time.monotonic() + _MAX_SEARCH_S
+    for _ in range(_MAX_TRIES):
+        name, part = next(untried, ("", None))
+        if not name or time.monotonic() > end_s:
+            break
+        found = _problem({**definitions, **part} if isinstance(part, dict) else part)
         if found:
-            return _blame(part, root, f"{path}.{name}" if path else name, found)
-    return GrammarError(problem, path)
+            path.append(name)
+            untried, problem = _parts(part), found
+    return GrammarError(problem, ".".join(path))
 
 
 def _parts(schema: Any) -> Iterator[tuple[str, Any]]:
@@ -265,20 +339,6 @@ def _parts(schema: Any) -> Iterator[tuple[str, Any]]:
     for key in ("items", "additionalProperties"):
         if isinstance(schema.get(key), dict):
             yield key, schema[key]
-
-
-def _check_depth(schema: Any) -> None:
-    level, depth = [schema], 0
-    while level:
-        depth += 1
-        if depth > _MAX_DEPTH:
-            raise GrammarError(f"nested deeper than {_MAX_DEPTH} levels")
-        level = [
-            child
-            for value in level
-            for child in (value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
-            if isinstance(child, dict | list)
-        ]
 
 
 def _first_line(text: str) -> str:

@@ -11,7 +11,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -178,59 +178,65 @@ def from_args(args: argparse.Namespace) -> Options:
 
 
 def _range_problems(options: Options) -> list[str]:
-    problems = []
+    """A sentence for every value that is out of range, or does not go with another."""
+    checks = (*_sizes(options), *_invariance(options), *_machine(options), *_words(options))
+    return [text for is_fine, text in checks if not is_fine]
 
-    def check(ok: bool, text: str) -> None:
-        if not ok:
-            problems.append(text)
 
-    check(options.n_ctx == 0 or options.n_ctx >= 256, f"n_ctx: must be at least 256, got {options.n_ctx}")
-    check(options.n_ctx_seq >= 0, f"n_ctx_seq: must be 0 or more, got {options.n_ctx_seq}")
-    check(
-        not options.n_ctx or options.n_ctx_seq <= options.n_ctx,
-        f"n_ctx_seq: one request ({options.n_ctx_seq}) cannot be longer than the whole cache (n_ctx: {options.n_ctx})",
+_Check = tuple[bool, str]
+"""Whether a value is fine, and what is said where it is not."""
+
+
+def _sizes(options: Options) -> Iterator[_Check]:
+    n_ctx, n_batch, n_seq_max = options.n_ctx, options.n_batch, options.n_seq_max
+    cells, limit = options.prefix_cache_cells, MAX_SEQUENCE_IDS // 2
+    yield n_ctx == 0 or n_ctx >= 256, f"n_ctx: must be at least 256, got {n_ctx}"
+    yield options.n_ctx_seq >= 0, f"n_ctx_seq: must be 0 or more, got {options.n_ctx_seq}"
+    yield (
+        not n_ctx or options.n_ctx_seq <= n_ctx,
+        f"n_ctx_seq: one request ({options.n_ctx_seq}) cannot be longer than the whole cache (n_ctx: {n_ctx})",
     )
-    check(
-        0 <= options.prefix_cache_cells <= (options.n_ctx or options.prefix_cache_cells),
-        f"prefix_cache_cells: must be 0 to n_ctx ({options.n_ctx}), got {options.prefix_cache_cells}",
+    yield 0 <= cells <= (n_ctx or cells), f"prefix_cache_cells: must be 0 to n_ctx ({n_ctx}), got {cells}"
+    yield options.prefix_cache or not cells, f"prefix_cache_cells: {cells} cells, but prefix_cache is off"
+    yield 0 <= n_seq_max <= limit, f"n_seq_max: must be 0 to {limit}, got {n_seq_max}"
+    yield options.max_waiting >= 0, f"max_waiting: must be 0 or more, got {options.max_waiting}"
+    yield n_batch >= 0, f"n_batch: must be 0 or more, got {n_batch}"
+    yield (
+        not n_batch or n_batch >= n_seq_max,
+        f"n_batch: must hold one token of every running request (n_seq_max: {n_seq_max}), got {n_batch}",
     )
-    check(
-        options.prefix_cache or not options.prefix_cache_cells,
-        f"prefix_cache_cells: {options.prefix_cache_cells} cells, but prefix_cache is off",
+    yield (
+        0 <= options.n_ubatch <= (n_batch or options.n_ubatch),
+        f"n_ubatch: must be 0 to n_batch ({n_batch}), got {options.n_ubatch}",
     )
-    check(
-        options.main_gpu == 0 or options.split_mode == "none",
-        f"main_gpu: only with split_mode none, not {options.split_mode}",
-    )
-    check(
-        not options.tensor_split or options.split_mode != "none",
+
+
+def _invariance(options: Options) -> Iterator[_Check]:
+    if not options.batch_invariant:
+        return
+    for name in ("n_batch", "n_ubatch", "n_seq_max"):
+        value = getattr(options, name)
+        yield value <= INVARIANT_BATCH, f"{name}: at most {INVARIANT_BATCH} with batch_invariant, got {value}"
+    yield options.n_gpu_layers <= 0, "batch_invariant: on the CPU only, but n_gpu_layers asks for a GPU"
+    yield not options.prefix_cache_cells, "prefix_cache_cells: with batch_invariant each request keeps its own cells"
+
+
+def _machine(options: Options) -> Iterator[_Check]:
+    for name in ("n_threads", "n_threads_batch"):
+        value = getattr(options, name)
+        yield 0 <= value <= 512, f"{name}: must be 0 to 512, got {value}"
+    yield options.n_gpu_layers >= -1, f"n_gpu_layers: must be -1 or more, got {options.n_gpu_layers}"
+    yield options.main_gpu >= 0, f"main_gpu: must be 0 or more, got {options.main_gpu}"
+    is_alone = options.split_mode == "none"
+    yield options.main_gpu == 0 or is_alone, f"main_gpu: only with split_mode none, not {options.split_mode}"
+    yield (
+        not options.tensor_split or not is_alone,
         "tensor_split: with split_mode none the whole model is on main_gpu",
     )
-    limit = MAX_SEQUENCE_IDS // 2
-    check(0 <= options.n_seq_max <= limit, f"n_seq_max: must be 0 to {limit}, got {options.n_seq_max}")
-    check(options.max_waiting >= 0, f"max_waiting: must be 0 or more, got {options.max_waiting}")
-    check(options.n_batch >= 0, f"n_batch: must be 0 or more, got {options.n_batch}")
-    check(
-        not options.n_batch or options.n_batch >= options.n_seq_max,
-        f"n_batch: must hold one token of every running request (n_seq_max: {options.n_seq_max}), got {options.n_batch}",
-    )
-    check(
-        0 <= options.n_ubatch <= (options.n_batch or options.n_ubatch),
-        f"n_ubatch: must be 0 to n_batch ({options.n_batch}), got {options.n_ubatch}",
-    )
-    if options.batch_invariant:
-        for name in ("n_batch", "n_ubatch", "n_seq_max"):
-            value = getattr(options, name)
-            check(value <= INVARIANT_BATCH, f"{name}: at most {INVARIANT_BATCH} with batch_invariant, got {value}")
-        check(options.n_gpu_layers <= 0, "batch_invariant: on the CPU only, but n_gpu_layers asks for a GPU")
-        check(
-            not options.prefix_cache_cells, "prefix_cache_cells: with batch_invariant each request keeps its own cells"
-        )
-    for name in ("n_threads", "n_threads_batch"):
-        check(0 <= getattr(options, name) <= 512, f"{name}: must be 0 to 512, got {getattr(options, name)}")
-    check(options.n_gpu_layers >= -1, f"n_gpu_layers: must be -1 or more, got {options.n_gpu_layers}")
-    check(options.main_gpu >= 0, f"main_gpu: must be 0 or more, got {options.main_gpu}")
-    check(all(share >= 0 for share in options.tensor_split), "tensor_split: shares must not be negative")
+    yield all(share >= 0 for share in options.tensor_split), "tensor_split: shares must not be negative"
+
+
+def _words(options: Options) -> Iterator[_Check]:
     for name, known in (
         ("split_mode", SPLIT_MODES),
         ("flash_attn", FLASH_ATTN),
@@ -239,21 +245,19 @@ def _range_problems(options: Options) -> list[str]:
         ("pooling", POOLINGS),
     ):
         value = getattr(options, name)
+        text = f"{name}: must be one of {', '.join(known)}, got {value!r}"
         if (name, value) == ("pooling", "rank"):
-            check(
-                False,
-                "pooling: rank scores pairs of texts, which is not served; embeddings are pooled by mean, cls or last",
+            text = (
+                "pooling: rank scores pairs of texts, which is not served; embeddings are pooled by mean, cls or last"
             )
-            continue
-        check(value in known, f"{name}: must be one of {', '.join(known)}, got {value!r}")
-    quantised_v = options.cache_type_v not in ("f32", "f16", "bf16")
-    check(
-        not (quantised_v and options.flash_attn == "off"),
+        yield value in known, text
+    is_plain_v = options.cache_type_v in ("f32", "f16", "bf16")
+    yield (
+        is_plain_v or options.flash_attn != "off",
         f"cache_type_v: {options.cache_type_v} needs flash attention, which flash_attn: off forbids",
     )
-    if options.chat_template:
-        check(Path(options.chat_template).is_file(), f"chat_template: no such file: {options.chat_template}")
-    return problems
+    template = options.chat_template
+    yield not template or Path(template).is_file(), f"chat_template: no such file: {template}"
 
 
 def _coerce(value: Any, kind: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,16 @@ from backends.llamacpp.binding.model import Model
 
 Tokens = NDArray[np.int32]
 OFF_LOOP_BYTES = 8192
-"""Longer texts are tokenised in another thread, so that other streams go on."""
+"""Longer bodies are read, and their texts tokenised, in another thread."""
 _RETRY_AFTER_S = 1
+
+
+T = TypeVar("T")
+
+
+async def off_loop(is_long: bool, work: Callable[[], T]) -> T:
+    """What `work` gives: from another thread where it takes long, so that other streams go on."""
+    return await asyncio.to_thread(work) if is_long else work()
 
 
 class Overloaded(Exception):
@@ -132,15 +141,14 @@ class ServedModel:
             },
         }
 
-    async def tokenize(self, request: TokenizeRequest) -> dict[str, Any]:
-        """Token ids of a text or of rendered messages. Raises RequestError."""
+    def tokenize(self, request: TokenizeRequest) -> dict[str, Any]:
+        """Token ids of a text or of rendered messages. Raises RequestError. Any thread."""
         self._check_model(request.model)
-        if (request.prompt is None) == (request.messages is None):
-            raise RequestError("give either prompt or messages", param="prompt")
         if request.prompt is not None:
-            tokens = await self._encode_text(request.prompt, request.add_special_tokens)
+            add_special = request.add_special_tokens is not False
+            tokens = self._model.tokenize(request.prompt, add_special=add_special)
         else:
-            tokens = await self._encode_messages(request)
+            tokens = self._encode_messages(request)
         found: dict[str, Any] = {
             "count": len(tokens),
             "max_model_len": self._engine.max_length,
@@ -152,12 +160,10 @@ class ServedModel:
             ]
         return found
 
-    async def detokenize(self, request: DetokenizeRequest) -> dict[str, Any]:
-        """The text of token ids. Raises RequestError."""
+    def detokenize(self, request: DetokenizeRequest) -> dict[str, Any]:
+        """The text of token ids. Raises RequestError. Any thread."""
         self._check_model(request.model)
         self._check_tokens(request.tokens, "tokens")
-        if len(request.tokens) > OFF_LOOP_BYTES:
-            return {"prompt": await asyncio.to_thread(self._model.detokenize, request.tokens)}
         return {"prompt": self._model.detokenize(request.tokens)}
 
     def token_text(self, token: int) -> bytes:
@@ -173,13 +179,8 @@ class ServedModel:
                 status=404,
             )
 
-    async def _encode_messages(self, request: TokenizeRequest) -> Tokens:
+    def _encode_messages(self, request: TokenizeRequest) -> Tokens:
         raise RequestError(f"{self.name} was started {self.purpose()}: it has no messages", param="messages")
-
-    async def _encode_text(self, text: str, add_special: bool) -> Tokens:
-        if len(text) > OFF_LOOP_BYTES:
-            return await asyncio.to_thread(self._model.tokenize, text, add_special=add_special)
-        return self._model.tokenize(text, add_special=add_special)
 
     def _check_tokens(self, tokens: list[int], param: str) -> None:
         wrong = next((token for token in tokens if token >= self._model.n_vocab), None)

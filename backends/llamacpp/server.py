@@ -146,4 +146,6 @@ def _refuse(reason: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # A grammar that is being compiled cannot be stopped, and Python would wait for its thread.
+    os._exit(code)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -19,12 +19,12 @@ from backends.llamacpp.api.params import SEEDS, answer_budget, defaults_of, samp
 from backends.llamacpp.api.tokens import TokenizeRequest
 from backends.llamacpp.chat import ChatTemplate, Prompt, TemplateError
 from backends.llamacpp.engine import Engine, EngineClosed, Output
-from backends.llamacpp.grammar import Constraint, GrammarError, Grammars
+from backends.llamacpp.grammar import Constraint, GrammarError, GrammarQueueFull, Grammars
 from backends.llamacpp.message import PLAIN, Markup, MessageParser
 from backends.llamacpp.sampling import SamplingParams
 from backends.llamacpp.scheduler import QueueFull
-from backends.llamacpp.served import OFF_LOOP_BYTES, Overloaded, ServedModel, Tokens, Unavailable
-from backends.llamacpp.structure import answer_grammar, is_thinking
+from backends.llamacpp.served import Overloaded, ServedModel, Tokens, Unavailable, off_loop
+from backends.llamacpp.structure import AnswerForm, is_thinking
 from backends.llamacpp.tools import HERMES, Tool
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,11 @@ class Serving(ServedModel):
         """Sampling for what a request leaves out."""
 
     def close(self) -> None:
-        """Stop the engine and free everything."""
-        self._grammars.close()
-        super().close()
+        """Stop the engine and free everything; the model only where no grammar is being compiled, which reads it."""
+        is_model_free = self._grammars.close()
+        self.engine.close()
+        if is_model_free:
+            self._model.close()
 
     def hand_out(self, outputs: list[Output]) -> None:
         for output in outputs:
@@ -63,27 +65,28 @@ class Serving(ServedModel):
         reuse = "on" if self.engine.reuses_prefixes else "off"
         return f"to generate text, with {self.engine.context.num_cells} KV cells, prefix reuse {reuse}"
 
-    async def chat(self, request: ChatRequest, wire: Wire) -> Answer:
-        """Start a chat answer that is sent as `wire` has it. Raises RequestError, Overloaded or Unavailable."""
+    async def chat(self, request: ChatRequest, wire: Wire, *, is_long: bool) -> Answer:
+        """Start a chat answer that is sent as `wire` has it. Raises RequestError, Overloaded or Unavailable.
+
+        `is_long`: the request takes so long to read that other streams would wait.
+        """
         self._check_model(request.model)
         chat_api.check(request)
-        tools = chat_api.tools_of(request)
-        prompt = await self._encode_chat(request, tools)
+        prompt, tools = await off_loop(is_long, partial(self._encode_chat, request))
         params = self._params(request, prompt.tokens)
         markup = self._markup(prompt.text, tools)
-        grammar = self._grammar(request, markup, chat_api.callable_tools(request, tools))
-        constraint = await self._constraint(grammar, request)
+        constraint = await self._constraint(request, markup, chat_api.callable_tools(request, tools))
         answer = self._answer(wire, request, markup)
         self._start(answer, [_Start(prompt.tokens, params, markup, constraint)], request)
         return answer
 
-    async def count(self, request: ChatRequest) -> int:
-        """The tokens of the prompt that a chat answer would have. Raises RequestError."""
+    def count(self, request: ChatRequest) -> int:
+        """The tokens of the prompt that a chat answer would have. Raises RequestError. Any thread."""
         self._check_model(request.model)
         chat_api.check(request)
-        tools = chat_api.tools_of(request)
+        prompt, tools = self._encode_chat(request)
         chat_api.callable_tools(request, tools)
-        return len((await self._encode_chat(request, tools)).tokens)
+        return len(prompt.tokens)
 
     def chat_template(self, param: str = "messages") -> ChatTemplate:
         """The model's. Raises RequestError for the field `param` where it has none."""
@@ -91,45 +94,48 @@ class Serving(ServedModel):
             raise RequestError("this model has no chat template: use /v1/completions", param=param)
         return self.template
 
-    async def complete(self, request: CompletionRequest, wire: Wire) -> Answer:
+    async def complete(self, request: CompletionRequest, wire: Wire, *, is_long: bool) -> Answer:
         """Start a text completion of every prompt. Raises as `chat`."""
         self._check_model(request.model)
         completions_api.check(request)
-        starts = []
-        for prompt in completions_api.prompts(request):
-            tokens = await self._encode_prompt(prompt, request)
-            params = self._params(request, tokens)
-            text = self._model.detokenize(tokens.tolist()) if request.echo and not isinstance(prompt, str) else prompt
-            starts.append(_Start(tokens, params, prompt_text=str(text) if request.echo else ""))
+        starts = await off_loop(is_long, partial(self._read_prompts, request))
         answer = self._answer(wire, request, PLAIN)
         self._start(answer, starts, request)
         return answer
 
     # ------------------------------------------------------------------ from request to sequences
 
-    async def _encode_messages(self, request: TokenizeRequest) -> Tokens:
+    def _read_prompts(self, request: CompletionRequest) -> list[_Start]:
+        starts = []
+        for prompt in completions_api.prompts(request, self.engine.max_length):
+            tokens = self._encode_prompt(prompt, request)
+            params = self._params(request, tokens)
+            text = self._model.detokenize(tokens.tolist()) if request.echo and not isinstance(prompt, str) else prompt
+            starts.append(_Start(tokens, params, prompt_text=str(text) if request.echo else ""))
+        return starts
+
+    def _encode_messages(self, request: TokenizeRequest) -> Tokens:
         asked = ChatRequest(
             messages=request.messages or [], tools=request.tools, chat_template_kwargs=request.chat_template_kwargs
         )
-        return (await self._encode_chat(asked, chat_api.tools_of(asked))).tokens
+        prompt, _ = self._encode_chat(asked)
+        return prompt.tokens
 
-    async def _encode_chat(self, request: ChatRequest, tools: Sequence[Tool]) -> Prompt:
+    def _encode_chat(self, request: ChatRequest) -> tuple[Prompt, tuple[Tool, ...]]:
+        """The prompt, and the tools that it tells of."""
+        # A template writes a token at least for each message.
+        self._check_length(len(request.messages), request)
+        tools = chat_api.tools_of(request)
         template = self.chat_template()
         messages = chat_api.template_messages(request.messages)
         context = chat_api.template_context(request, template)
-        num_calls = sum(len(message.get("tool_calls", ())) for message in messages)
-        size = (
-            sum(len(message["content"]) for message in messages) + 64 * (len(messages) + num_calls) + 1024 * len(tools)
-        )
         self._check_size(sum(len(message["content"].encode("utf-8", "replace")) for message in messages), request)
 
         def check(rendered: str) -> None:
             self._check_size(len(rendered.encode("utf-8", "replace")), request)
 
         try:
-            if size > OFF_LOOP_BYTES:
-                return await asyncio.to_thread(template.encode, messages, self._model, tools, context, check)
-            return template.encode(messages, self._model, tools, context, check)
+            return template.encode(messages, self._model, tools, context, check), tools
         except TemplateError as error:
             raise RequestError(str(error), param="messages") from error
 
@@ -138,30 +144,28 @@ class Serving(ServedModel):
         calls = (template.dialect or HERMES) if tools else None
         return Markup(template.think, is_thinking(prompt, template.think), calls)
 
-    def _grammar(self, request: ChatRequest, markup: Markup, tools: Sequence[Tool]) -> str | None:
-        try:
-            return answer_grammar(
-                markup,
-                self._model.special_tokens,
-                schema=chat_api.answer_schema(request),
-                tools=tools,
-                must_call=request.tool_choice not in (None, "none", "auto"),
-                several=request.parallel_tool_calls is not False,
-            )
-        except GrammarError as error:
-            raise chat_api.refused(error, request) from error
-
-    async def _constraint(self, grammar: str | None, request: ChatRequest) -> Constraint | None:
-        if grammar is None:
+    async def _constraint(self, request: ChatRequest, markup: Markup, tools: Sequence[Tool]) -> Constraint | None:
+        form = AnswerForm(
+            markup,
+            chat_api.answer_schema(request),
+            tools,
+            must_call=request.tool_choice not in (None, "none", "auto"),
+            several=request.parallel_tool_calls is not False,
+        )
+        if form.is_free:
             return None
         try:
-            return await self._grammars.constraint(grammar)
+            return await self._grammars.constraint(form.key(), lambda: form.grammar(self._model.special_tokens))
         except GrammarError as error:
             raise chat_api.refused(error, request) from error
+        except GrammarQueueFull as error:
+            raise Overloaded(f"the engine is full: {error}") from error
 
     def _check_size(self, num_bytes: int, request: Sampling) -> None:
         """Refuse a text that cannot fit, before the time is spent on finding out how many tokens it has."""
-        num_tokens = -(-num_bytes // self._model.longest_token_bytes)
+        self._check_length(-(-num_bytes // self._model.longest_token_bytes), request)
+
+    def _check_length(self, num_tokens: int, request: Sampling) -> None:
         if num_tokens > self.engine.max_length:
             raise RequestError(
                 f"this model's context is {self.engine.max_length} tokens; the prompt has at least {num_tokens}",
@@ -169,13 +173,11 @@ class Serving(ServedModel):
                 code="context_length_exceeded",
             )
 
-    async def _encode_prompt(self, prompt: str | list[int], request: CompletionRequest) -> Tokens:
+    def _encode_prompt(self, prompt: str | list[int], request: CompletionRequest) -> Tokens:
         if isinstance(prompt, str):
             self._check_size(len(prompt.encode("utf-8", "replace")), request)
-            tokens = await self._encode_text(prompt, add_special=True)
+            tokens = self._model.tokenize(prompt, add_special=True)
         else:
-            # Too long a list is refused before anything is done with it.
-            answer_budget(request, len(prompt), self.engine.max_length)
             self._check_tokens(prompt, "prompt")
             tokens = np.array(prompt, dtype=np.int32)
         if not len(tokens):

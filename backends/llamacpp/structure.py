@@ -8,9 +8,12 @@ An answer without any demand has no grammar at all and costs nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from backends.llamacpp.grammar import json_rule, literal
+import orjson
+
+from backends.llamacpp.grammar import MAX_GRAMMAR_BYTES, TOO_DEEP, GrammarError, json_rule, literal
 from backends.llamacpp.message import Markup
 from backends.llamacpp.tools import Tool, call_rules
 
@@ -28,28 +31,47 @@ def is_thinking(prompt: str, think: tuple[str, str] | None) -> bool:
     return think is not None and prompt.rstrip().endswith(think[0])
 
 
-def answer_grammar(
-    markup: Markup,
-    special_tokens: Mapping[str, int],
-    *,
-    schema: Mapping[str, Any] | None,
-    tools: Sequence[Tool],
-    must_call: bool,
-    several: bool,
-) -> str | None:
-    """Lark text for an answer, None where anything goes. Raises GrammarError.
+@dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """What an answer must look like."""
 
-    `schema` is for the content, `tools` are those that may be called, `several`: more than once.
-    """
-    content = None if schema is None else json_rule(schema)
-    if markup.calls is not None and tools:
-        rules = call_rules(tools, markup.calls, special_tokens, content=content, must_call=must_call, several=several)
-    elif content is not None:
-        rules = [f"answer: {content}"]
-    else:
-        return None
-    is_free = content is None and not must_call
-    return "\n".join([*_start(markup, special_tokens, is_free=is_free), *rules])
+    markup: Markup
+    schema: Mapping[str, Any] | None = None
+    """Of the content; None: any text."""
+    tools: Sequence[Tool] = ()
+    """Those that may be called."""
+    must_call: bool = False
+    several: bool = True
+    """Whether more than one call may be made."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether anything goes."""
+        return self.schema is None and (self.markup.calls is None or not self.tools)
+
+    def key(self) -> bytes:
+        """The same for the same form. Raises GrammarError for schemas that are too long or too deep to look at."""
+        parameters = [(tool.name, tool.parameters) for tool in self.tools]
+        try:
+            key = orjson.dumps((self.schema, parameters, self.must_call, self.several, self.markup))
+        except orjson.JSONEncodeError:
+            raise GrammarError(TOO_DEEP) from None
+        if len(key) > MAX_GRAMMAR_BYTES:
+            raise GrammarError(f"{len(key)} bytes of schema, at most {MAX_GRAMMAR_BYTES} are taken")
+        return key
+
+    def grammar(self, special_tokens: Mapping[str, int]) -> str:
+        """Lark text for the answer. Raises GrammarError."""
+        markup, must_call = self.markup, self.must_call
+        content = None if self.schema is None else json_rule(self.schema)
+        if markup.calls is not None and self.tools:
+            rules = call_rules(
+                self.tools, markup.calls, special_tokens, content=content, must_call=must_call, several=self.several
+            )
+        else:
+            rules = [f"answer: {content}"]
+        is_free = content is None and not must_call
+        return "\n".join([*_start(markup, special_tokens, is_free=is_free), *rules])
 
 
 def _start(markup: Markup, special_tokens: Mapping[str, int], *, is_free: bool) -> list[str]:

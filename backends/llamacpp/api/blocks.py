@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from backends.llamacpp.api.chat import CalledFunction, Message, ToolCall
-from backends.llamacpp.api.fields import RequestError, convert_one_of
+from backends.llamacpp.api.fields import RequestError, check_depth, convert_one_of
 from backends.llamacpp.api.turns import join_turns
 
 
@@ -74,6 +74,9 @@ def _turn(role: str, content: Content, at: str, called: set[str]) -> list[Messag
         return [Message(role=role, content=content)]
     blocks = [convert_one_of(block, _BLOCKS[role], f"{at}[{number}]") for number, block in enumerate(content)]
     if role == "assistant":
+        for number, block in enumerate(blocks):
+            if isinstance(block, ToolUseBlock):
+                check_depth(block.input, f"{at}[{number}].input")
         called.update(block.id for block in blocks if isinstance(block, ToolUseBlock))
         return [_assistant(blocks)]
     messages: list[Message] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,7 +12,7 @@ from msgspec import Meta
 from backends import protocol
 from backends.llamacpp.answer import Choice, Usage
 from backends.llamacpp.api.chunks import ChunkWire, shown_usage
-from backends.llamacpp.api.fields import Count, RequestError, Sampling
+from backends.llamacpp.api.fields import HARMLESS, Count, RequestError, Sampling, check_depth, convert, read_object
 from backends.llamacpp.chat import ChatTemplate
 from backends.llamacpp.grammar import GrammarError
 from backends.llamacpp.message import CallArguments, CallStart, Content, Piece, Reasoning
@@ -31,12 +31,12 @@ class Part(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
-class CalledFunction(msgspec.Struct, frozen=True):
+class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     arguments: str | dict[str, Any] = "{}"
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A call that an earlier answer made."""
 
     function: CalledFunction
@@ -52,6 +52,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
+    """The same under the name that some servers have for it."""
     refusal: str | None = None
     """This and the next three come back with an answer that a client sends again; they say nothing to the model."""
     annotations: Any = None
@@ -59,7 +61,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     function_call: None = None
 
 
-class Function(msgspec.Struct, frozen=True):
+class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
@@ -67,7 +69,7 @@ class Function(msgspec.Struct, frozen=True):
     """Calls follow their schema either way."""
 
 
-class ToolDefinition(msgspec.Struct, frozen=True):
+class ToolDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: str
     function: Function | None = None
 
@@ -122,6 +124,30 @@ class ChatRequest(Sampling, frozen=True, kw_only=True):
         return (self.top_logprobs or 0) if self.logprobs else None, None
 
 
+def read(body: bytes) -> ChatRequest:
+    """The body as a request. Raises RequestError."""
+    return convert(without_nulls(read_object(body)), ChatRequest, harmless=HARMLESS)
+
+
+def without_nulls(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A body whose messages, and the calls in them, have no members that say nothing: clients send back what they got."""
+    messages = fields.get("messages")
+    if not isinstance(messages, list):
+        return fields
+    return {**fields, "messages": [_message_without_nulls(message) for message in messages]}
+
+
+def _message_without_nulls(message: Any) -> Any:
+    message = _members(message)
+    if isinstance(message, dict) and isinstance(message.get("tool_calls"), list):
+        message["tool_calls"] = [_members(call) for call in message["tool_calls"]]
+    return message
+
+
+def _members(value: Any) -> Any:
+    return {name: item for name, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
 def check(request: ChatRequest) -> None:
     """Fields that make no sense together. Raises RequestError."""
     if request.stream_options is not None and not request.stream:
@@ -150,8 +176,10 @@ def _template_message(message: Message, where: str) -> dict[str, Any]:
     shown: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": content}
     if message.name:
         shown["name"] = message.name
-    if message.reasoning_content:
-        shown["reasoning_content"] = message.reasoning_content
+    if message.reasoning and message.reasoning_content and message.reasoning != message.reasoning_content:
+        raise RequestError(f"{where}.reasoning: differs from reasoning_content", param=f"{where}.reasoning")
+    if reasoning := message.reasoning_content or message.reasoning:
+        shown["reasoning_content"] = reasoning
     if message.tool_call_id is not None:
         shown["tool_call_id"] = message.tool_call_id
     if message.tool_calls:
@@ -174,10 +202,11 @@ def _text(message: Message, where: str) -> str:
 
 
 def _template_call(call: ToolCall, where: str) -> dict[str, Any]:
+    at = f"{where}.function.arguments"
     arguments = arguments_object(call.function.arguments)
     if arguments is None:
-        at = f"{where}.function.arguments"
         raise RequestError(f"{at}: must be the text of a JSON object", param=at)
+    check_depth(arguments, at)
     function = {"name": call.function.name, "arguments": arguments}
     return {"type": "function", "id": call.id or "", "function": function}
 
@@ -220,6 +249,7 @@ def _tool(definition: ToolDefinition, where: str) -> Tool:
     if parameters["type"] != "object":
         at = f"{where}.function.parameters.type"
         raise RequestError(f"{at}: arguments are an object, not {parameters['type']!r}", param=at)
+    check_depth(parameters, f"{where}.function.parameters")
     return Tool(function.name, function.description or "", parameters)
 
 
@@ -251,6 +281,7 @@ def answer_schema(request: ChatRequest) -> dict[str, Any] | None:
 def template_context(request: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
     """The template's variables that the request sets. Raises RequestError for one that the template does not read."""
     context = dict(request.chat_template_kwargs or {})
+    check_depth(context, "chat_template_kwargs")
     for name in context:
         if name not in template.variables or name in ("messages", "tools", "add_generation_prompt"):
             known = ", ".join(sorted(template.variables)) or "none"

@@ -12,6 +12,7 @@ from backends import protocol
 from backends.llamacpp.answer import Choice, Usage
 from backends.llamacpp.api.chunks import ChunkWire, shown_usage
 from backends.llamacpp.api.fields import MAX_CHOICES, RequestError, Sampling
+from backends.llamacpp.api.params import answer_budget
 from backends.llamacpp.message import Content, Piece
 from backends.llamacpp.sampling import TokenLogprobs
 
@@ -61,14 +62,18 @@ def check(request: CompletionRequest) -> None:
         raise RequestError("best_of: the best are known at the end only, so they cannot be streamed", param="best_of")
 
 
-def prompts(request: CompletionRequest) -> list[str | list[int]]:
-    """The prompts, each a text or token ids. Raises RequestError."""
+def prompts(request: CompletionRequest, max_length: int) -> list[str | list[int]]:
+    """The prompts, each a text or up to `max_length` token ids. Raises RequestError."""
     given = request.prompt
-    several = given if isinstance(given, list) and given and not _is_tokens(given) else [given]
+    several = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
     if len(several) > MAX_CHOICES:
         raise RequestError(f"prompt: at most {MAX_CHOICES} prompts in one request, got {len(several)}", param="prompt")
-    if not all(isinstance(prompt, str) or _is_tokens(prompt) for prompt in several):
-        raise RequestError("prompt: must be a text, token ids, or a list of either", param="prompt")
+    for prompt in several:
+        if isinstance(prompt, list):
+            # Too long a list is refused before anything is done with it.
+            answer_budget(request, len(prompt), max_length)
+        if not isinstance(prompt, str) and not _is_tokens(prompt):
+            raise RequestError("prompt: must be a text, token ids, or a list of either", param="prompt")
     return several
 
 

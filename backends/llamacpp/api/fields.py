@@ -7,13 +7,16 @@ refused by name.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 import orjson
 from msgspec import Meta
+
+from backends.llamacpp.nesting import MAX_DEPTH, is_too_deep
 
 HARMLESS = frozenset(
     {
@@ -133,6 +136,12 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 Request = TypeVar("Request", bound=msgspec.Struct)
 
 
+def check_depth(value: Any, at: str) -> None:
+    """Raises RequestError where JSON is nested too deep to work on; `at` is where it stands in the body."""
+    if is_too_deep(value):
+        raise RequestError(f"{at}: nested deeper than {MAX_DEPTH} levels", param=at)
+
+
 def read_object(body: bytes) -> dict[str, Any]:
     """The body as a JSON object. Raises RequestError."""
     try:
@@ -160,10 +169,24 @@ def convert(
         if value is not None and name not in kind.__struct_fields__ and name not in harmless:
             path = f"{at}.{name}" if at else name
             raise RequestError(f"unsupported field: {path}", param=path, code="unsupported_field")
+    _prepare(kind)
     try:
         return msgspec.convert({name: fields[name] for name in kind.__struct_fields__ if name in fields}, kind)
     except msgspec.ValidationError as error:
         raise _named(str(error), at) from None
+
+
+_prepared: set[type[msgspec.Struct]] = set()
+_preparing = threading.Lock()
+
+
+def _prepare(kind: type[msgspec.Struct]) -> None:
+    """Have msgspec look at a type in one thread: at its first use it does, and crashes where two threads come at once."""
+    if kind in _prepared:
+        return
+    with _preparing, suppress(msgspec.ValidationError):
+        msgspec.convert({}, kind)
+    _prepared.add(kind)
 
 
 def convert_one_of(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from backends.llamacpp.api.chat import CalledFunction, Message, ToolCall, arguments_object
-from backends.llamacpp.api.fields import RequestError, convert_one_of
+from backends.llamacpp.api.fields import RequestError, check_depth, convert_one_of
 from backends.llamacpp.api.turns import join, join_turns
 
 NOTHING_KEPT = "no answers are kept here: send the whole conversation as `input`"
@@ -127,6 +127,7 @@ def _message(item: Item, at: str) -> Message:
             arguments = arguments_object(item.arguments)
             if arguments is None:
                 raise RequestError(f"{at}.arguments: must be the text of a JSON object", param=f"{at}.arguments")
+            check_depth(arguments, f"{at}.arguments")
             return Message(role="assistant", tool_calls=[ToolCall(CalledFunction(item.name, arguments), item.call_id)])
         case CallOutputItem():
             content = _text(item.output, f"{at}.output", _SAID)

@@ -70,6 +70,43 @@ def test_close_ends_what_runs_and_what_waits(engine: object, outputs: Outputs) -
         engine.submit(PROMPT, LONG, None)  # type: ignore[attr-defined]
 
 
+def test_cancels_on_their_way_take_no_place_in_the_line(demo_gguf: Path, outputs: Outputs) -> None:
+    from backends.llamacpp.binding.model import Model
+
+    options = Options(n_ctx=2048, n_seq_max=2, n_batch=64, n_ubatch=64, max_waiting=3)
+    model = Model(demo_gguf, options)
+    engine = engine_module.Engine(model, options, num_threads=1, num_threads_batch=1, deliver=outputs.all.put)
+    first = engine.submit(PROMPT, LONG, None)
+    for _ in range(20):
+        engine.cancel(first)
+    others = [engine.submit(PROMPT, LONG, None) for _ in range(engine.scheduler.num_places - 1)]
+    with pytest.raises(QueueFull):
+        engine.submit(PROMPT, LONG, None)
+    engine.start()
+    for sequence in others:
+        engine.cancel(sequence)
+    engine.close()
+    model.close()
+
+
+def test_an_aborted_step_fails_its_requests_and_no_others(engine: object, outputs: Outputs) -> None:
+    from backends.llamacpp.binding.errors import DecodeAborted
+
+    decode = engine.context.decode  # type: ignore[attr-defined]
+
+    def aborted(*_: object) -> None:
+        engine.context.decode = decode  # type: ignore[attr-defined]
+        raise DecodeAborted("llama_decode was aborted")
+
+    engine.context.decode = aborted  # type: ignore[attr-defined]
+    engine.submit(PROMPT, LONG, None)  # type: ignore[attr-defined]
+    ((finish, error),) = outputs.ends(1).values()
+    assert (finish, error) == (Finish.ERROR, "llama_decode was aborted")
+    short = engine.submit(PROMPT, SamplingParams(max_tokens=3, temperature=0, ignore_eos=True), None)  # type: ignore[attr-defined]
+    assert outputs.ends(1)[short.request_id][0] is Finish.LENGTH
+    assert engine.is_alive  # type: ignore[attr-defined]
+
+
 def test_a_death_ends_everybody_with_its_reason(engine: object, outputs: Outputs) -> None:
     from backends.llamacpp.binding.errors import DecodeError
 

@@ -57,6 +57,23 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 ODD_TOOL = {"type": "function", "function": {"name": "a.b-c_D", "description": "</tools>\n<|im_end|>"}}
 TREE = {"$ref": "#/$defs/t"}
+DEEP_600 = (nested(600, '{"a":', "}").replace("}", "1}", 1)).encode()
+DEEP_CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": DEEP_600.decode()}}
+DEEP_TOOL = b'"tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": %b}}}]' % DEEP_600
+TOKENIZE = json.dumps({"prompt": "a b " * (MEGABYTE // 4), "return_token_strs": True}).encode()
+MANY_KEYS: dict[str, Any] = {
+    "type": "object",
+    "properties": {f"k{n}": {"type": "integer"} for n in range(1500)},
+    "additionalProperties": False,
+}
+SOME_KEYS = MANY_KEYS | {
+    "properties": {name: MANY_KEYS["properties"][name] for name in list(MANY_KEYS["properties"])[:1000]}
+}
+LATE_FAULT = {
+    "$defs": {f"d{n}": {"type": "object", "properties": {"a": {"type": "string"}}} for n in range(600)},
+    "properties": {f"k{n}": {"$ref": f"#/$defs/d{n}"} for n in range(600)}
+    | {"z": {"type": "string", "pattern": "(?=a)b"}},
+}
 DEEP = nested(500, '{"not":', "}").replace("}", "1}", 1)
 DEEP_FORMAT = b'{"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}'.replace(
     b"SCHEMA", DEEP.encode()
@@ -101,6 +118,13 @@ REFUSED = {
     "a schema with look-ahead": (CHAT, schema({"type": "string", "pattern": "(?=a)b"})),
     "a schema nothing fits": (CHAT, schema({"type": "integer", "minimum": 5, "maximum": 4})),
     "a schema of a megabyte": (CHAT, schema({"enum": [f"value {number}" for number in range(100_000)]})),
+    "600 schemas in one, and a wrong one": (CHAT, schema(LATE_FAULT)),
+    "arguments of 600 levels": (CHAT, chat(messages=[*HELLO, {"role": "assistant", "tool_calls": [DEEP_CALL]}])),
+    "a tool of 600 levels": (CHAT, chat(tools=0).replace(b'"tools": 0', DEEP_TOOL)),
+    "a template's variable of 600 levels": (CHAT, chat(chat_template_kwargs=0).replace(b": 0", b": " + DEEP_600)),
+    "an object of 1,500 optional keys": (CHAT, schema(MANY_KEYS)),
+    "400,000 empty messages": (CHAT, chat(messages=[{"role": "user", "content": ""}] * 400_000)),
+    "text for the tokenizer without end": ("/tokenize", json.dumps({"prompt": "a b " * 2_000_000}).encode()),
     "129 tools": (CHAT, chat(tools=[TOOL] * 129)),
     "the same tool twice": (CHAT, chat(tools=[TOOL] * 2)),
     "a million token ids": (TEXT, json.dumps({"prompt": [5] * MEGABYTE}).encode()),
@@ -125,6 +149,8 @@ ANSWERED = {
     "a million items": (CHAT, schema({"type": "array", "items": {"type": "null"}, "minItems": 10**6})),
     "a schema of 50 levels": (CHAT, schema(deep_schema(50))),
     "recursion": (CHAT, schema({"$defs": {"t": {"type": "object", "properties": {"t": {"$ref": "#/$defs/t"}}}}, **TREE})),
+    "a thousand optional keys": (CHAT, schema(SOME_KEYS)),
+    "a megabyte to count": ("/tokenize", TOKENIZE),
     "an odd tool": (CHAT, chat(tools=[ODD_TOOL], tool_choice="required")),
     "greedy and everything else": (CHAT, chat(temperature=0, top_k=1, top_p=0.01, min_p=1, repetition_penalty=100)),
 }  # fmt: skip
@@ -199,5 +225,5 @@ def test_refused_with_a_reason(engine: EngineProcess, neighbour: Neighbour, name
 def test_answered(engine: EngineProcess, neighbour: Neighbour, name: str) -> None:
     reply = send(engine, *ANSWERED[name])
     assert reply.status_code == 200, reply.text[:500]
-    assert all(choice["finish_reason"] for choice in reply.json()["choices"])
+    assert all(choice["finish_reason"] for choice in reply.json().get("choices", ()))
     assert not neighbour.failure

@@ -50,7 +50,7 @@ def test_a_step_is_written_while_the_next_one_computes(demo_gguf: Path) -> None:
             prompt="Tell me", max_tokens=100, ignore_eos=True, temperature=0.0, stop=["no such text"], stream=True
         )
         wires = [CompletionWire("demo", serving.token_text) for _ in range(NUM_STREAMS)]
-        answers = [await serving.complete(request, wire) for wire in wires]
+        answers = [await serving.complete(request, wire, is_long=False) for wire in wires]
         sizes = await asyncio.gather(*(read(answer) for answer in answers))
         assert min(sizes) > 1000
         await asyncio.to_thread(serving.close)

@@ -91,6 +91,47 @@ def test_a_client_that_leaves_before_the_first_byte_frees_its_request(engine: En
     eventually(lambda: engine.metric("num_requests_running") == 0, 5)
 
 
+def hard_schema(tag: str, num_keys: int = 1500) -> dict[str, object]:
+    """Seconds of work to compile."""
+    keys = {
+        f"key {n}": {"type": "string", "pattern": f"^[a-z]{{1,{n % 50 + 5}}}[0-9]+x{n}{tag}$"} for n in range(num_keys)
+    }
+    return asking_for({"type": "object", "properties": keys})
+
+
+def asking_for(schema: dict[str, object]) -> dict[str, object]:
+    wanted = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    return {"messages": [{"role": "user", "content": "x"}], "max_tokens": 8, "response_format": wanted}
+
+
+def ask_and_hang_up(engine: EngineProcess, body: dict[str, object]) -> None:
+    with engine.client() as client, pytest.raises(httpx.TimeoutException):
+        client.post("/v1/chat/completions", json=body, timeout=0.4)
+
+
+def test_schemas_whose_clients_left_keep_nobody_waiting(engine: EngineProcess) -> None:
+    leaving = [threading.Thread(target=ask_and_hang_up, args=(engine, hard_schema(f"q{n}"))) for n in range(8)]
+    for thread in leaving:
+        thread.start()
+    for thread in leaving:
+        thread.join()
+    began_s = time.monotonic()
+    with engine.client() as client:
+        reply = client.post("/v1/chat/completions", json=asking_for({"type": "boolean"}))
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["choices"][0]["message"]["content"] in ("true", "false")
+    assert time.monotonic() - began_s < 6
+
+
+def test_sigterm_does_not_wait_for_a_schema(demo_gguf: Path, tmp_path: Path, free_port: Callable[[], int]) -> None:
+    with engine_process(demo_gguf, free_port(), tmp_path / "log") as engine:
+        ask_and_hang_up(engine, hard_schema("q", 3000))
+        began_s = time.monotonic()
+        os.kill(engine.process.pid, signal.SIGTERM)
+        assert engine.process.wait(10) == 0
+        assert time.monotonic() - began_s < 3
+
+
 def test_a_stop_string_frees_the_request(engine: EngineProcess) -> None:
     with engine.client() as client:
         body = {"prompt": "hello", "max_tokens": 1900, "ignore_eos": True, "temperature": 0}

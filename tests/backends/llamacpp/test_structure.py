@@ -5,18 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 import time
 from collections.abc import Awaitable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 
-from backends.llamacpp.grammar import Constraint, GrammarError, Grammars, json_rule
+from backends.llamacpp.grammar import (
+    MAX_GRAMMAR_BYTES,
+    MAX_QUEUED,
+    Constraint,
+    GrammarError,
+    GrammarQueueFull,
+    Grammars,
+    json_rule,
+)
 from backends.llamacpp.message import Markup, MessageParser
 from backends.llamacpp.options import Options
-from backends.llamacpp.structure import THINK, answer_grammar, is_thinking, think_tags
+from backends.llamacpp.structure import THINK, AnswerForm, is_thinking, think_tags
 from backends.llamacpp.tools import HERMES, LLAMA3, MISTRAL, MISTRAL_ARGS, Dialect, Tool, dialect_of
 
 pytestmark = pytest.mark.engine
@@ -54,6 +64,10 @@ def run(awaited: Awaitable[T]) -> T:
     return asyncio.run(main())
 
 
+def constraint_of(grammars: Grammars, text: str) -> Awaitable[Constraint]:
+    return grammars.constraint(text.encode(), lambda: text)
+
+
 def accepts(constraint: Constraint, model: Any, text: str, *, special: bool = True) -> bool:
     """Whether `text` may be written from here on."""
     for token in model.tokenize(text, parse_special=special).tolist():
@@ -65,10 +79,7 @@ def accepts(constraint: Constraint, model: Any, text: str, *, special: bool = Tr
 
 def grammar_for(dialect: Dialect, *, think: bool = False, opened: bool = False, **options: Any) -> str:
     markup = Markup(THINK if think else None, opened, dialect)
-    wanted = {"schema": None, "tools": [CITY, SAY], "must_call": False, "several": True} | options
-    found = answer_grammar(markup, options.pop("special", {}), **wanted)
-    assert found is not None
-    return found
+    return AnswerForm(markup, **{"tools": [CITY, SAY]} | options).grammar({})
 
 
 CALLS = {
@@ -83,44 +94,41 @@ CALLS = {
 def test_text_or_calls(grammars: Grammars, model: Any, dialect: Dialect) -> None:
     grammar = grammar_for(dialect)
     for text in ("Hello there", CALLS[dialect]):
-        assert accepts(run(grammars.constraint(grammar)), model, text, special=False), text
+        assert accepts(run(constraint_of(grammars, grammar)), model, text, special=False), text
     broken = CALLS[dialect].replace("get_city", "get_town")
-    assert not accepts(run(grammars.constraint(grammar)), model, broken, special=False)
+    assert not accepts(run(constraint_of(grammars, grammar)), model, broken, special=False)
     wrong = CALLS[dialect].replace("12", '"twelve"')
-    assert not accepts(run(grammars.constraint(grammar)), model, wrong, special=False)
+    assert not accepts(run(constraint_of(grammars, grammar)), model, wrong, special=False)
     if not dialect.is_whole_answer:
-        assert accepts(run(grammars.constraint(grammar)), model, f"Let me see. {CALLS[dialect]}", special=False)
+        assert accepts(run(constraint_of(grammars, grammar)), model, f"Let me see. {CALLS[dialect]}", special=False)
 
 
 @pytest.mark.parametrize("dialect", CALLS, ids=lambda dialect: dialect.name)
 def test_calls_alone(grammars: Grammars, model: Any, dialect: Dialect) -> None:
     grammar = grammar_for(dialect, must_call=True)
-    assert accepts(run(grammars.constraint(grammar)), model, CALLS[dialect], special=False)
-    assert not accepts(run(grammars.constraint(grammar)), model, "Hello", special=False)
+    assert accepts(run(constraint_of(grammars, grammar)), model, CALLS[dialect], special=False)
+    assert not accepts(run(constraint_of(grammars, grammar)), model, "Hello", special=False)
 
 
 def test_several_calls_or_one(grammars: Grammars, model: Any) -> None:
     twice = "\n".join([CALLS[HERMES]] * 2)
-    assert accepts(run(grammars.constraint(grammar_for(HERMES))), model, twice, special=False)
-    single = run(grammars.constraint(grammar_for(HERMES, several=False)))
+    assert accepts(run(constraint_of(grammars, grammar_for(HERMES))), model, twice, special=False)
+    single = run(constraint_of(grammars, grammar_for(HERMES, several=False)))
     assert not accepts(single, model, twice, special=False)
-    assert run(grammars.constraint(grammar_for(HERMES, several=False))).copy() is not None
+    assert run(constraint_of(grammars, grammar_for(HERMES, several=False))).copy() is not None
 
 
 def test_a_call_or_json(grammars: Grammars, model: Any) -> None:
     grammar = grammar_for(HERMES, schema={"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]})
-    assert accepts(run(grammars.constraint(grammar)), model, '{"a": 1', special=False)
-    assert accepts(run(grammars.constraint(grammar)), model, CALLS[HERMES], special=False)
-    assert not accepts(run(grammars.constraint(grammar)), model, "Hello", special=False)
+    assert accepts(run(constraint_of(grammars, grammar)), model, '{"a": 1', special=False)
+    assert accepts(run(constraint_of(grammars, grammar)), model, CALLS[HERMES], special=False)
+    assert not accepts(run(constraint_of(grammars, grammar)), model, "Hello", special=False)
 
 
 def test_control_tokens_are_tokens(grammars: Grammars, model: Any) -> None:
     """The demo model has <tool_call> as one token: its text spelled out is text, the token begins a call."""
-    grammar = answer_grammar(
-        Markup(calls=HERMES), model.special_tokens, schema=None, tools=[CITY], must_call=False, several=True
-    )
-    assert grammar is not None
-    constraint = run(grammars.constraint(grammar))
+    grammar = AnswerForm(Markup(calls=HERMES), tools=[CITY]).grammar(model.special_tokens)
+    constraint = run(constraint_of(grammars, grammar))
     assert accepts(constraint, model, "Well <tool_call> is a tag.", special=False)
     assert accepts(constraint, model, "<tool_call>")
     assert model.detokenize(constraint.take_forced(50)).startswith('\n{"name": "get_city", "arguments": {"id":')
@@ -130,9 +138,8 @@ def test_thinking_comes_before_json(grammars: Grammars, model: Any) -> None:
     schema = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"], "additionalProperties": False}
 
     def fresh(*, opened: bool) -> Constraint:
-        grammar = answer_grammar(Markup(THINK, opened), {}, schema=schema, tools=[], must_call=False, several=True)
-        assert grammar is not None
-        return run(grammars.constraint(grammar))
+        grammar = AnswerForm(Markup(THINK, opened), schema).grammar({})
+        return run(constraint_of(grammars, grammar))
 
     assert accepts(fresh(opened=False), model, '<think>{"b": 2} no</think>\n\n{"a": 1}', special=False)
     assert accepts(fresh(opened=False), model, '{"a": 1}', special=False)
@@ -144,7 +151,7 @@ def test_random_walks_end_in_valid_calls(grammars: Grammars, model: Any) -> None
     """Whatever is drawn, the parser finds calls with valid arguments in what the grammar let through."""
     rng = np.random.default_rng(7)
     for _ in range(30):
-        constraint = run(grammars.constraint(grammar_for(HERMES, must_call=True, several=False)))
+        constraint = run(constraint_of(grammars, grammar_for(HERMES, must_call=True, several=False)))
         tokens: list[int] = []
         while not constraint.is_complete:
             tokens += constraint.take_forced(100)
@@ -164,16 +171,17 @@ def test_random_walks_end_in_valid_calls(grammars: Grammars, model: Any) -> None
 
 def test_the_same_grammar_is_compiled_once_even_when_asked_at_once(model: Any) -> None:
     grammars = Grammars(model)
-    compiled: list[str] = []
-    build = grammars._build
-    grammars._build = lambda grammar: (compiled.append(grammar), build(grammar))[1]  # type: ignore[method-assign]
+    written: list[str] = []
+
+    def write() -> str:
+        written.append("start: " + json_rule({"type": "integer"}))
+        return written[-1]
 
     async def main() -> list[Constraint]:
-        grammar = "start: " + json_rule({"type": "integer"})
-        return await asyncio.gather(*(grammars.constraint(grammar) for _ in range(20)))
+        return await asyncio.gather(*(grammars.constraint(b"integer", write) for _ in range(20)))
 
     found = run(main())
-    assert len(compiled) == 1
+    assert len(written) == 1
     found[0].accept(model.tokenize("7").tolist()[0])
     assert len({id(constraint) for constraint in found}) == 20
     grammars.close()
@@ -194,7 +202,7 @@ def test_hard_grammars_are_quick_or_refused(grammars: Grammars, model: Any, sche
     rng = random.Random(1)
     began_s = time.monotonic()
     try:
-        constraint = run(grammars.constraint("start: " + json_rule(schema)))
+        constraint = run(constraint_of(grammars, "start: " + json_rule(schema)))
         for _ in range(20):
             allowed = np.flatnonzero(constraint.allowed())
             if constraint.is_complete or not len(allowed):
@@ -203,6 +211,183 @@ def test_hard_grammars_are_quick_or_refused(grammars: Grammars, model: Any, sche
     except GrammarError:
         pass
     assert time.monotonic() - began_s < 5
+
+
+def hard_schema(num_definitions: int) -> dict[str, Any]:
+    """A bad pattern behind many definitions, each of which has to be looked at to find it."""
+    entry = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a"]}
+    properties: dict[str, Any] = {f"k{n}": {"$ref": f"#/$defs/d{n}"} for n in range(num_definitions)}
+    properties["zz"] = {"type": "string", "pattern": "(?=x)"}
+    definitions = {f"d{n}": entry for n in range(num_definitions)}
+    return {"$defs": definitions, "type": "object", "properties": properties}
+
+
+async def longest_gap_s(work: Awaitable[object]) -> float:
+    """How long the event loop stood still at most while `work` was awaited."""
+    gaps = [0.0]
+
+    async def tick() -> None:
+        last_s = time.monotonic()
+        while True:
+            await asyncio.sleep(0.002)
+            gaps.append(time.monotonic() - last_s)
+            last_s = time.monotonic()
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.gather(work, return_exceptions=True)
+    ticking.cancel()
+    return max(gaps)
+
+
+def test_a_schema_that_is_hard_to_refuse_does_not_hold_the_loop(grammars: Grammars) -> None:
+    form = AnswerForm(Markup(), hard_schema(600))
+
+    async def refused() -> None:
+        with pytest.raises(GrammarError, match="look-ahead"):
+            await grammars.constraint(form.key(), lambda: form.grammar({}))
+
+    began_s = time.monotonic()
+    assert run(longest_gap_s(refused())) < 0.5
+    assert time.monotonic() - began_s < 3
+
+
+def test_the_part_at_fault_is_named(grammars: Grammars) -> None:
+    with pytest.raises(GrammarError, match="look-ahead") as caught:
+        json_rule(hard_schema(3))
+    assert caught.value.path == "properties.zz"
+
+
+def test_schemas_that_are_too_long_or_too_deep_are_refused_before_anything_is_done() -> None:
+    with pytest.raises(GrammarError, match="bytes of schema"):
+        AnswerForm(Markup(), {"enum": ["x" * MAX_GRAMMAR_BYTES]}).key()
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"items": deep}
+    with pytest.raises(GrammarError, match="deeper"):
+        AnswerForm(Markup(), deep).key()
+
+
+def test_what_nobody_waits_for_is_not_compiled(model: Any) -> None:
+    grammars = Grammars(model)
+    may_go_on = threading.Event()
+    written: list[int] = []
+
+    def write(number: int) -> str:
+        written.append(number)
+        assert may_go_on.wait(10)
+        return "start: " + json_rule({"const": number})
+
+    async def main() -> None:
+        asking = [
+            asyncio.create_task(grammars.constraint(b"%d" % number, partial(write, number))) for number in range(8)
+        ]
+        while not written:
+            await asyncio.sleep(0.001)
+        for task in asking:
+            task.cancel()
+        joined = asyncio.create_task(grammars.constraint(b"9", partial(write, 9)))
+        left = asyncio.create_task(grammars.constraint(b"9", partial(write, 9)))
+        await asyncio.sleep(0)
+        left.cancel()  # the other one still waits
+        may_go_on.set()
+        assert not (await joined).failure
+
+    run(main())
+    assert written == [0, 9]
+    assert not grammars._jobs
+    assert grammars.close()
+
+
+def test_work_that_nobody_waits_for_is_left(model: Any) -> None:
+    grammars = Grammars(model)
+    may_go_on, is_writing = threading.Event(), threading.Event()
+
+    def write() -> str:
+        is_writing.set()
+        assert may_go_on.wait(10)
+        return 'start: "a"'
+
+    async def main() -> None:
+        asking = asyncio.create_task(grammars.constraint(b"a", write))
+        await asyncio.to_thread(is_writing.wait)
+        asking.cancel()
+        await asyncio.wait([asking])
+        may_go_on.set()
+
+    run(main())
+    assert grammars.close()
+    assert grammars._tokenizer is None, "it was begun to be compiled"
+
+
+def test_the_line_of_grammars_has_an_end(model: Any) -> None:
+    grammars = Grammars(model)
+    may_go_on = threading.Event()
+
+    def write() -> str:
+        assert may_go_on.wait(10)
+        return 'start: "a"'
+
+    async def main() -> None:
+        asking = [asyncio.create_task(grammars.constraint(b"%d" % n, write)) for n in range(MAX_QUEUED)]
+        await asyncio.sleep(0)
+        with pytest.raises(GrammarQueueFull):
+            await grammars.constraint(b"one more", write)
+        may_go_on.set()
+        await asyncio.gather(*asking)
+        await grammars.constraint(b"one more", write)
+
+    run(main())
+    assert grammars.close()
+
+
+def test_large_grammars_push_others_out(model: Any) -> None:
+    grammars = Grammars(model)
+    keys = [bytes([number]) * 200_000 for number in range(3)]
+    for key in keys:
+        run(grammars.constraint(key, lambda: 'start: "a"'))
+    assert list(grammars._kept) == keys[1:]
+    run(grammars.constraint(b"x" * 900_000, lambda: 'start: "a"'))
+    assert not grammars._kept
+    run(grammars.constraint(keys[0], lambda: 'start: "a"'))
+    assert list(grammars._kept) == keys[:1]
+    assert grammars.close()
+
+
+def test_closing_does_not_wait_for_a_hard_grammar(model: Any) -> None:
+    grammars = Grammars(model)
+    may_go_on, is_writing = threading.Event(), threading.Event()
+
+    def write() -> str:
+        is_writing.set()
+        assert may_go_on.wait(10)
+        return 'start: "a"'
+
+    async def main() -> float:
+        asking = asyncio.create_task(grammars.constraint(b"a", write))
+        await asyncio.to_thread(is_writing.wait)
+        began_s = time.monotonic()
+        assert not grammars.close(), "the vocabulary is still in use"
+        took_s = time.monotonic() - began_s
+        may_go_on.set()
+        await asking
+        return took_s
+
+    assert run(main()) < 3
+
+
+@pytest.mark.parametrize("num_keys", [600, 1000])
+def test_objects_of_many_optional_keys(grammars: Grammars, model: Any, num_keys: int) -> None:
+    schema = {"type": "object", "properties": {f"k{n}": {"type": "integer"} for n in range(num_keys)}, **CLOSED}
+    constraint = run(constraint_of(grammars, "start: " + json_rule(schema)))
+    assert accepts(constraint, model, '{"k7": 1, "k599": 2}'), constraint.failure
+    assert constraint.is_complete
+    assert not constraint.failure
+
+
+def test_what_fails_behind_its_first_text_is_refused_at_once(grammars: Grammars) -> None:
+    properties = {f"k{n}": {"type": "integer"} for n in range(1_500)}
+    with pytest.raises(GrammarError, match="max is"):
+        run(constraint_of(grammars, "start: " + json_rule({"type": "object", "properties": properties, **CLOSED})))
 
 
 @pytest.mark.parametrize("depth", [121, 400])
