@@ -160,6 +160,11 @@ class _Job:
     num_waiting: int = 0
     is_abandoned: bool = False
 
+    def check(self) -> None:
+        """Raises GrammarError when nobody waits for it any longer."""
+        if self.is_abandoned:
+            raise GrammarError("nobody waits for it")
+
 
 class Grammars:
     """Compiles for one vocabulary, and keeps the most recently used results."""
@@ -223,6 +228,8 @@ class Grammars:
 
     def _build(self, write: Callable[[], str], job: _Job) -> Compiled:
         with self._at_work:
+            # Cancelling a job takes effect a turn of the loop later; it may have been begun meanwhile.
+            job.check()
             return self._compile(write(), job)
 
     def _compile(self, grammar: str, job: _Job) -> Compiled:
@@ -231,8 +238,7 @@ class Grammars:
             raise GrammarError(f"{len(grammar)} bytes of grammar, at most {MAX_GRAMMAR_BYTES} are taken")
         matchers = []
         for options in ("{}", '{"no_forcing": true}'):
-            if job.is_abandoned:
-                raise GrammarError("nobody waits for it")
+            job.check()
             self._tokenizer = self._tokenizer or _tokenizer(self._vocabulary)
             text = f"%llguidance {options}\n{grammar}"
             matchers.append(llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=_LIMITS))
