@@ -7,16 +7,15 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.peer_launch import PeerError
+from benchmarks.peer_launch import BINDING, PeerError, binding
 
-VERSION = "0.3.36"
 _EXTRAS = ("uvicorn", "fastapi", "pydantic-settings", "sse-starlette", "starlette-context", "PyYAML")
 
 
 def default_folder() -> Path:
-    """Kept between runs: building the package takes minutes."""
+    """Kept between runs: building the package takes minutes. Raises PeerError."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "forgegate" / f"packaged-{VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
+    return cache / "forgegate" / f"packaged-{binding().version}-py{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def ensure(folder: Path, wheel: Path | None, say: Callable[[str], None]) -> Path:
@@ -26,7 +25,7 @@ def ensure(folder: Path, wheel: Path | None, say: Callable[[str], None]) -> Path
         return python
     say(f"making {folder} for llama-cpp-python's server" + ("" if wheel else " (building it takes minutes)"))
     venv.create(folder, with_pip=True, clear=True)
-    package = str(wheel) if wheel else f"llama-cpp-python=={VERSION}"
+    package = str(wheel) if wheel else f"{BINDING}=={binding().version}"
     done = subprocess.run(
         (str(python), "-m", "pip", "install", "--quiet", package, *_EXTRAS),
         stderr=subprocess.PIPE,
