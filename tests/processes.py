@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,13 @@ def is_alive(pid: int) -> bool:
 
 def _gguf_string(text: str) -> bytes:
     return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Children started here get SIGINT as from a terminal, also where the tests themselves run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

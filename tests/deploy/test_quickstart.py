@@ -9,11 +9,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.processes import interruptible
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND_RUN_S = 20.0
@@ -24,16 +25,6 @@ pytestmark = [pytest.mark.timeout(900)]
 def quickstart(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(checkout / "deploy/quickstart.sh"), *arguments]
     return subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=850, stdin=subprocess.DEVNULL)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Children started here get SIGINT as from a terminal, also where the tests themselves run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

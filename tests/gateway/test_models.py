@@ -21,7 +21,7 @@ from gateway import cli
 from gateway.exits import BAD_INPUT, DONE, UNABLE
 from gateway.home import Home, RunInfo
 from tests.hub_server import HubServer, Pause
-from tests.processes import ROOT, eventually, write_gguf
+from tests.processes import ROOT, eventually, interruptible, write_gguf
 
 BODY = b"GGUF" + bytes(3_000_000)
 QUANTS = {f"m-{quant}.gguf": BODY + quant.encode() for quant in ("Q4_K_M", "Q5_K_M", "Q8_0")}
@@ -150,10 +150,11 @@ def test_offline(hub: HubServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_came(hub: HubServer, run: Run, forgegate_home: Path) -> None:
     hub.pause = Pause(2_000_000)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gateway", "models", "pull", "org/Name-GGUF:Q8_0"], cwd=ROOT, env=os.environ.copy(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    with interruptible():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "models", "pull", "org/Name-GGUF:Q8_0"], cwd=ROOT, env=os.environ.copy(),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
     try:
         eventually(lambda: [part for part in forgegate_home.rglob("*.part") if part.stat().st_size == 2_000_000], 30)
         process.send_signal(signal.SIGINT)

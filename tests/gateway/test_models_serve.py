@@ -15,7 +15,7 @@ import pytest
 from gateway import cli
 from gateway.exits import BAD_INPUT, DONE, UNABLE
 from tests.hub_server import HubServer, Pause
-from tests.processes import ROOT, Served, eventually, stub_python, write_gguf
+from tests.processes import ROOT, Served, eventually, interruptible, stub_python, write_gguf
 
 DEMO = ROOT / "backends" / "demo" / "weights" / "target"
 
@@ -163,10 +163,11 @@ def test_serving_pulls_once_and_holds_what_it_serves(hub: HubServer, config: Pat
 def test_ctrl_c_while_serve_pulls(hub: HubServer, tmp_path: Path) -> None:
     hub.pause = Pause(100)
     home = tmp_path / "home"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gateway", "serve", "--model", "org/Some-GGUF"], cwd=ROOT,
-        env={**os.environ, "FORGEGATE_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    with interruptible():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "serve", "--model", "org/Some-GGUF"], cwd=ROOT,
+            env={**os.environ, "FORGEGATE_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
     try:
         eventually(lambda: [part for part in home.rglob("*.part") if part.stat().st_size == 100], timeout_s=30)
         process.send_signal(signal.SIGINT)

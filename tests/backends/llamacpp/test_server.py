@@ -77,7 +77,8 @@ def test_a_client_that_leaves_frees_its_request(engine: EngineProcess) -> None:
     body = {"prompt": "hello", "max_tokens": 1900, "ignore_eos": True, "stream": True}
     before = engine.metric("requests_cancelled_total")
     with engine.client() as client, client.stream("POST", COMPLETE, json=body) as reply:
-        next(reply.iter_lines())
+        lines = reply.iter_lines()  # kept: an iterator that is dropped closes its connection
+        next(lines)
         assert engine.metric("num_requests_running") == 1
     eventually(lambda: engine.metric("num_requests_running") == 0, 5)
     assert engine.metric("requests_cancelled_total") == before + 1
