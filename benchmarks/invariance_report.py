@@ -25,7 +25,7 @@ _ROUNDING = (
 )
 _INVARIANT = (
     "With batch_invariant the engine never lets llama.cpp change its kernels or the order of its sums. It is for the CPU, and for F32, "
-    "F16, BF16 and Q8_0 weights; a change of 0 in the table means the same bits."
+    "F16, BF16 and Q8_0 weights; a change of 0 in the table is exact: the same to the last bit."
 )
 _SHARED = "Without batch_invariant, answers differ where two tokens are within rounding of each other, and only there."
 _LIMITS = (
@@ -118,12 +118,17 @@ def _faults(result: Mapping[str, Any]) -> list[str]:
 
 
 def _row(found: Mapping[str, Any]) -> str:
-    change = found["margin_change"]
+    changes = " / ".join(_change(found["margin_change"][name]) for name in ("p50", "p999", "max"))
     return (
         f"| {found['name']} | {found['num_identical']} of {found['num_prompts']} ({found['share']:.1%}) "
-        f"| {found['min_share']:.0%} | {found['num_identical_to_end']} | {change['p50']:.4f} / {change['p999']:.4f} / {change['max']:.4f} "
-        f"| {found['epsilon']:.4f} | {found['num_above']} |"
+        f"| {found['min_share']:.0%} | {found['num_identical_to_end']} | {changes} "
+        f"| {_change(found['epsilon'])} | {found['num_above']} |"
     )
+
+
+def _change(nats: float) -> str:
+    """0 only where it is exactly that."""
+    return f"{nats:.4f}" if nats else "0"
 
 
 def _signs(run: Mapping[str, Any]) -> str:

@@ -209,14 +209,15 @@ def test_the_report_lists_every_mismatch_and_says_what_was_missed():
         model=model,
         versions={"torch": "2"},
         runs=[run_of("alone"), run_of("prefix-batch", cached=5)],
-        comparisons=[compared()],
+        comparisons=[compared(), compare("exact", prompts(3), [answer("a b")] * 3, [answer("a b")] * 3, 2, 0.99)],
         num_everywhere=2,
     )
     json.dumps(result)
     assert not result["is_met"]
     text = markdown(result)
     assert "All bounds: **MISSED**" in text
-    assert "| batch | 2 of 4 (50.0%) | 50% | 3 |" in text
+    assert "| batch | 2 of 4 (50.0%) | 50% | 3 | 0.0050 / 0.0100 / 0.0100 | 0.0400 | 1 |" in text
+    assert "| exact | 2 of 2 (100.0%) | 99% | 2 | 0 / 0 / 0 | 0 | 0 |" in text
     head, rule = text.partition("## Every mismatch\n\n")[2].splitlines()[:2]
     assert head.endswith("| margin alone | margin there | past its end |")
     assert rule.count("|") == head.count("|") == 9
