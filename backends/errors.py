@@ -8,7 +8,9 @@ BackendError                 exit code of a command that ends with it
 |- PrepareFailed             3   deriving what the engine loads (a GGUF) did not succeed
 |- SpawnFailed               3   the operating system did not start the child
 |- ProbeFailed               3   an engine could not be asked (refused, timed out, answered no HTTP)
-`- AdminError                3   the admin API could not be reached, or refused the call
+|- AdapterRefused            3   an engine does not load, free or score an adapter
+|  `- NoSlot                 3   it holds as many as it can
+`- AdminError                3   the admin API could not be reached; 2 where it refused what was asked (status 4xx, a wrong token apart)
 """
 
 from __future__ import annotations
@@ -56,9 +58,19 @@ class ProbeFailed(BackendError):
     """An engine could not be asked."""
 
 
+class AdapterRefused(BackendError):
+    """An engine does not load, free or score an adapter; the message is the engine's own reason."""
+
+
+class NoSlot(AdapterRefused):
+    """The engine holds as many adapters as it can."""
+
+
 class AdminError(BackendError):
     """The admin API could not be reached or refused; `status` is its HTTP status, 0 where there was no answer."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+        if 400 <= status < 500 and status not in (401, 403):
+            self.exit_code = 2

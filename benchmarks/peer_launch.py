@@ -35,6 +35,8 @@ class Setup:
     """Tokens of one step, and of one pass through the graph."""
     prefix_cache: bool = False
     """Whether what a server computed for one prompt may serve a later one."""
+    kv_unified: bool = True
+    """Whether our engine keeps one KV cache for all requests (its default), or one for each as llama-server does here."""
     temperature: float = 0.0
     """Of the requests to come; 0: greedy."""
     packaged_python: Path | None = None
@@ -102,6 +104,7 @@ def _engine_options(setup: Setup) -> dict[str, int | bool]:
         "n_threads": setup.threads,
         "n_threads_batch": setup.threads,
         "prefix_cache": setup.prefix_cache,
+        "kv_unified": setup.kv_unified,
     }
 
 
@@ -111,7 +114,8 @@ def _forgegate_engine(setup: Setup) -> Peer:
     argv = (sys.executable, "-m", "backends.llamacpp.server", "--model", str(setup.model))
     place = ("--served-model-name", setup.served_name, "--host", "127.0.0.1", "--port", str(port))
     launch = Launch((*argv, *place, *flags), "/health", {"FORGEGATE_ENGINE_SECRET": ""})
-    return Peer("forgegate-engine", port, launch, _forgegate_version())
+    note = "" if setup.kv_unified else "a KV cache for each stream (kv_unified: false)"
+    return Peer("forgegate-engine", port, launch, _forgegate_version(), note=note)
 
 
 def _forgegate(setup: Setup) -> Peer:

@@ -65,6 +65,7 @@ def peers_document(
             "n_ctx_seq": setup.n_ctx_seq,
             "batch": setup.batch,
             "prefix_cache": setup.prefix_cache,
+            "kv_unified": setup.kv_unified,
         },
         plan=report.plan_dict(plan),
         baseline=baseline,

@@ -91,6 +91,12 @@ def _parser() -> Parser:
         default=False,
         help="let servers reuse prompts (default off)",
     )
+    add(
+        "--kv-unified",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="our engine keeps one KV cache for all streams, its default; --no-kv-unified: one for each, as llama-server does here",
+    )
     schema = parser.add_mutually_exclusive_group()
     schema.add_argument(
         "--constrained", action="store_true", help="answers must follow a JSON schema: a long list of records"
@@ -183,6 +189,7 @@ def _setup(options: argparse.Namespace, workdir: Path) -> Setup:
         room,
         workdir,
         prefix_cache=options.prefix_cache,
+        kv_unified=options.kv_unified,
         temperature=options.temperature,
         packaged_python=python,
         llama_server=binary,

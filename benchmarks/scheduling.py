@@ -16,14 +16,16 @@ import time
 from collections import deque
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
-from backends.llamacpp.apart import SeparateCaches
+from backends.llamacpp.arrangement import TILE, Arrangement, Invariant, Neighbours, Together
 from backends.llamacpp.cache import KVCache
 from backends.llamacpp.effects import Copy, Effect, Remove
 from backends.llamacpp.sampling import SamplingParams
 from backends.llamacpp.scheduler import QueueFull, Scheduler
+from backends.llamacpp.separate import SeparateCaches
 from backends.llamacpp.sequence import Finish, Sequence
 from backends.llamacpp.step import Step
 
@@ -32,6 +34,8 @@ MAX_RUNNING = 4
 MAX_BATCH_TOKENS = 24
 MAX_ROWS = 8
 MAX_WAITING = 6
+SMALL_TILE = 16
+"""Tokens from which decoding and prompts take turns here."""
 END = 0
 NUM_TOKENS = 50
 MAX_STEPS = 2000
@@ -121,21 +125,26 @@ class Tally:
     forced: int = 0
 
 
+class Kind(Enum):
+    """Where the KV cells are, and what is asked of the steps."""
+
+    UNIFIED = "one cache for all"
+    SEPARATE = "a cache for each"
+    INVARIANT = "a cache for each, the same kernels for every token"
+
+
 class World:
     """Scheduler, cache, cells and the requests in them."""
 
-    def __init__(self, *, num_cells: int = NUM_CELLS, max_cached: int = 120, is_apart: bool = False) -> None:
-        """`is_apart`: every request has `num_cells` of its own."""
+    def __init__(self, *, num_cells: int = NUM_CELLS, max_cached: int = 120, kind: Kind = Kind.UNIFIED) -> None:
+        """`num_cells`: for all, or for each where each has its own."""
         self.max_length = num_cells
-        self.is_apart = is_apart
-        self.cache: KVCache | SeparateCaches
-        if is_apart:
-            self.cache = SeparateCaches(MAX_RUNNING, num_cells, keeps_finished=max_cached > 0)
-        else:
-            self.cache = KVCache(num_cells, 2 * MAX_RUNNING, num_cells, max_cached=max_cached)
+        self.kind = kind
+        self.cache, arrangement = self._make_cache(num_cells, max_cached)
         self.cells = Cells(self.cache.num_cells)
         self.scheduler = Scheduler(
             self.cache,
+            arrangement,
             max_running=MAX_RUNNING,
             max_batch_tokens=MAX_BATCH_TOKENS,
             max_rows=MAX_ROWS,
@@ -147,6 +156,13 @@ class World:
         self.num_steps = 0
         self._tasks: dict[int, Task] = {}
         self._next_id = 0
+
+    def _make_cache(self, num_cells: int, max_cached: int) -> tuple[KVCache | SeparateCaches, Arrangement]:
+        if self.kind is Kind.UNIFIED:
+            cache = KVCache(num_cells, 2 * MAX_RUNNING, num_cells, max_cached=max_cached)
+            return cache, _SmallTiles(is_tiled=True)
+        caches = SeparateCaches(MAX_RUNNING, num_cells, keeps_finished=max_cached > 0)
+        return caches, Invariant(caches) if self.kind is Kind.INVARIANT else Neighbours(caches)
 
     def arrive(
         self, prompt: Seq[int], max_tokens: int, *, num_answers: int, ignores_end: bool, scores: bool, forces: bool
@@ -193,8 +209,7 @@ class World:
             return
         assert len(step.tokens) <= MAX_BATCH_TOKENS
         assert step.num_rows == int(step.wants_logits.sum()) <= MAX_ROWS
-        if self.is_apart:
-            _check_shape(step)
+        _check_shape(step, self.kind)
         self.cells.decode(step)
         self.scheduler.computed(step)
         for sequence, row in step.drawing:
@@ -249,17 +264,37 @@ class World:
         self.histories.append([*task.prompt, *answer])
 
 
-def _check_shape(step: Step) -> None:
-    """What makes every token go through the same kernels: nothing is ever alone, and neighbours are computed together."""
-    assert len(step.tokens) >= 2, "a lone token"
-    assert step.num_rows != 1, "a lone row of logits"
+class _SmallTiles(Together):
+    """The rule for the CPU's attention, with tiles as small as the steps here."""
+
+    def can_mix(self, num_decoding: int, num_prompt_tokens: int) -> bool:
+        return super().can_mix(num_decoding, num_prompt_tokens + TILE - SMALL_TILE)
+
+
+def _check_shape(step: Step, kind: Kind) -> None:
+    """What makes steps cheap, or every token go through the same kernels."""
     ids = step.sequence_ids.tolist()
-    if step.chunks:
-        assert len(step.chunks) == 1
-        assert not step.decoding
-        assert ids == sorted(ids)
+    num_chunk_tokens = sum(chunk.count for chunk in step.chunks)
+    if kind is Kind.UNIFIED:
+        is_mixed = step.decoding and step.chunks
+        assert not is_mixed or len(ids) < SMALL_TILE, "prompts make decoding dear"
+        return
+    assert ids == sorted(ids), "neighbouring ids lie apart"
+    if step.decoding:
+        assert len(ids) == len(set(ids)), "one of the decoding ids has several tokens"
+        assert num_chunk_tokens == len(step.chunks)
+    if kind is Kind.INVARIANT:
+        _check_kernels(step, ids, num_chunk_tokens)
+
+
+def _check_kernels(step: Step, ids: list[int], num_chunk_tokens: int) -> None:
+    """Nothing is ever alone, and neighbours are computed together."""
+    assert len(ids) >= 2, "a lone token"
+    assert step.num_rows != 1, "a lone row of logits"
+    if step.decoding or num_chunk_tokens == 1:
+        assert ids == list(range(ids[0], ids[0] + len(ids))), "ids are not neighbours"
     else:
-        assert ids == list(range(ids[0], ids[0] + len(ids))), "decoding ids are not neighbours"
+        assert len(step.chunks) == 1
 
 
 class Traffic:
@@ -307,9 +342,15 @@ def main(argv: list[str] | None = None) -> int:
     began_s, done, seed = time.monotonic(), 0, args.seed
     total = Tally()
     while done < args.steps:
-        # A small cache, a smaller one, one without any reuse, one for each request: by turns.
-        num_cells, max_cached = ((NUM_CELLS, 120), (128, 60), (NUM_CELLS, 0), (128, 60))[seed % 4]
-        world = World(num_cells=num_cells, max_cached=max_cached, is_apart=seed % 4 == 3)
+        # A small cache, a smaller one, one without any reuse, one for each request, the same for all kernels: by turns.
+        num_cells, max_cached, kind = (
+            (NUM_CELLS, 120, Kind.UNIFIED),
+            (128, 60, Kind.UNIFIED),
+            (NUM_CELLS, 0, Kind.UNIFIED),
+            (128, 60, Kind.SEPARATE),
+            (128, 60, Kind.INVARIANT),
+        )[seed % 5]
+        world = World(num_cells=num_cells, max_cached=max_cached, kind=kind)
         Traffic(world, seed).run(min(10_000, args.steps - done))
         done += min(10_000, args.steps - done)
         seed += 1

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from backends.llamacpp.binding.embedding import EmbeddingContext
-from backends.llamacpp.binding.errors import CacheFull, DecodeAborted, DecodeError
+from backends.llamacpp.binding.errors import CacheFull, DecodeAborted, DecodeError, ModelError
 from backends.llamacpp.binding.model import Model, Tokens
 from backends.llamacpp.embedding_metrics import EmbeddingMetrics
 from backends.llamacpp.embedding_scheduler import LONG_ID, EmbeddingJob, EmbeddingScheduler, EmbeddingStep
@@ -53,6 +53,8 @@ class EmbeddingEngine:
 
         Several texts fill a batch up to `fill_tokens`. Raises ModelError.
         """
+        if options.has_separate_caches:
+            raise ModelError("kv_unified: false is for models that generate text, not for embeddings")
         self.model = model
         self.num_threads = num_threads
         self.context = EmbeddingContext(

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.llamacpp.apart import SeparateCaches
+from backends.llamacpp.arrangement import Arrangement, Invariant, Neighbours, Together
 from backends.llamacpp.binding.context import Context, Logits
+from backends.llamacpp.binding.devices import compute_backend
 from backends.llamacpp.binding.errors import CacheFull, DecodeAborted, DecodeError
 from backends.llamacpp.binding.model import Model
 from backends.llamacpp.cache import KVCache, default_max_cached
@@ -36,6 +37,7 @@ from backends.llamacpp.metrics import EngineMetrics
 from backends.llamacpp.options import Options
 from backends.llamacpp.sampling import SamplingParams, TokenLogprobs, log_softmax, token_logprobs
 from backends.llamacpp.scheduler import Scheduler
+from backends.llamacpp.separate import SeparateCaches
 from backends.llamacpp.sequence import Constraint, Finish, Sequence
 from backends.llamacpp.step import Chunk, Step
 
@@ -79,9 +81,10 @@ class Engine:
         trained = model.n_ctx_train or self.context.max_length
         self.max_length = min(options.n_ctx_seq or trained, self.context.max_length)
         self.reuses_prefixes = options.prefix_cache and model.can_reuse_prefix
-        self.cache = self._make_cache(options)
+        self.cache, arrangement = self._make_cache(options)
         self.scheduler = Scheduler(
             self.cache,
+            arrangement,
             max_running=options.n_seq_max,
             max_batch_tokens=self.context.max_tokens,
             max_rows=self.context.max_outputs,
@@ -104,19 +107,23 @@ class Engine:
         self._drawing = Drawing(model, self.context)
         self._thread = threading.Thread(target=self._run, name="llama.cpp", daemon=True)
 
-    def _make_cache(self, options: Options) -> KVCache | SeparateCaches:
+    def _make_cache(self, options: Options) -> tuple[KVCache | SeparateCaches, Arrangement]:
+        """The books of the context's KV cells, and how steps are put together for it."""
         context, model = self.context, self.model
-        if options.batch_invariant:
-            return SeparateCaches(context.num_sequence_ids, context.max_length, keeps_finished=self.reuses_prefixes)
+        if options.has_separate_caches:
+            caches = SeparateCaches(context.num_sequence_ids, context.max_length, keeps_finished=self.reuses_prefixes)
+            return caches, Invariant(caches) if options.batch_invariant else Neighbours(caches)
         max_cached = options.prefix_cache_cells or default_max_cached(
             model.n_params, model.num_attention_heads, context.num_cells
         )
-        return KVCache(
+        cache = KVCache(
             context.num_cells,
             context.num_sequence_ids,
             self.max_length,
             max_cached=max_cached if self.reuses_prefixes else 0,
         )
+        is_on_cpu = not options.n_gpu_layers or compute_backend() == "CPU"
+        return cache, Together(is_tiled=is_on_cpu and options.flash_attn != "off")
 
     def start(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)

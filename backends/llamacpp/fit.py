@@ -14,7 +14,14 @@ from typing import Any
 
 from backends.errors import NoRoom
 from backends.llamacpp.memory import Device, uses
-from backends.llamacpp.options import CELLS_PER_SEQUENCE, PLAIN_BATCH, PLAIN_CELLS, PLAIN_SEQUENCES, Options
+from backends.llamacpp.options import (
+    CELLS_PER_SEQUENCE,
+    PLAIN_BATCH,
+    PLAIN_CELLS,
+    PLAIN_SEQUENCES,
+    SEPARATE_LENGTH,
+    Options,
+)
 from backends.llamacpp.shape import Shape
 from backends.plan import GIB, MIB, RAM, Pick, Plan, Use, size_words
 
@@ -87,11 +94,17 @@ class _Search:
     def wish(self) -> int:
         """KV cells where memory is no question."""
         num_requests, longest = self.options.n_seq_max or PLAIN_SEQUENCES, self.request_cells()
+        if self.options.has_separate_caches:
+            each = self.options.n_ctx_seq or min(longest, SEPARATE_LENGTH)
+            return num_requests * _blocks(each)
         usual = min(PLAIN_CELLS, num_requests * longest)
         return _blocks(max(usual, min(num_requests, FULL_REQUESTS) * longest, self.options.prefix_cache_cells))
 
     def least(self) -> int:
         """KV cells below which it is not worth while."""
+        if self.options.has_separate_caches:
+            num_requests = self.options.n_seq_max or 1
+            return num_requests * _blocks(self.options.n_ctx_seq or min(CELLS_PER_SEQUENCE, self.request_cells()))
         asked = max(self.options.n_ctx_seq, self.options.prefix_cache_cells)
         return _blocks(max(asked, min(LEAST_CELLS, self.request_cells())))
 
@@ -240,6 +253,9 @@ def _layers_pick(num_layers: int, found: _Try) -> Pick:
 def _cells_reason(shape: Shape | None, given: Options, picked: Options, wish: int) -> str:
     if shape is None:
         return "KV cells, as usual"
+    if picked.has_separate_caches:
+        each = picked.n_ctx // picked.n_seq_max
+        return f"KV cells: {each:,} for each of {picked.n_seq_max} requests, its longest length"
     longest = given.n_ctx_seq or shape.trained_length or LEAST_CELLS
     if picked.n_ctx < wish:
         return f"KV cells: all that fit; {wish:,} would be wished for"

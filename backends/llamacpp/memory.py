@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from backends.llamacpp.header import TYPE_SIZES
-from backends.llamacpp.options import MAX_SEQUENCE_IDS, Options
+from backends.llamacpp.options import Options
 from backends.llamacpp.purpose import POOLED
 from backends.llamacpp.shape import Layer, Shape
+from backends.llamacpp.sizes import GGML_TYPES, cells_per_sequence, num_cells, num_outputs, num_sequence_ids
 from backends.plan import MIB, RAM, Use
 
 PROCESS_BYTES = 128 * MIB
@@ -27,9 +28,6 @@ COMPUTE_MARGIN = 1.1
 COMPUTE_BASE_BYTES = 4 * MIB
 PIPELINE_COPIES = 4
 """llama.cpp keeps its graph's inputs this often when a model is spread over several GPUs."""
-MAX_OUTPUTS = 128
-"""Rows of logits that one step may ask for, unless there are more sequence ids."""
-_GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +42,8 @@ class Device:
     """Its memory is the machine's RAM (integrated graphics, Apple silicon)."""
 
 
-def num_sequence_ids(options: Options) -> int:
-    """As `Context` asks llama.cpp for them: cached sequences have ids of their own."""
-    return min(MAX_SEQUENCE_IDS, 2 * options.n_seq_max if options.prefix_cache else options.n_seq_max)
-
-
 def kv_bytes_per_cell(layer: Layer, options: Options) -> float:
     return _type_bytes(layer.k_width, options.cache_type_k) + _type_bytes(layer.v_width, options.cache_type_v)
-
-
-def num_cells(options: Options) -> int:
-    """llama.cpp rounds up to whole blocks of 256."""
-    return -(-options.n_ctx // 256) * 256
 
 
 def kv_bytes(layer: Layer, options: Options) -> int:
@@ -68,7 +56,7 @@ def kv_bytes(layer: Layer, options: Options) -> int:
 def mask_bytes(shape: Shape, options: Options) -> int:
     """The attention mask: 16 bits wide for flash attention, else 32; one more where some layers see a window only."""
     width = 4 if options.flash_attn == "off" else 2
-    return num_cells(options) * options.n_ubatch * width * (2 if shape.has_window else 1)
+    return cells_per_sequence(options) * options.n_ubatch * width * (2 if shape.has_window else 1)
 
 
 def compute_bytes(shape: Shape, options: Options) -> int:
@@ -77,18 +65,17 @@ def compute_bytes(shape: Shape, options: Options) -> int:
     width = max(shape.embedding, shape.attention_width)
     layer = tokens * 4 * (3 * shape.feed_forward + 4 * width)
     if options.flash_attn == "off":
-        scores = num_cells(options) * shape.num_heads * 4
+        scores = cells_per_sequence(options) * shape.num_heads * 4
         layer = max(layer, tokens * (scores + 4 * 6 * width))
-    logits = 4 * (shape.vocabulary * min(tokens, num_outputs(options)) + tokens * 3 * shape.embedding)
+    logits = 4 * (shape.vocabulary * min(tokens, num_rows(options)) + tokens * 3 * shape.embedding)
     conversion = 2 * tokens * max(shape.feed_forward, width)  # what matrix products turn into the weights' own type
     most = mask_bytes(shape, options) + max(layer, logits) + conversion
     return int(most * COMPUTE_MARGIN) + COMPUTE_BASE_BYTES
 
 
-def num_outputs(options: Options) -> int:
-    if options.pooling in POOLED:
-        return options.n_batch
-    return max(num_sequence_ids(options), min(options.n_ubatch, MAX_OUTPUTS))
+def num_rows(options: Options) -> int:
+    """Rows of logits, or of hidden states to pool, that one step may have."""
+    return options.n_batch if options.pooling in POOLED else num_outputs(options)
 
 
 def placement(num_layers: int, num_on_gpu: int, shares: Sequence[float]) -> list[int | None]:
@@ -163,12 +150,12 @@ def _ram_use(shape: Shape, options: Options, places: Sequence[int | None], ram_b
         other_bytes=PROCESS_BYTES
         + TOKEN_BYTES * shape.vocabulary
         + CELL_BYTES * num_cells(options)
-        + 4 * shape.vocabulary * num_outputs(options),
+        + 4 * shape.vocabulary * num_rows(options),
         free_bytes=ram_bytes,
         shared_bytes=weights if is_shared else 0,
     )
 
 
 def _type_bytes(num_values: int, cache_type: str) -> float:
-    block, num_bytes = TYPE_SIZES[_GGML_TYPES[cache_type]]
+    block, num_bytes = TYPE_SIZES[GGML_TYPES[cache_type]]
     return num_values / block * num_bytes

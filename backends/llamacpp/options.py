@@ -25,7 +25,9 @@ MAX_SEQUENCE_IDS = 256
 """llama.cpp's LLAMA_MAX_SEQ: more sequence ids than this do not exist in one context."""
 PLAIN_CELLS, PLAIN_SEQUENCES, PLAIN_BATCH = 8192, 32, 512
 """What n_ctx, n_seq_max, n_batch and n_ubatch are where memory is no question."""
-INVARIANT_SEQUENCES, INVARIANT_LENGTH = 16, 2048
+SEPARATE_LENGTH = 2048
+"""KV cells of each request that has its own, where neither their number nor its longest length is given."""
+INVARIANT_SEQUENCES = 16
 INVARIANT_BATCH = 63
 """llama.cpp's attention on the CPU goes over to another kernel at 64 tokens (GGML_FA_TILE_Q)."""
 CELLS_PER_SEQUENCE = 256
@@ -43,9 +45,11 @@ class OptionsError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Options:
     n_ctx: int = 0
-    """KV cache cells shared by all running and cached sequences; 0: picked by the free memory."""
+    """KV cache cells of all running and cached sequences together; 0: picked by the free memory."""
+    kv_unified: bool = True
+    """One KV cache for all; false: n_ctx / n_seq_max cells for each request, faster for many streams of a small model on CPU."""
     n_ctx_seq: int = 0
-    """Longest prompt plus answer of one request, in tokens; 0: what the model was trained for, at most n_ctx."""
+    """Longest prompt plus answer of one request, in tokens; 0: what the model was trained for, as far as KV cells allow."""
     n_seq_max: int = 0
     """Requests that run at the same time (1-128), further ones wait; 0: picked, 32 unless KV cells are few."""
     max_waiting: int = 256
@@ -77,7 +81,7 @@ class Options:
     prefix_cache_cells: int = 0
     """KV cells that finished sequences may keep; 0: as many as lengthen a step by 7.5 % (780 for the demo, 26,000 for 8B)."""
     batch_invariant: bool = False
-    """Answer with the same bits whatever else runs, on CPU with F32, F16, BF16 or Q8_0 weights; each gets n_ctx / n_seq_max cells."""
+    """Answer with the same bits whatever else runs, on CPU with F32, F16, BF16 or Q8_0 weights; implies kv_unified: false."""
     use_mmap: bool = True
     """Map the model file instead of reading it."""
     use_mlock: bool = False
@@ -117,22 +121,33 @@ class Options:
             raise OptionsError(problems)
         return options
 
-    def settled(self, cells: int = PLAIN_CELLS, batch: int = PLAIN_BATCH) -> Options:
-        """With every size that is open filled in: `cells` for n_ctx, `batch` for n_batch and n_ubatch, each more if the others need it."""
+    @property
+    def has_separate_caches(self) -> bool:
+        """Whether each request has KV cells of its own, which no other can take."""
+        return self.batch_invariant or not self.kv_unified
+
+    def settled(self, cells: int = 0, batch: int = PLAIN_BATCH) -> Options:
+        """With every size that is open filled in: `cells` (0: as usual) for n_ctx, `batch` for n_batch and n_ubatch; more if the others
+        need it.
+        """
         if self.batch_invariant:
-            return self._settled_apart()
-        n_ctx = self.n_ctx or max(cells, self.n_ctx_seq, self.prefix_cache_cells)
-        n_seq_max = self.n_seq_max or min(
-            PLAIN_SEQUENCES, max(1, n_ctx // CELLS_PER_SEQUENCE), self.n_batch or PLAIN_SEQUENCES
-        )
+            return self._settled_invariant()
+        most = self.n_batch or PLAIN_SEQUENCES
+        n_ctx = self.n_ctx or max(cells or PLAIN_CELLS, self.n_ctx_seq, self.prefix_cache_cells)
+        least_each = CELLS_PER_SEQUENCE
+        if not self.kv_unified:
+            wanted = (self.n_seq_max or min(PLAIN_SEQUENCES, most)) * (self.n_ctx_seq or SEPARATE_LENGTH)
+            n_ctx = self.n_ctx or max(cells or wanted, self.n_ctx_seq * max(self.n_seq_max, 1))
+            least_each = max(least_each, self.n_ctx_seq)
+        n_seq_max = self.n_seq_max or min(PLAIN_SEQUENCES, max(1, n_ctx // least_each), most)
         n_batch = self.n_batch or max(batch, n_seq_max, self.n_ubatch)
         n_ubatch = self.n_ubatch or min(batch, n_batch)
         return dataclasses.replace(self, n_ctx=n_ctx, n_seq_max=n_seq_max, n_batch=n_batch, n_ubatch=n_ubatch)
 
-    def _settled_apart(self) -> Options:
-        """With a cache for each request, and steps small enough for the kernels that every token can share."""
+    def _settled_invariant(self) -> Options:
+        """With steps small enough for the kernels that every token can share."""
         n_seq_max = self.n_seq_max or INVARIANT_SEQUENCES
-        n_ctx = self.n_ctx or n_seq_max * (self.n_ctx_seq or INVARIANT_LENGTH)
+        n_ctx = self.n_ctx or n_seq_max * (self.n_ctx_seq or SEPARATE_LENGTH)
         n_batch = self.n_batch or INVARIANT_BATCH
         n_ubatch = self.n_ubatch or n_batch
         return dataclasses.replace(
@@ -190,11 +205,21 @@ _Check = tuple[bool, str]
 def _sizes(options: Options) -> Iterator[_Check]:
     n_ctx, n_batch, n_seq_max = options.n_ctx, options.n_batch, options.n_seq_max
     cells, limit = options.prefix_cache_cells, MAX_SEQUENCE_IDS // 2
+    longest = n_ctx // max(n_seq_max, 1) if options.has_separate_caches else n_ctx
     yield n_ctx == 0 or n_ctx >= 256, f"n_ctx: must be at least 256, got {n_ctx}"
     yield options.n_ctx_seq >= 0, f"n_ctx_seq: must be 0 or more, got {options.n_ctx_seq}"
     yield (
         not n_ctx or options.n_ctx_seq <= n_ctx,
         f"n_ctx_seq: one request ({options.n_ctx_seq}) cannot be longer than the whole cache (n_ctx: {n_ctx})",
+    )
+    yield (
+        not n_ctx or not longest < options.n_ctx_seq <= n_ctx,
+        f"n_ctx_seq: without kv_unified one request ({options.n_ctx_seq}) cannot be longer than its share, "
+        f"n_ctx / n_seq_max ({longest})",
+    )
+    yield (
+        not cells or not options.has_separate_caches,
+        "prefix_cache_cells: only with kv_unified; without it each request keeps its own cells",
     )
     yield 0 <= cells <= (n_ctx or cells), f"prefix_cache_cells: must be 0 to n_ctx ({n_ctx}), got {cells}"
     yield options.prefix_cache or not cells, f"prefix_cache_cells: {cells} cells, but prefix_cache is off"
@@ -218,7 +243,6 @@ def _invariance(options: Options) -> Iterator[_Check]:
         value = getattr(options, name)
         yield value <= INVARIANT_BATCH, f"{name}: at most {INVARIANT_BATCH} with batch_invariant, got {value}"
     yield options.n_gpu_layers <= 0, "batch_invariant: on the CPU only, but n_gpu_layers asks for a GPU"
-    yield not options.prefix_cache_cells, "prefix_cache_cells: with batch_invariant each request keeps its own cells"
 
 
 def _machine(options: Options) -> Iterator[_Check]:

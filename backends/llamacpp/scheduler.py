@@ -1,18 +1,18 @@
 """Which tokens go into the next step. Pure: no clock, no I/O, no llama.cpp; driven by hand in the tests.
 
-    schedule()  ->  Step            decode first, then prompt chunks under the token budget
+    schedule()  ->  Step            decode first, then prompt chunks under the token budget, in one step or by turns
     (the engine runs it and draws)
     computed(), append(), finish()  <-  drawn tokens: sequences grow, end, or go on
 
 Rules
-- Decode first: each decoding sequence gets its one token in every step; what is left of the budget goes to prompts, first
-  come first served.
+- Decode first: each decoding sequence gets its one token in every step, or every other one; what is left of the budget goes
+  to prompts, first come first served.
 - Admission: the oldest waiting request enters when an id is free and its tokens fit beside what already runs, after
   cached sequences were evicted; nobody overtakes it, so nobody starves.
 - Preemption: when a decode step finds no cell, the youngest running sequence gives its cells back and waits at the front
   of the queue; its answer is kept and recomputed. The oldest is never preempted, so it always finishes.
-- Apart (SeparateCaches, batch invariance): decoding and one prompt's chunk take turns, and idle caches compute a token that
-  nobody reads, so that every number is computed by the same kernel whatever else runs.
+- Turns: where one step for both costs more than two (backends.llamacpp.arrangement), a step that decodes and one with
+  prompt chunks follow each other. Tokens that a grammar forces go beside the decoding ones, or take turns with prompts.
 - Several answers to one prompt: the first one's sequence leads. The others wait beside the line until its prompt is
   computed, then go to the front of the line and take its cells over.
 """
@@ -22,11 +22,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from backends.llamacpp.apart import SeparateCaches
+from backends.llamacpp.arrangement import Arrangement
 from backends.llamacpp.cache import KVCache
 from backends.llamacpp.effects import Remove
+from backends.llamacpp.separate import SeparateCaches
 from backends.llamacpp.sequence import Finish, Sequence
-from backends.llamacpp.step import Chunk, Filler, Step, assemble, assemble_chunk, assemble_decoding
+from backends.llamacpp.step import Chunk, Step
 
 _GROWTH_ROOM = 16
 """Cells kept free for each running sequence at admission, so that a newcomer is not preempted at once."""
@@ -46,6 +47,7 @@ class Scheduler:
     def __init__(
         self,
         cache: KVCache | SeparateCaches,
+        arrangement: Arrangement,
         *,
         max_running: int,
         max_batch_tokens: int,
@@ -53,7 +55,11 @@ class Scheduler:
         max_waiting: int,
     ) -> None:
         self.cache = cache
+        self._arrangement = arrangement
         self._is_prompts_turn = False
+        self._is_forced_turn = False
+        self._last_forced = -1
+        """The id whose forced tokens were computed last."""
         self._max_running = max_running
         self._max_batch_tokens = max_batch_tokens
         self._max_rows = max_rows
@@ -125,52 +131,68 @@ class Scheduler:
         return None
 
     def _plan(self) -> Step | None:
-        if isinstance(self.cache, SeparateCaches):
-            return self._plan_apart(self.cache)
         decoding = self._room_for_decoding()
+        if decoding and self._arrangement.can_mix(len(decoding), 0):
+            chunks = self._chunks(decoding, self._prefilling())
+            if self._arrangement.can_mix(len(decoding), sum(chunk.count for chunk in chunks)):
+                return self._step(decoding, chunks)
+        fed = [other for other in self.running if self._is_fed(other, len(decoding))]
+        if self._is_prompts_turn or not decoding:
+            chunks = self._chunks([], self._taking_turns(fed))
+            if chunks:
+                self._is_prompts_turn = False
+                return self._step([], chunks)
+        self._is_prompts_turn = True
+        return self._step(decoding, [Chunk(other, other.num_computed, 1, False, -1, 0) for other in fed])
+
+    def _step(self, decoding: list[Sequence], chunks: list[Chunk]) -> Step | None:
+        if not decoding and not chunks:
+            return None
+        num_rows = len(decoding) + sum(chunk.num_rows for chunk in chunks)
+        return self._arrangement.assemble(decoding, chunks, num_rows, self.running)
+
+    def _chunks(self, decoding: list[Sequence], prompts: Iterator[Sequence]) -> list[Chunk]:
+        """As much of `prompts` as fits beside `decoding`."""
         budget = self._max_batch_tokens - len(decoding)
         num_planned, rows = len(decoding), len(decoding)
         chunks: list[Chunk] = []
-        for sequence in self._prefilling():
+        for sequence in prompts:
             self.cache.make_room(num_planned + min(sequence.num_pending, budget))
             chunk = self._chunk(sequence, min(budget, self.cache.num_free - num_planned), rows)
             if chunk is None:
                 break
             chunks.append(chunk)
+            if _is_forced(sequence):
+                self._last_forced = sequence.sequence_id
             budget -= chunk.count
             num_planned += chunk.count
             rows += chunk.num_rows
-        return assemble(decoding, chunks, rows) if num_planned else None
+            if len(chunks) == self._arrangement.max_chunks:
+                break
+        return chunks
 
-    def _plan_apart(self, caches: SeparateCaches) -> Step | None:
-        """Decoding, or a chunk of one prompt, by turns."""
-        decoding = self._room_for_decoding()
-        if self._is_prompts_turn or not decoding:
-            self._is_prompts_turn = False
-            for sequence in self._prefilling():
-                chunk = self._chunk(sequence, self._max_batch_tokens, 0)
-                if chunk is not None:
-                    is_lone = chunk.count == 1
-                    return assemble_chunk(chunk, self._fillers({sequence.sequence_id}, caches) if is_lone else [])
-        self._is_prompts_turn = True
-        ids = {sequence.sequence_id for sequence in decoding}
-        return assemble_decoding(decoding, self._fillers(ids, caches)) if decoding else None
+    def _is_fed(self, sequence: Sequence, num_decoding: int) -> bool:
+        """Whether it computes what a grammar forced one token a step, while others decode."""
+        return _is_forced(sequence) and self._arrangement.can_feed(sequence.num_pending, num_decoding)
 
-    def _fillers(self, ids: set[int], caches: SeparateCaches) -> list[Filler]:
-        """Tokens for the ids between `ids`, and for a neighbour of a lone one.
+    def _taking_turns(self, fed: list[Sequence]) -> Iterator[Sequence]:
+        """Prompts and forced tokens that are not fed: by turns these or those come first, so that neither waits for all others."""
+        self._is_forced_turn = not self._is_forced_turn
+        first, last = list(fed), []
+        if self._is_forced_turn:
+            forced = [sequence for sequence in self.running if _is_forced(sequence) and sequence not in fed]
+            first += forced
+            yield from self._after_last(forced)
+        for sequence in self._prefilling():
+            if _is_forced(sequence):
+                last.append(sequence)
+            else:
+                yield sequence
+        yield from self._after_last([sequence for sequence in last if sequence not in first])
 
-        llama.cpp parts a step where ids are not neighbours, and computes a lone token by other kernels than several.
-        """
-        low, high = min(ids), max(ids)
-        if low == high:
-            low, high = (low, high + 1) if high + 1 < caches.num_sequence_ids else (low - 1, high)
-        return [self._filler(other, caches) for other in range(low, high + 1) if other not in ids]
-
-    def _filler(self, sequence_id: int, caches: SeparateCaches) -> Filler:
-        for sequence in self.running:
-            if sequence.sequence_id == sequence_id:
-                return Filler(sequence_id, sequence.num_computed)
-        return Filler(sequence_id, caches.next_position(sequence_id))
+    def _after_last(self, forced: list[Sequence]) -> list[Sequence]:
+        """In the order of ids, round and round: the oldest would come first each time that it drew."""
+        return sorted(forced, key=lambda sequence: (sequence.sequence_id <= self._last_forced, sequence.sequence_id))
 
     def computed(self, step: Step) -> None:
         """Record that the step's tokens are in the KV cache now."""
@@ -296,3 +318,8 @@ class Scheduler:
         draws = is_last and sequence.num_generated < sequence.params.max_tokens
         num_rows = count if wants_all else int(draws)
         return Chunk(sequence, sequence.num_computed, count, draws, rows if num_rows else -1, num_rows)
+
+
+def _is_forced(sequence: Sequence) -> bool:
+    """Whether what it has to compute belongs to its answer: what a grammar forced, or the rest after a preemption."""
+    return not sequence.is_decoding and sequence.num_generated > 0 and sequence.num_computed >= sequence.num_prompt

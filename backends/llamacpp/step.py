@@ -81,30 +81,34 @@ def assemble(decoding: list[Sequence], chunks: list[Chunk], num_rows: int) -> St
     return Step(tokens, positions, ids, wants, tuple(decoding), tuple(range(n)), tuple(chunks), num_rows)
 
 
-def assemble_decoding(decoding: list[Sequence], fillers: list[Filler]) -> Step:
-    """A decoding step for neighbouring ids, in their order; all have a row of logits."""
-    entries: list[tuple[int, int, int]] = [
-        (sequence.sequence_id, sequence.num_computed, int(sequence.tokens[sequence.num_tokens - 1]))
-        for sequence in decoding
-    ]
-    entries += [(filler.sequence_id, filler.position, 0) for filler in fillers]
-    ids, positions, tokens = np.array(sorted(entries), dtype=np.int32).T
-    rows = np.searchsorted(ids, [sequence.sequence_id for sequence in decoding])
-    wants = np.ones(len(ids), dtype=np.int8)
-    return Step(tokens, positions, ids, wants, tuple(decoding), tuple(rows.tolist()), (), len(ids), tuple(fillers))
+def assemble_by_id(
+    decoding: list[Sequence], chunks: list[Chunk], num_rows: int, fillers: list[Filler], *, least_rows: int = 0
+) -> Step:
+    """The same in the order of sequence ids, with tokens that nobody reads; no id comes twice.
 
-
-def assemble_chunk(chunk: Chunk, fillers: list[Filler]) -> Step:
-    """A step of one chunk; neither its tokens nor its rows of logits are ever a single one."""
-    sequence_id, tokens = chunk.sequence.sequence_id, chunk.sequence.tokens
-    entries = [(sequence_id, chunk.start + at, int(tokens[chunk.start + at])) for at in range(chunk.count)]
-    entries = sorted(entries + [(filler.sequence_id, filler.position, 0) for filler in fillers])
-    ids, positions, values = np.array(entries, dtype=np.int32).T
-    num_rows = max(chunk.num_rows, 2) if chunk.num_rows else 0
-    wants = np.zeros(len(ids), dtype=np.int8)
-    wants[len(ids) - num_rows :] = 1
-    if num_rows:
-        # The chunk's own rows: behind a filler that comes first, or the last ones.
-        is_before = bool(fillers) and fillers[0].sequence_id > sequence_id
-        chunk = replace(chunk, first_row=0 if is_before else num_rows - chunk.num_rows)
-    return Step(values, positions, ids, wants, (), (), (chunk,), num_rows, tuple(fillers))
+    `least_rows`: a step with rows of logits has that many at least, though nobody reads the others.
+    """
+    plain = assemble(decoding, chunks, num_rows)
+    ids, positions = plain.sequence_ids, plain.positions
+    tokens, wants = plain.tokens, plain.wants_logits
+    if fillers:
+        ids = np.concatenate((ids, np.array([filler.sequence_id for filler in fillers], dtype=np.int32)))
+        positions = np.concatenate((positions, np.array([filler.position for filler in fillers], dtype=np.int32)))
+        tokens = np.concatenate((tokens, np.zeros(len(fillers), dtype=np.int32)))
+        wants = np.concatenate((wants, np.zeros(len(fillers), dtype=np.int8)))
+    if 0 < num_rows < least_rows:
+        wants[np.flatnonzero(wants == 0)[num_rows - least_rows :]] = 1
+    order = np.argsort(ids, kind="stable")
+    wanted = wants[order]
+    row_of = np.empty(len(ids), dtype=np.int64)
+    row_of[order] = np.cumsum(wanted) - 1
+    ends = len(decoding) + np.cumsum([chunk.count for chunk in chunks], dtype=np.int64)
+    placed = tuple(
+        replace(chunk, first_row=int(row_of[end - chunk.num_rows])) if chunk.num_rows else chunk
+        for chunk, end in zip(chunks, ends, strict=True)
+    )
+    rows = tuple(row_of[: len(decoding)].tolist())
+    total = int(wanted.sum())
+    return Step(
+        tokens[order], positions[order], ids[order], wanted, tuple(decoding), rows, placed, total, tuple(fillers)
+    )

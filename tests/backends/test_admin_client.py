@@ -38,7 +38,14 @@ def test_a_refusal_is_told_in_the_servers_words() -> None:
         pytest.raises(AdminError, match="no engine 'x'") as caught,
     ):
         admin.restart("x")
-    assert caught.value.status == 404
+    assert (caught.value.status, caught.value.exit_code) == (404, 2)
+
+
+@pytest.mark.parametrize(("status", "exit_code"), [(400, 2), (409, 2), (401, 3), (403, 3), (500, 3), (503, 3)])
+def test_what_was_wrong_with_the_call_is_the_callers(status: int, exit_code: int) -> None:
+    with client(lambda _: httpx.Response(status, json={})) as admin, pytest.raises(AdminError) as caught:
+        admin.models()
+    assert caught.value.exit_code == exit_code
 
 
 @pytest.mark.parametrize("reply", [httpx.Response(200, text="<html>"), httpx.Response(500, json=[1])])

@@ -13,26 +13,25 @@ from backends.llamacpp.binding.batch import Batch, check_code
 from backends.llamacpp.binding.errors import ModelError
 from backends.llamacpp.binding.library import forget_log, log_reason
 from backends.llamacpp.binding.model import Model, Tokens
-from backends.llamacpp.options import MAX_SEQUENCE_IDS, Options
+from backends.llamacpp.options import Options
+from backends.llamacpp.sizes import GGML_TYPES, cells_per_sequence, num_outputs, num_sequence_ids
 
 Logits = NDArray[np.float32]
 
-_GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
 _FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
 
 
 class Context:
     """One KV cache and the batch that fills it. Used by the engine thread only.
 
-    `num_cells` KV cells are shared by all sequences; sequence ids are 0 <= id < `num_sequence_ids`.
+    `num_cells` KV cells are there for all sequences, `max_length` for one; sequence ids are 0 <= id < `num_sequence_ids`.
     """
 
     def __init__(self, model: Model, options: Options, *, num_threads: int, num_threads_batch: int) -> None:
         forget_log()
         self.model = model
-        self.num_sequence_ids = _num_sequence_ids(options)
-        # llama.cpp reserves a row of logits per sequence id in any case.
-        self.max_outputs = max(self.num_sequence_ids, min(options.n_ubatch, 128))
+        self.num_sequence_ids = num_sequence_ids(options)
+        self.max_outputs = num_outputs(options)
         self.num_outputs = 0
         self._logits: Logits = np.empty((0, model.n_vocab), dtype=np.float32)
         self._logits_at = (0, 0)
@@ -92,28 +91,21 @@ class Context:
         self.remove(target, length)
 
 
-def _num_sequence_ids(options: Options) -> int:
-    """Ids for what runs and, where they cost no cells, for as many cached sequences."""
-    if options.batch_invariant:
-        return max(options.n_seq_max, 2)
-    return min(MAX_SEQUENCE_IDS, 2 * options.n_seq_max if options.prefix_cache else options.n_seq_max)
-
-
-def context_params(options: Options, num_sequence_ids: int, max_outputs: int) -> Any:
+def context_params(options: Options, num_ids: int, max_outputs: int) -> Any:
     """`max_outputs` 0: as many rows as a batch has tokens."""
     params = C.llama_context_default_params()
     params.n_ctx = options.n_ctx
-    if options.batch_invariant:
-        params.n_ctx = options.n_ctx // options.n_seq_max * num_sequence_ids
+    if options.has_separate_caches:
+        params.n_ctx = cells_per_sequence(options) * num_ids
     params.n_batch = options.n_batch
     params.n_ubatch = options.n_ubatch
-    params.n_seq_max = num_sequence_ids
+    params.n_seq_max = num_ids
     params.n_outputs_max = max_outputs
     params.n_outputs_max_per_seq = max_outputs
     params.flash_attn_type = _FLASH_ATTN[options.flash_attn]
-    params.type_k = _GGML_TYPES[options.cache_type_k]
-    params.type_v = _GGML_TYPES[options.cache_type_v]
-    params.kv_unified = not options.batch_invariant
+    params.type_k = GGML_TYPES[options.cache_type_k]
+    params.type_v = GGML_TYPES[options.cache_type_v]
+    params.kv_unified = not options.has_separate_caches
     params.offload_kqv = options.n_gpu_layers != 0
     params.no_perf = True
     return params

@@ -17,14 +17,14 @@ from backends.llamacpp.memory import (
     compute_bytes,
     kv_bytes,
     kv_bytes_per_cell,
-    num_outputs,
-    num_sequence_ids,
+    num_rows,
     placement,
     shares_of,
     uses,
 )
 from backends.llamacpp.options import Options
 from backends.llamacpp.shape import Shape, shape_of
+from backends.llamacpp.sizes import num_cells, num_sequence_ids
 from backends.plan import GIB, MIB, Use
 from tests.backends.llamacpp import ggufs
 from tests.engine_process import engine_process
@@ -152,7 +152,8 @@ def test_engines_of_a_pool_share_what_is_mapped(tmp_path: Path) -> None:
 
 CASES: list[dict[str, object]] = [
     {}, {"n_ctx": 32_768}, {"n_batch": 128, "n_ubatch": 128}, {"flash_attn": "off"}, {"n_seq_max": 4}, {"n_seq_max": 128},
-    {"cache_type_k": "q8_0", "cache_type_v": "q8_0"},
+    {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}, {"kv_unified": False}, {"batch_invariant": True},
+    {"kv_unified": False, "flash_attn": "off", "n_ctx": 10_000, "n_seq_max": 3},
 ]  # fmt: skip
 _MEASURE = """
 import ctypes, json, re, sys
@@ -161,7 +162,7 @@ lines = []
 callback = C.llama_log_callback(lambda level, text, _: lines.append(text.decode("utf-8", "replace")))
 C.llama_log_set(callback, ctypes.c_void_p())
 C.llama_backend_init()
-def measure(path, n_ctx, n_batch, n_ubatch, n_seq_max, outputs, flash_attn, type_k, type_v):
+def measure(path, n_ctx, n_batch, n_ubatch, n_seq_max, outputs, flash_attn, unified, type_k, type_v):
     lines.clear()
     model_params = C.llama_model_default_params()
     model_params.no_alloc, model_params.load_mode = True, 0
@@ -170,7 +171,7 @@ def measure(path, n_ctx, n_batch, n_ubatch, n_seq_max, outputs, flash_attn, type
     params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = n_ctx, n_batch, n_ubatch, n_seq_max
     params.n_outputs_max = params.n_outputs_max_per_seq = outputs
     params.flash_attn_type, params.type_k, params.type_v = flash_attn, type_k, type_v
-    params.kv_unified, params.offload_kqv = True, False
+    params.kv_unified, params.offload_kqv = unified, False
     context = C.llama_init_from_model(model, params) if model else None
     text = "".join(lines)
     if not context:
@@ -194,8 +195,9 @@ def test_against_what_llama_cpp_would_allocate(tmp_path: Path) -> None:
         for case in CASES:
             options = Options.from_mapping(case).settled()
             rows.append([
-                str(path), options.n_ctx, options.n_batch, options.n_ubatch, num_sequence_ids(options), num_outputs(options),
-                0 if options.flash_attn == "off" else -1, *(8 if options.cache_type_k == "q8_0" else 1 for _ in "kv"),
+                str(path), num_cells(options), options.n_batch, options.n_ubatch, num_sequence_ids(options), num_rows(options),
+                0 if options.flash_attn == "off" else -1, not options.has_separate_caches,
+                *(8 if options.cache_type_k == "q8_0" else 1 for _ in "kv"),
             ])  # fmt: skip
             expected.append(
                 (name, case, sum(kv_bytes(layer, options) for layer in shape.layers), compute_bytes(shape, options))

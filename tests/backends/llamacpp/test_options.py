@@ -50,6 +50,11 @@ def test_flags_and_mappings_agree() -> None:
         ({"n_batch": 512, "n_ubatch": 1024}, "n_ubatch: must be 0 to n_batch (512)"),
         ({"n_ctx": 512, "n_ctx_seq": 1024}, "cannot be longer than the whole cache"),
         ({"prefix_cache": False, "prefix_cache_cells": 9}, "but prefix_cache is off"),
+        (
+            {"kv_unified": False, "n_ctx": 4096, "n_seq_max": 4, "n_ctx_seq": 2048},
+            "longer than its share, n_ctx / n_seq_max (1024)",
+        ),
+        ({"kv_unified": False, "prefix_cache_cells": 9}, "prefix_cache_cells: only with kv_unified"),
         ({"main_gpu": 1}, "main_gpu: only with split_mode none"),
         ({"split_mode": "none", "tensor_split": "1,1"}, "the whole model is on main_gpu"),
         ({"n_ctx": 8192, "prefix_cache_cells": 9000}, "prefix_cache_cells: must be 0 to n_ctx (8192), got 9000"),
@@ -78,6 +83,9 @@ def test_all_mistakes_at_once() -> None:
         ({"n_batch": 16}, (8192, 16, 16, 16)),
         ({"n_ubatch": 1024}, (8192, 32, 1024, 1024)),
         ({"n_seq_max": 100, "n_ubatch": 64}, (8192, 100, 512, 64)),
+        ({"kv_unified": False}, (65_536, 32, 512, 512)),
+        ({"kv_unified": False, "n_seq_max": 4, "n_ctx_seq": 300}, (1200, 4, 512, 512)),
+        ({"kv_unified": False, "n_ctx": 8192, "n_ctx_seq": 2048}, (8192, 4, 512, 512)),
     ],
 )
 def test_open_sizes_are_settled_so_that_they_fit_together(mapping: dict[str, int], sizes: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""A KV cache for each request, in place of one for all. Pure; stands in for backends.llamacpp.cache.KVCache.
+"""A KV cache for each sequence id, in place of one for all. Pure; stands in for backends.llamacpp.cache.KVCache.
 
 Each sequence id has `max_length` cells of its own, so nobody waits for another's and nothing is ever short. A prefix that
 a running sequence holds is copied. A finished sequence stays under its id until the id is wanted.
