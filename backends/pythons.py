@@ -27,15 +27,26 @@ def choose_python(
         complaints.append(f"{python} {problem}")
     raise EngineUnavailable(
         f"no python here can run the {engine} engine: {'; '.join(complaints)}. "
-        f"Install it with: pip install 'forgegate[{engine}]', or name an interpreter with `python:` in the pool"
+        f"Install it with: forgegate install {engine}, or pip install 'forgegate[{engine}]', or name an interpreter with "
+        "`python:` in the pool"
     )
 
 
 def _candidates(engine: str, explicit: str | None, envs_dir: Path, current: str) -> list[str]:
     if explicit is not None:
         return [str(Path(explicit).expanduser())]
-    environment = envs_dir / engine / "bin" / "python"
-    return [str(environment), current] if environment.exists() else [current]
+    environment = environment_python(envs_dir, engine)
+    return [current] if environment is None else [environment, current]
+
+
+def environment_python(envs_dir: Path, name: str) -> str | None:
+    """The interpreter of an installed environment; None where there is none.
+
+    Not by the link that an upgrade moves: what runs keeps its own modules, and is seen to use them.
+    """
+    link = envs_dir / name
+    python = (link.resolve() if link.is_symlink() else link) / "bin" / "python"
+    return str(python) if python.exists() else None
 
 
 def lacking(python: str, modules: Sequence[str]) -> str:

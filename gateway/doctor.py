@@ -15,11 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from backends.environments.package import running_package
+from backends.environments.table import ENVIRONMENTS
 from backends.errors import BackendError
 from backends.llamacpp.launch import DEMO_DIR, MODULES, check_model, converter_python
 from backends.pythons import child_env, choose_python
 from gateway.exits import DONE, NEGATIVE
 from gateway.home import Home, HomeError
+from gateway.install import state_of
 
 EXAMPLE = """examples:
   forgegate doctor
@@ -228,7 +231,7 @@ def check_llamacpp(machine: Machine) -> Finding:
         python = choose_python("llamacpp", MODULES, None, machine.home.envs)
     except BackendError as exc:
         return Finding(
-            name, ERROR, str(exc), "pip install 'forgegate[llamacpp]' (needs a compiler), or run deploy/quickstart.sh"
+            name, ERROR, str(exc), "forgegate install llamacpp (needs a compiler), or run deploy/quickstart.sh"
         )
     answer = machine.run(python, "-P", "-c", _ASK_ENGINE)
     if answer is None or answer.returncode == -4:
@@ -241,7 +244,7 @@ def check_llamacpp(machine: Machine) -> Finding:
     except (ValueError, IndexError):
         last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
         return Finding(
-            name, ERROR, f"{python} cannot load llama_cpp: {last}", "reinstall it: pip install 'forgegate[llamacpp]'"
+            name, ERROR, f"{python} cannot load llama_cpp: {last}", "reinstall it: forgegate install llamacpp"
         )
     where = "with GPU offload" if told["gpu"] else "CPU only"
     detail = f"llama-cpp-python {told['version']}, {where} ({' '.join(told['system'].split())})"
@@ -250,6 +253,21 @@ def check_llamacpp(machine: Machine) -> Finding:
             name, WARNING, detail, "there is a GPU: rebuild with CMAKE_ARGS=-DGGML_CUDA=on (needs the CUDA toolkit)"
         )
     return Finding(name, OK, detail)
+
+
+def check_environments(machine: Machine) -> Finding:
+    name = "environments"
+    try:
+        package = running_package()
+    except BackendError as exc:
+        return Finding(name, ERROR, str(exc))
+    rows = [row for each in ENVIRONMENTS.values() if (row := state_of(each, machine.home.envs, package))["path"]]
+    if not rows:
+        return Finding(name, INFO, f"none installed; there are: {', '.join(ENVIRONMENTS)}", "forgegate install NAME")
+    detail = ", ".join(f"{row['name']} {row['state']}" for row in rows)
+    bad = [row for row in rows if row["state"] in ("broken", "outdated")]
+    fix = "; ".join(f"{row['name']}: {row['why']}" for row in bad)
+    return Finding(name, WARNING if bad else OK, detail, fix)
 
 
 def check_converter(machine: Machine) -> Finding:
@@ -288,5 +306,5 @@ def check_ports(machine: Machine) -> Finding:
 
 CHECKS: tuple[Callable[[Machine], Finding], ...] = (
     check_python, check_cpu, check_memory, check_gpu, check_home, check_disk, check_ports,
-    check_llamacpp, check_converter, check_demo_model, check_compiler, check_build_tools,
+    check_llamacpp, check_environments, check_converter, check_demo_model, check_compiler, check_build_tools,
 )  # fmt: skip

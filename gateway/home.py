@@ -3,9 +3,11 @@
 admin-token     0600, made at first start
 models/         derived model files
 models/hub/     models pulled from a hub
-envs/           one environment per engine
+adapters/       versions of adapters, by digest
+forgegate.db    which of them there are, which alias serves which, and who changed that
+envs/           one environment per engine, and the trainer's: links to those in use, made by `forgegate install`
 tools/          programs of others, fetched at first use: llama.cpp's converter
-logs/           <engine>.log, worker-<n>.log, crash-*.log
+logs/           <engine>.log, worker-<n>.log, install-<environment>.log, crash-*.log
 run/            serve.lock and serve.json of the control process that owns this home
 """
 
@@ -59,6 +61,14 @@ class Home:
     @property
     def hub(self) -> Path:
         return self.models / "hub"
+
+    @property
+    def adapters(self) -> Path:
+        return self.root / "adapters"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "forgegate.db"
 
     @property
     def envs(self) -> Path:

@@ -117,6 +117,4 @@ def test_what_model_folders_of_other_families_need(machine: Scripted) -> None:
     trainer.unlink()
     found = doctor.check_converter(machine)
     assert found.status == INFO
-    assert (
-        f"{engine} has no torch; install it: {engine} -m pip install torch transformers sentencepiece" in found.detail
-    )
+    assert f"{engine} has no torch; install what has it: forgegate install trainer" in found.detail

@@ -1,0 +1,83 @@
+"""Which environments there are. Their pins are files of this package: exact versions, one per line."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from backends.environments.errors import EnvironmentRefused
+
+_LLAMACPP_PROBE = """
+import gguf, jinja2, llama_cpp, llguidance, numpy
+llama_cpp.llama_backend_init()
+import backends.llamacpp.server
+"""
+_TRAINER_PROBE = """
+import accelerate, bitsandbytes, datasets, matplotlib, openpyxl, pyarrow, safetensors, sentencepiece, torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+assert float((torch.ones(8, 8) @ torch.ones(8, 8)).sum()) == 512
+import backends
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    name: str
+    purpose: str
+    pins: tuple[str, ...]
+    """Names of files under pins/, without `.txt`."""
+    probe: str
+    """Python code that runs in an environment that is whole."""
+    prior: str = ""
+    """A package that is installed first, because where it comes from depends on the machine."""
+    prior_check: str = ""
+    """Python code that runs where the build of `prior` is one for this machine; without the packages that it depends on."""
+    size_bytes: int = 0
+    """About what it takes on the disk, for a warning before the disk is full."""
+
+
+LLAMACPP = Environment(
+    "llamacpp", "the llama.cpp engine", ("base", "llamacpp"), _LLAMACPP_PROBE,
+    prior="llama-cpp-python", prior_check="import ctypes, pathlib, importlib.util as u; f = pathlib.Path("
+    "u.find_spec('llama_cpp').origin).parent / 'lib'; ctypes.CDLL(str(next(p for p in f.iterdir() if "
+    "p.name in ('libllama.so', 'libllama.dylib')))).llama_backend_init()",
+    size_bytes=400_000_000,
+)  # fmt: skip
+TRAINER = Environment(
+    "trainer", "training, references of adapters, conversion of model folders", ("base", "trainer"), _TRAINER_PROBE,
+    prior="torch",
+    size_bytes=2_200_000_000,
+)  # fmt: skip
+ENVIRONMENTS = {each.name: each for each in (LLAMACPP, TRAINER)}
+
+
+def find(name: str) -> Environment:
+    """Raises EnvironmentRefused, which lists what there is."""
+    if name not in ENVIRONMENTS:
+        close = difflib.get_close_matches(name, ENVIRONMENTS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise EnvironmentRefused(f"no environment {name!r}; {hint}there are: {', '.join(ENVIRONMENTS)}")
+    return ENVIRONMENTS[name]
+
+
+def pin_files(environment: Environment) -> tuple[Traversable, ...]:
+    folder = resources.files("backends.environments").joinpath("pins")
+    return tuple(folder.joinpath(f"{name}.txt") for name in environment.pins)
+
+
+def pins_of(environment: Environment) -> tuple[str, ...]:
+    """`name==version` of all its packages, sorted."""
+    lines = [line for file in pin_files(environment) for line in file.read_text(encoding="utf-8").splitlines()]
+    return tuple(sorted(pin for line in lines if (pin := line.partition("#")[0].strip())))
+
+
+def pin_of(package: str, pins: tuple[str, ...]) -> str:
+    """The line of `package`. Raises KeyError."""
+    for pin in pins:
+        if pin.partition("==")[0] == package:
+            return pin
+    raise KeyError(package)
