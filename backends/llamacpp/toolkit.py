@@ -1,4 +1,4 @@
-"""llama.cpp's own converter, taken once from the source distribution that the engine is built from."""
+"""llama.cpp's own converters of models and of LoRA adapters, taken once from the source distribution that the engine is built from."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 """Of its source distribution."""
 ARCHIVE = f"llama_cpp_python-{VERSION}.tar.gz"
 SCRIPT = "convert_hf_to_gguf.py"
+LORA_SCRIPT = "convert_lora_to_gguf.py"
 DOWNLOAD_TIMEOUT_S = 900.0
 _INSIDE = f"llama_cpp_python-{VERSION}/vendor/llama.cpp/"
 _WANTED = (
-    SCRIPT, "conversion/", "gguf-py/gguf/", "models/templates/", "models/ggml-vocab-llama-spm.gguf",
+    SCRIPT, LORA_SCRIPT, "conversion/", "gguf-py/gguf/", "models/templates/", "models/ggml-vocab-llama-spm.gguf",
     "models/ggml-vocab-gpt-neox.gguf", "LICENSE",
 )  # fmt: skip
 
@@ -35,18 +36,22 @@ PROGRESS = "progress: "
 
 
 def ensure_converter(tools_dir: Path, tell: Tell) -> Path:
-    """The folder that holds `SCRIPT` and what it imports; fetched at first use. Raises PrepareFailed. Safe for several processes."""
+    """The folder of both scripts and what they import; fetched at first use. Safe for several processes. Raises PrepareFailed."""
     folder = tools_dir / f"llama.cpp-{VERSION}"
-    if (folder / SCRIPT).is_file():
+    if _is_installed(folder):
         return folder
     try:
         tools_dir.mkdir(parents=True, exist_ok=True)
         with locked(tools_dir / f".{folder.name}.lock", tell):
-            if not (folder / SCRIPT).is_file():
+            if not _is_installed(folder):
                 _install(folder, tell)
     except OSError as exc:
         raise PrepareFailed(f"llama.cpp's converter cannot be put into {tools_dir}: {exc.strerror or exc}") from exc
     return folder
+
+
+def _is_installed(folder: Path) -> bool:
+    return (folder / SCRIPT).is_file() and (folder / LORA_SCRIPT).is_file()
 
 
 def kept_archive() -> Path:
@@ -117,7 +122,7 @@ def _cannot_fetch(why: str) -> PrepareFailed:
 
 
 def extract(archive: Path, target: Path) -> None:
-    """The converter and what it imports. Raises PrepareFailed."""
+    """The converters and what they import. Raises PrepareFailed."""
     try:
         with tarfile.open(archive) as opened:
             for member in opened:
@@ -127,5 +132,6 @@ def extract(archive: Path, target: Path) -> None:
                     opened.extract(member, target, filter="data")
     except tarfile.TarError as exc:
         raise PrepareFailed(f"{archive}: {exc}") from exc
-    if not (target / SCRIPT).is_file():
-        raise PrepareFailed(f"{archive}: it holds no {SCRIPT}")
+    for script in (SCRIPT, LORA_SCRIPT):
+        if not (target / script).is_file():
+            raise PrepareFailed(f"{archive}: it holds no {script}")

@@ -15,7 +15,7 @@ import pytest
 from backends.errors import PrepareFailed
 from backends.llamacpp import toolkit
 from backends.llamacpp.folder import known_architectures
-from backends.llamacpp.toolkit import SCRIPT, VERSION, ensure_converter, kept_archive
+from backends.llamacpp.toolkit import LORA_SCRIPT, SCRIPT, VERSION, ensure_converter, kept_archive
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -40,7 +40,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where an archive fetched by hand is found, with one in place."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     inner = "vendor/llama.cpp/"
-    wanted = [f"{inner}{name}" for name in (SCRIPT, "conversion/base.py", "gguf-py/gguf/__init__.py")]
+    wanted = [f"{inner}{name}" for name in (SCRIPT, LORA_SCRIPT, "conversion/base.py", "gguf-py/gguf/__init__.py")]
     names = [*wanted, f"{inner}ggml/src/x.c", "README.md"]
     monkeypatch.setattr(toolkit, "SHA256", write_archive(kept_archive(), names))
     return kept_archive()
@@ -61,10 +61,18 @@ def test_only_what_is_needed_is_unpacked(kept: Path, no_index: None, tmp_path: P
     folder = ensure_converter(tmp_path / "tools", quiet)
     assert folder == tmp_path / "tools" / f"llama.cpp-{VERSION}"
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
-        "conversion/base.py", SCRIPT, "gguf-py/gguf/__init__.py",
+        "conversion/base.py", SCRIPT, LORA_SCRIPT, "gguf-py/gguf/__init__.py",
     ]  # fmt: skip
     kept.unlink()
     assert ensure_converter(tmp_path / "tools", quiet) == folder
+
+
+def test_a_folder_of_an_earlier_release_without_the_adapters_converter_is_made_anew(
+    kept: Path, no_index: None, tmp_path: Path
+) -> None:
+    folder = ensure_converter(tmp_path / "tools", quiet)
+    (folder / LORA_SCRIPT).unlink()
+    assert (ensure_converter(tmp_path / "tools", quiet) / LORA_SCRIPT).is_file()
 
 
 def test_another_archive_is_not_taken(kept: Path, no_index: None, tmp_path: Path) -> None:

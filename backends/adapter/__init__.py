@@ -1,0 +1,1 @@
+"""LoRA adapters as artefacts: read, checked, brought into one form, stored by content. No torch."""
