@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -132,6 +132,41 @@ class Fetch(Protocol):
     async def __call__(self, path: str) -> Reply: ...
 
 
+class Call(Protocol):
+    """POST a JSON body to a path of one engine; raises ProbeFailed when there is no HTTP answer within `timeout_s`."""
+
+    async def __call__(self, path: str, body: bytes, timeout_s: float) -> Reply: ...
+
+
+class AdapterCalls(Protocol):
+    """What one kind of engine does with LoRA adapters. Stateless; every method raises ProbeFailed when the engine gives no answer."""
+
+    file_name: str
+    """What such an engine loads, in a version's directory; the directory itself where empty."""
+
+    async def load(self, call: Call, name: str, path: Path) -> None:
+        """Load the adapter at `path` under `name`. Loading what is loaded already is fine. Raises AdapterRefused, NoSlot."""
+        ...
+
+    async def unload(self, call: Call, name: str, timeout_s: float) -> None:
+        """Free it, once the requests that use it have ended. What is not there is fine.
+
+        Raises AdapterRefused when they do not end in time.
+        """
+        ...
+
+    async def resident(self, fetch: Fetch) -> Mapping[str, int]:
+        """Names of the adapters that it holds, each with its running requests (0 where the engine does not say)."""
+        ...
+
+    async def score(self, call: Call, model: str, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of each token of each text but its first, by `model`: an adapter's name, or the base's.
+
+        Raises AdapterRefused.
+        """
+        ...
+
+
 class Backend(Protocol):
     """One pool's backend. Methods are safe to call for several replicas at once."""
 
@@ -144,6 +179,10 @@ class Backend(Protocol):
     """What such an engine can answer at best; what the one at hand answers is in its facts."""
     timing: Timing
     policy: RestartPolicy
+    adapters: AdapterCalls | None
+    """None where adapters cannot be served."""
+    num_adapter_slots: int
+    """Adapters that one replica holds at the same time."""
 
     def check(self) -> str:
         """What would be started, in one line, without starting it. Raises BackendError. May block for a second."""

@@ -23,10 +23,12 @@ class Use:
     """What was free for the whole pool; None where this system does not say."""
     shared_bytes: int = 0
     """Of the weights: mapped from one file, so that further engines of the pool take nothing more for them."""
+    adapter_bytes: int = 0
+    """Of the adapters that may be loaded."""
 
     @property
     def total_bytes(self) -> int:
-        return self.weights_bytes + self.kv_bytes + self.compute_bytes + self.other_bytes
+        return self.weights_bytes + self.kv_bytes + self.compute_bytes + self.adapter_bytes + self.other_bytes
 
     def of_pool(self, num_engines: int) -> int:
         """What all engines of the pool take together."""

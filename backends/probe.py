@@ -6,7 +6,7 @@ import asyncio
 
 import httpx
 
-from backends.base import Address, Fetch, Reply
+from backends.base import Address, Call, Fetch, Reply
 from backends.errors import ProbeFailed
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -27,14 +27,30 @@ class Prober:
 
         return get
 
+    def call(self, address: Address, secret: str) -> Call:
+        """POST on one engine."""
+
+        async def post(path: str, body: bytes, timeout_s: float) -> Reply:
+            return await self._send("POST", address, path, secret, timeout_s, body)
+
+        return post
+
     async def get(self, address: Address, path: str, secret: str, timeout_s: float) -> Reply:
         """Raises ProbeFailed, also for an answer that trickles in past `timeout_s` or never ends."""
+        return await self._send("GET", address, path, secret, timeout_s)
+
+    async def _send(
+        self, method: str, address: Address, path: str, secret: str, timeout_s: float, body: bytes | None = None
+    ) -> Reply:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
+        if body is not None:
+            headers["content-type"] = "application/json"
+        url = address.url + path
         try:
             # httpx bounds each read, not the whole.
             async with (
                 asyncio.timeout(timeout_s),
-                self._client.stream("GET", address.url + path, headers=headers, timeout=timeout_s) as reply,
+                self._client.stream(method, url, content=body, headers=headers, timeout=timeout_s) as reply,
             ):
                 return Reply(reply.status_code, await _bounded(reply))
         except (httpx.TimeoutException, TimeoutError) as exc:

@@ -26,6 +26,9 @@ class Remote:
     timing = Timing(start_timeout_s=5.0, start_poll_s=0.5, probe_interval_s=5.0, stop_grace_s=0.0)
     # Nothing of ours can mend it, so it is asked for as long as it is configured.
     policy = RestartPolicy(first_delay_s=1.0, max_delay_s=15.0, max_early_deaths=None)
+    # Files here cannot be loaded there.
+    adapters = None
+    num_adapter_slots = 0
 
     def __init__(self, spec: PoolSpec, places: Places) -> None:
         self._spec = spec
@@ -58,7 +61,8 @@ class Remote:
 
     async def inspect(self, fetch: Fetch) -> Facts:
         models = listed_models(await fetch("/v1/models"))
-        name = self._spec.model or (str(models[0].get("id", "")) if len(models) == 1 else self._spec.served_name)
+        bases = [model for model in models if not model.get("parent")]
+        name = self._spec.model or (str(bases[0].get("id", "")) if len(bases) == 1 else self._spec.served_name)
         listed = next((model for model in models if model.get("id") == name), {})
         length = listed.get("max_model_len")
         return Facts(

@@ -2,9 +2,10 @@
 
     python -m benchmarks.scheduling --steps 1000000 --seed 1
 
-Arrivals, lengths, shared prefixes, several answers to a prompt, forced tokens, cancellations and a cache far too small.
-At every step: no cell is lost or held twice, no sequence's cells hold other tokens than its own, nothing is planned that
-does not fit; for every request: its answer is the one it would get alone, and it ends within a bound of steps.
+Arrivals, lengths, shared prefixes, several answers to a prompt, forced tokens, adapters that come and go, cancellations and
+a cache far too small. At every step: no cell is lost or held twice, no sequence's cells hold other tokens than its own or
+were computed with another adapter, nothing is planned that does not fit; for every request: its answer is the one it would
+get alone, and it ends within a bound of steps.
 Raises AssertionError at the first violation. The tests drive the same world by hypothesis.
 """
 
@@ -40,6 +41,16 @@ END = 0
 NUM_TOKENS = 50
 MAX_STEPS = 2000
 """A request that takes longer starved: the 10 requests there can be, each alone and preempted over and over, take less."""
+MAX_ADAPTERS = 3
+SWITCH_S, TOKEN_S = 0.003, 0.001
+"""What a change of adapter and each token of a step take here."""
+
+
+@dataclass(eq=False, slots=True)
+class Adapter:
+    """One that was loaded; the same number loaded again is another."""
+
+    number: int
 
 
 class Cells:
@@ -49,6 +60,8 @@ class Cells:
         self.num_cells = num_cells
         self.held: dict[int, list[tuple[int, int]]] = {}
         """id -> [(token, cell)]"""
+        self.adapter_of: dict[int, Adapter | None] = {}
+        """cell -> what it was computed with"""
         self._next_cell = 0
 
     def apply(self, effect: Effect) -> None:
@@ -60,20 +73,21 @@ class Cells:
         line = self.held[effect.source][: effect.length]
         assert len(line) == effect.length, "cells are taken over that are not computed"
         if isinstance(effect, Copy):
-            line = [(token, self._new_cell()) for token, _ in line]
+            line = [(token, self._new_cell(self.adapter_of[cell])) for token, cell in line]
         self.held[effect.target] = line
 
-    def decode(self, step: Step) -> None:
-        """Compute a step's tokens."""
+    def decode(self, step: Step, adapter: Adapter | None) -> None:
+        """Compute a step's tokens with an adapter."""
         for token, position, sequence_id in zip(step.tokens, step.positions, step.sequence_ids, strict=True):
             line = self.held.setdefault(int(sequence_id), [])
             assert len(line) == position, "positions must follow one another"
-            line.append((int(token), self._new_cell()))
+            line.append((int(token), self._new_cell(adapter)))
         cells = {cell for line in self.held.values() for _, cell in line}
         assert len(cells) <= self.num_cells, "more cells than exist"
 
-    def _new_cell(self) -> int:
+    def _new_cell(self, adapter: Adapter | None) -> int:
         self._next_cell += 1
+        self.adapter_of[self._next_cell] = adapter
         return self._next_cell
 
 
@@ -87,10 +101,11 @@ class Task:
     forces: bool
     """After some of its tokens, several more follow without being drawn."""
     arrived_step: int
+    adapter: Adapter | None
 
     def draw(self, tokens: Seq[int]) -> int:
         """The next token."""
-        value = 7 + self.salt
+        value = 7 + self.salt + (0 if self.adapter is None else 1000 + self.adapter.number)
         for token in tokens:
             value = (value * 31 + token + 1) % 1000003
         return value % NUM_TOKENS
@@ -123,6 +138,8 @@ class Tally:
     reused: int = 0
     followers: int = 0
     forced: int = 0
+    switches: int = 0
+    unloaded: int = 0
 
 
 class Kind(Enum):
@@ -151,8 +168,10 @@ class World:
             max_waiting=MAX_WAITING,
         )
         self.tally = Tally()
-        self.histories: deque[list[int]] = deque(maxlen=8)
-        """Ended conversations, which a next turn may continue."""
+        self.histories: deque[tuple[list[int], Adapter | None]] = deque(maxlen=8)
+        """Ended conversations, which a next turn may continue, with whoever answered."""
+        self.adapters: list[Adapter | None] = [None, *(Adapter(number) for number in range(MAX_ADAPTERS))]
+        self._computed_with: Adapter | None = None
         self.num_steps = 0
         self._tasks: dict[int, Task] = {}
         self._next_id = 0
@@ -165,9 +184,17 @@ class World:
         return caches, Invariant(caches) if self.kind is Kind.INVARIANT else Neighbours(caches)
 
     def arrive(
-        self, prompt: Seq[int], max_tokens: int, *, num_answers: int, ignores_end: bool, scores: bool, forces: bool
+        self,
+        prompt: Seq[int],
+        max_tokens: int,
+        *,
+        num_answers: int,
+        ignores_end: bool,
+        scores: bool,
+        forces: bool,
+        adapter: int = 0,
     ) -> None:
-        """A request for `num_answers` answers; `scores`: the log-probabilities of its prompt too."""
+        """A request for `num_answers` answers; `scores`: the log-probabilities of its prompt too; `adapter` 0: the base model."""
         if len(prompt) + max_tokens > self.max_length:
             return
         params = SamplingParams(max_tokens=max_tokens, ignore_eos=ignores_end, prompt_logprobs=0 if scores else None)
@@ -175,6 +202,7 @@ class World:
         for salt in range(num_answers):
             sequence = Sequence.of(self._next_id, np.array(prompt, dtype=np.int32), params)
             sequence.leader = leader
+            asked = sequence.adapter = self.adapters[adapter]
             try:
                 self.scheduler.check_room()
             except QueueFull:
@@ -183,7 +211,7 @@ class World:
             self.scheduler.add(sequence)
             self._next_id += 1
             self.tally.followers += leader is not None
-            self._tasks[sequence.request_id] = Task(tuple(prompt), params, salt, forces, self.num_steps)
+            self._tasks[sequence.request_id] = Task(tuple(prompt), params, salt, forces, self.num_steps, asked)
             leader = leader or sequence
 
     def cancel(self, number: int) -> None:
@@ -196,13 +224,23 @@ class World:
             del self._tasks[sequence.request_id]
             self.tally.cancelled += 1
 
+    def unload(self, number: int) -> None:
+        """An adapter that no request uses goes, and comes back as another."""
+        adapter = self.adapters[number]
+        if adapter is not None and not self.scheduler.num_present[adapter]:
+            self.scheduler.forget(adapter)
+            self._apply_effects()
+            held = {cell for line in self.cells.held.values() for _, cell in line}
+            assert not any(self.cells.adapter_of[cell] is adapter for cell in held), "cells of a freed adapter are kept"
+            self._computed_with = None if self._computed_with is adapter else self._computed_with
+            self.adapters[number] = Adapter(adapter.number)
+            self.tally.unloaded += 1
+
     def step(self) -> None:
         """One turn of the engine."""
         self.num_steps += 1
         step = self.scheduler.schedule()
-        for effect in self.cache.effects:
-            self.cells.apply(effect)
-        self.cache.effects.clear()
+        self._apply_effects()
         if step is None:
             assert self.scheduler.is_idle
             assert not self._tasks, "a request was forgotten"
@@ -210,7 +248,7 @@ class World:
         assert len(step.tokens) <= MAX_BATCH_TOKENS
         assert step.num_rows == int(step.wants_logits.sum()) <= MAX_ROWS
         _check_shape(step, self.kind)
-        self.cells.decode(step)
+        self._compute(step)
         self.scheduler.computed(step)
         for sequence, row in step.drawing:
             assert 0 <= row < step.num_rows
@@ -235,14 +273,30 @@ class World:
         assert self.cache.num_used == 0
         self.cache.clear()
         assert self.cache.num_free == self.cells.num_cells, "cells leaked"
+        self._apply_effects()
+        assert not any(self.cells.held.values()), "llama.cpp holds what nobody knows of"
+
+    def _apply_effects(self) -> None:
         for effect in self.cache.effects:
             self.cells.apply(effect)
         self.cache.effects.clear()
-        assert not any(self.cells.held.values()), "llama.cpp holds what nobody knows of"
+
+    def _compute(self, step: Step) -> None:
+        (adapter,) = {self._tasks[sequence.request_id].adapter for sequence in step.sequences}
+        assert adapter is self.scheduler.adapter, "a step is of another adapter than it is said to be"
+        is_changed = adapter is not self._computed_with
+        self._computed_with = adapter
+        self.tally.switches += is_changed
+        self.cells.decode(step, adapter)
+        num_tokens = len(step.tokens)
+        duration_s = TOKEN_S * num_tokens + SWITCH_S * is_changed
+        self.scheduler.turns.ran(num_tokens, duration_s, is_decoding=not step.chunks)
 
     def _draw(self, sequence: Sequence) -> None:
         task = self._tasks[sequence.request_id]
-        line = [token for token, _ in self.cells.held[sequence.sequence_id]]
+        cells = self.cells.held[sequence.sequence_id]
+        assert all(self.cells.adapter_of[cell] is task.adapter for _, cell in cells), "computed with another adapter"
+        line = [token for token, _ in cells]
         assert line == sequence.tokens[: sequence.num_tokens].tolist(), "a sequence's cells hold other tokens"
         token = task.draw(line)
         is_end = token == END and not task.params.ignore_eos
@@ -261,7 +315,7 @@ class World:
         assert answer == task.answer(), "an answer depends on its neighbours"
         self.tally.finished += 1
         self.tally.reused += sequence.num_reused
-        self.histories.append([*task.prompt, *answer])
+        self.histories.append(([*task.prompt, *answer], task.adapter))
 
 
 class _SmallTiles(Together):
@@ -312,6 +366,8 @@ class Traffic:
                 self._arrive()
             if self._random.random() < 0.05:
                 self._world.cancel(self._random.randrange(100))
+            if self._random.random() < 0.05:
+                self._world.unload(self._random.randrange(MAX_ADAPTERS + 1))
             self._world.step()
             self._world.audit()
         self._world.drain()
@@ -322,7 +378,8 @@ class Traffic:
     def _arrive(self) -> None:
         draw, histories = self._random, self._world.histories
         goes_on = histories and draw.random() < 0.3
-        head = draw.choice(histories) if goes_on else draw.choice(self._systems)
+        head, spoke = draw.choice(histories) if goes_on else (draw.choice(self._systems), None)
+        known = [number for number, adapter in enumerate(self._world.adapters) if adapter is spoke]
         self._world.arrive(
             [*head, *self._some(3 if goes_on else draw.randrange(1, 40))],
             draw.choice([0, 1, 5, 20, 60]),
@@ -330,6 +387,7 @@ class Traffic:
             ignores_end=draw.random() < 0.5,
             scores=draw.random() < 0.15,
             forces=draw.random() < 0.3,
+            adapter=known[0] if known and draw.random() < 0.5 else draw.randrange(MAX_ADAPTERS + 1),
         )
 
 

@@ -16,6 +16,7 @@ import orjson
 from backends import dialects, protocol
 from backends.dialects import Dialect
 from backends.llamacpp.answer import Answer, AnswerFailed
+from backends.llamacpp.api import adapters as adapters_api
 from backends.llamacpp.api import chat as chat_api
 from backends.llamacpp.api import messages as messages_api
 from backends.llamacpp.api import responses as responses_api
@@ -69,6 +70,8 @@ class EngineApp:
             ("POST", "/v1/responses"): self._respond,
             ("POST", "/v1/messages"): self._message,
             ("POST", "/v1/messages/count_tokens"): self._count,
+            ("POST", "/v1/load_lora_adapter"): self._load_adapter,
+            ("POST", "/v1/unload_lora_adapter"): self._unload_adapter,
         }
         self._embedding: Routes[EmbeddingServing] = {("POST", "/v1/embeddings"): self._embed}
 
@@ -144,7 +147,7 @@ class EngineApp:
             await _json(send, 200, serving.health())
 
     async def _models(self, serving: ServedModel, receive: Receive, send: Send) -> None:
-        await _json(send, 200, {"object": "list", "data": [serving.describe()]})
+        await _json(send, 200, {"object": "list", "data": serving.models()})
 
     async def _metrics(self, serving: ServedModel, receive: Receive, send: Send) -> None:
         page = serving.metrics_page()
@@ -165,20 +168,22 @@ class EngineApp:
     async def _chat(self, serving: Serving, receive: Receive, send: Send) -> None:
         body = await _body(receive)
         request = await _off_loop(body, chat_api.read)
-        wire = ChatWire(serving.name, serving.token_text, includes_usage=request.includes_usage)
+        wire = ChatWire(serving.answers_as(request.model), serving.token_text, includes_usage=request.includes_usage)
         await _reply(serving.chat(request, wire, is_long=_is_long(body)), receive, send)
 
     async def _complete(self, serving: Serving, receive: Receive, send: Send) -> None:
         body = await _body(receive)
         request = await _off_loop(body, partial(parse, kind=CompletionRequest))
-        wire = CompletionWire(serving.name, serving.token_text, includes_usage=request.includes_usage)
+        wire = CompletionWire(
+            serving.answers_as(request.model), serving.token_text, includes_usage=request.includes_usage
+        )
         await _reply(serving.complete(request, wire, is_long=_is_long(body)), receive, send)
 
     async def _respond(self, serving: Serving, receive: Receive, send: Send) -> None:
         template = serving.chat_template("input")
         body = await _body(receive)
         request, chat = await _off_loop(body, partial(responses_api.read, template=template))
-        wire = ResponsesWire(serving.name, serving.token_text, request, serving.defaults)
+        wire = ResponsesWire(serving.answers_as(chat.model), serving.token_text, request, serving.defaults)
         starting = serving.chat(chat, wire, is_long=_is_long(body))
         await _reply(_renamed(starting, responses_api.RENAMES), receive, send)
 
@@ -186,7 +191,7 @@ class EngineApp:
         template = serving.chat_template()
         body = await _body(receive)
         chat = await _off_loop(body, partial(messages_api.read, template=template))
-        wire = MessagesWire(serving.name, serving.token_text, chat.at_most)
+        wire = MessagesWire(serving.answers_as(chat.model), serving.token_text, chat.at_most)
         starting = serving.chat(chat, wire, is_long=_is_long(body))
         await _reply(_renamed(starting, messages_api.RENAMES), receive, send)
 
@@ -199,6 +204,16 @@ class EngineApp:
                 return serving.count(chat)
 
         await _json(send, 200, {"input_tokens": await _off_loop(await _body(receive), count)})
+
+    async def _load_adapter(self, serving: Serving, receive: Receive, send: Send) -> None:
+        request = adapters_api.read_load(await _body(receive))
+        await _unless_gone(serving.load_adapter(request), receive)
+        await _text(send, f"Success: LoRA adapter {request.lora_name!r} added successfully.")
+
+    async def _unload_adapter(self, serving: Serving, receive: Receive, send: Send) -> None:
+        request = adapters_api.read_unload(await _body(receive))
+        await _unless_gone(serving.unload_adapter(request), receive)
+        await _text(send, f"Success: LoRA adapter {request.lora_name!r} removed successfully.")
 
     async def _embed(self, serving: EmbeddingServing, receive: Receive, send: Send) -> None:
         request = await _off_loop(await _body(receive), partial(parse, kind=EmbeddingRequest))
@@ -324,6 +339,10 @@ async def _error(
 ) -> None:
     body = dialects.error_body(dialect, status, message, param=param, code=code, request_id=request_id)
     await _send_whole(send, status, body, content_type=_JSON, headers=headers)
+
+
+async def _text(send: Send, text: str) -> None:
+    await _send_whole(send, 200, text.encode(), content_type=b"text/plain; charset=utf-8")
 
 
 async def _json(send: Send, status: int, value: Any) -> None:

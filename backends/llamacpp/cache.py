@@ -16,6 +16,7 @@ Cell numbers here are bookkeeping; llama.cpp picks its own, but as many.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +88,10 @@ class KVCache:
         """Cells held by cached sequences only."""
         return self.num_cells - self.num_free - self.num_used
 
-    def acquire(self, tokens: Tokens, *, reuse: bool = True, source: int = -1) -> tuple[int, int]:
-        """A running sequence id for `tokens`, and how many of them are in the cache already.
+    def acquire(
+        self, tokens: Tokens, *, adapter: Hashable = None, reuse: bool = True, source: int = -1
+    ) -> tuple[int, int]:
+        """A running sequence id for `tokens` under `adapter`, and how many of them are in the cache already.
 
         The last token is never taken from the cache: its logits are wanted. `source` names a running sequence that is
         known to begin with the same tokens and is used whatever the bound on cached cells.
@@ -98,7 +101,7 @@ class KVCache:
         else:
             can_reuse = reuse and self._max_cached
             among = [*self._cached, *self._running] if can_reuse else []
-            source, length = self._prefixes.longest(tokens[:-1], among)
+            source, length = self._prefixes.longest(tokens[:-1], among, adapter)
         if source in self._cached and length == self.length[source]:
             # The new prompt continues this sequence (the next turn of a chat): take it over.
             del self._cached[source]
@@ -107,6 +110,7 @@ class KVCache:
         if source in self._cached:
             self._cached.move_to_end(source)
         target = self._take_id(keep=source)
+        self._prefixes.adapter[target] = adapter
         if length:
             cells = self._cells[source, :length]
             self._holders[cells] += 1
@@ -175,6 +179,12 @@ class KVCache:
         """Drop every cached sequence."""
         self.make_room(self.num_cells + 1)
 
+    def forget(self, adapter: Hashable) -> None:
+        """Drop what was computed with an adapter that nothing runs under."""
+        for sequence_id in [cached for cached in self._cached if self._prefixes.adapter[cached] is adapter]:
+            del self._cached[sequence_id]
+            self._drop(sequence_id)
+
     def check_integrity(self) -> None:
         """Recount everything. Raises AssertionError when a cell or an id is lost or held twice."""
         ids = [*self._running, *self._cached]
@@ -211,6 +221,7 @@ class KVCache:
     def _drop(self, sequence_id: int) -> None:
         self._let_go(self._cells[sequence_id, : self.length[sequence_id]])
         self.length[sequence_id] = 0
+        self._prefixes.adapter[sequence_id] = None
         self._free_ids.append(sequence_id)
         self.effects.append(Remove(sequence_id))
 

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -25,6 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.llamacpp.adapter_file import AdapterFile
+from backends.llamacpp.adapters import LoadedAdapter
 from backends.llamacpp.arrangement import Arrangement, Invariant, Neighbours, Together
 from backends.llamacpp.binding.context import Context, Logits
 from backends.llamacpp.binding.devices import compute_backend
@@ -35,7 +38,8 @@ from backends.llamacpp.drawing import Drawing, forget
 from backends.llamacpp.effects import Copy, Remove
 from backends.llamacpp.metrics import EngineMetrics
 from backends.llamacpp.options import Options
-from backends.llamacpp.sampling import SamplingParams, TokenLogprobs, log_softmax, token_logprobs
+from backends.llamacpp.residents import Residents
+from backends.llamacpp.sampling import SamplingParams, TokenLogprobs, scored
 from backends.llamacpp.scheduler import Scheduler
 from backends.llamacpp.separate import SeparateCaches
 from backends.llamacpp.sequence import Constraint, Finish, Sequence
@@ -90,7 +94,9 @@ class Engine:
             max_rows=self.context.max_outputs,
             max_waiting=options.max_waiting,
         )
-        self.metrics = EngineMetrics(num_cells=self.context.num_cells)
+        self.residents = Residents(model, self.context, self.scheduler)
+        self.max_adapters, self.is_batch_invariant = options.num_adapter_slots, options.batch_invariant
+        self.metrics = EngineMetrics(num_cells=self.context.num_cells, adapters=self.residents.num_requests)
         self.failure: str | None = None
         self._is_end = np.zeros(model.n_vocab, dtype=bool)
         self._is_end[model.end_of_generation] = True
@@ -137,10 +143,12 @@ class Engine:
         *,
         constraint: Constraint | None = None,
         leader: Sequence | None = None,
+        adapter: LoadedAdapter | None = None,
     ) -> Sequence:
         """Queue a request from any thread; its outputs are delivered with `sink` on their sequence.
 
-        `constraint` is this sequence's own from here on. `leader` answers the same prompt, which is computed once for both.
+        `adapter` answers, None: the base model. `constraint` is this sequence's own from here on. `leader` answers the same
+        prompt, which is computed once for both.
         Raises EngineClosed, or QueueFull when the waiting line is at its bound.
         """
         if self._closing or self.failure:
@@ -148,6 +156,7 @@ class Engine:
         self.scheduler.check_room(self._num_submitted - self._num_added)
         sequence = Sequence.of(next(self._ids), prompt, params, sink, time.monotonic())
         sequence.constraint = constraint
+        sequence.adapter = adapter
         if self.model.can_reuse_prefix:
             sequence.leader = leader
         with self._wake:
@@ -163,12 +172,27 @@ class Engine:
         """
         self._send(lambda: self._cancel(sequence, is_gone))
 
+    def load_adapter(self, name: str, file: AdapterFile) -> Future[LoadedAdapter]:
+        """Load it before the next step. Any thread. The future fails with AdapterError or EngineClosed."""
+        loaded: Future[LoadedAdapter] = Future()
+        if not self._send(lambda: self.residents.load(name, file, loaded)):
+            loaded.set_exception(EngineClosed(self._why_closed()))
+        return loaded
+
+    def unload_adapter(self, adapter: LoadedAdapter) -> Future[None]:
+        """Free it when the requests that use it have ended; none may be submitted for it any more. Any thread."""
+        freed: Future[None] = Future()
+        if not self._send(lambda: self.residents.unload(adapter, freed)):
+            freed.set_exception(EngineClosed(self._why_closed()))
+        return freed
+
     def close(self) -> None:
         """Stop after the running step; requests that are left fail. Waits for the thread and frees the context."""
         self._closing = True
         self._send(lambda: None)
         self._thread.join()
         self.context.close()
+        self.residents.close()
 
     def wait(self) -> None:
         """Block until the thread ended, for whatever reason."""
@@ -204,6 +228,7 @@ class Engine:
     def _run(self) -> None:
         try:
             while not self._closing:
+                self.residents.free_unused()
                 self._wait_for_work()
                 self._empty_inbox()
                 self._step()
@@ -212,6 +237,7 @@ class Engine:
             self.failure = f"{type(error).__name__}: {error}"
         with self._wake:
             self._has_ended = True
+        self.residents.end(EngineClosed(self._why_closed()))
         self._fail_everyone(self._why_closed())
         self._flush()
 
@@ -237,9 +263,12 @@ class Engine:
         self._flush()
         if step is None:
             return
+        began_s = time.perf_counter()
         if self._decode(step):
             self.scheduler.computed(step)
-            self._account(step, self.context.logits() if step.num_rows else None)
+            logits = self.context.logits() if step.num_rows else None
+            self.residents.took(step, time.perf_counter() - began_s)
+            self._account(step, logits)
         self._observe_load()
 
     def _apply_effects(self) -> None:
@@ -254,6 +283,7 @@ class Engine:
 
     def _decode(self, step: Step) -> bool:
         """Run the step. False: llama.cpp found no cells where the books had some, and room was made for the next try."""
+        self.residents.apply()
         try:
             self.context.decode(step.tokens, step.positions, step.sequence_ids, step.wants_logits)
         except CacheFull:
@@ -327,16 +357,14 @@ class Engine:
     def _score_prompt(self, chunk: Chunk, logits: Logits) -> None:
         """Log-probabilities of the prompt tokens that this chunk's rows predict: row of position i is about token i + 1."""
         sequence = chunk.sequence
-        num_top = sequence.params.prompt_logprobs or 0
-        scores: list[TokenLogprobs | None] = []
-        if sequence.num_scored == 0:
-            scores.append(None)
-        rows = log_softmax(logits[chunk.first_row : chunk.first_row + chunk.num_rows])
-        for offset, row in enumerate(rows):
-            position = chunk.start + offset + 1
-            # After a preemption the prompt is computed again, but handed out once.
-            if sequence.num_scored + len(scores) <= position < sequence.num_prompt:
-                scores.append(token_logprobs(row, int(sequence.tokens[position]), num_top))
+        scores: list[TokenLogprobs | None] = [] if sequence.num_scored else [None]
+        # After a preemption the prompt is computed again, but handed out once.
+        begin = max(sequence.num_scored, 1, chunk.start + 1)
+        end = min(chunk.start + 1 + chunk.num_rows, sequence.num_prompt)
+        if begin < end:
+            row = chunk.first_row + begin - chunk.start - 1
+            rows = logits[row : row + end - begin]
+            scores += scored(rows, sequence.tokens[begin:end], sequence.params.prompt_logprobs or 0)
         if scores:
             sequence.num_scored += len(scores)
             self._outputs.append(Output(sequence, None, prompt_logprobs=tuple(scores)))
@@ -369,3 +397,4 @@ class Engine:
         metrics.num_cells_used = self.cache.num_used
         metrics.num_cells_cached = self.cache.num_cached
         metrics.num_preempted = self.scheduler.num_preempted
+        metrics.num_adapter_switches = self.residents.num_switches

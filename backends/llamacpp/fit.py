@@ -16,12 +16,14 @@ from backends.errors import NoRoom
 from backends.llamacpp.memory import Device, uses
 from backends.llamacpp.options import (
     CELLS_PER_SEQUENCE,
+    PLAIN_ADAPTERS,
     PLAIN_BATCH,
     PLAIN_CELLS,
     PLAIN_SEQUENCES,
     SEPARATE_LENGTH,
     Options,
 )
+from backends.llamacpp.purpose import POOLED
 from backends.llamacpp.shape import Shape
 from backends.plan import GIB, MIB, RAM, Pick, Plan, Use, size_words
 
@@ -72,6 +74,8 @@ def fit(
     found = search.best()
     if found is None:
         raise NoRoom(_why_not(search))
+    if not options.max_adapters and options.pooling not in POOLED:
+        found = _with_adapters(search, found)
     notes = tuple(_notes(search, found))
     return Plan(tuple(_picks(shape, options, found, room, search.wish())), found.uses, num_engines, notes)
 
@@ -125,6 +129,11 @@ class _Search:
         taken = uses(self.shape, options, self.room.devices, num_on_gpu, self.room.ram_bytes)
         return _Try(options, num_on_gpu, taken)
 
+    def holding(self, num_adapters: int) -> _Search:
+        """The same with so many places for adapters."""
+        options = replace(self.options, max_adapters=num_adapters)
+        return _Search(self.shape, options, self.room, self.num_engines, self.is_paging_accepted)
+
     def smallest(self, num_on_gpu: int) -> _Try:
         """The least that the user's options allow."""
         return self.at(self.options.n_ctx or min(self.least(), self.wish()), num_on_gpu, self._batches()[-1])
@@ -176,6 +185,22 @@ class _Search:
         return _last_that(
             lambda index: self.at(cells[index], num_on_gpu, batch), len(cells), lambda tried: self.fits(tried, reserve)
         )
+
+
+def _with_adapters(search: _Search, found: _Try) -> _Try:
+    """With places for adapters. A KV cache grows less for them, but nothing else gives way: where there is no room, no memory is
+    kept for the one place that there is at least.
+    """
+    least = min(found.options.n_ctx, max(PLAIN_CELLS, search.least()))
+    for number in range(PLAIN_ADAPTERS, 0, -1):
+        other = search.holding(number).best()
+        if other is not None and other.options.n_ctx >= least and _is_as_good(other, found):
+            return other
+    return replace(found, options=replace(found.options, max_adapters=1))
+
+
+def _is_as_good(other: _Try, found: _Try) -> bool:
+    return (other.num_on_gpu, other.options.n_batch) == (found.num_on_gpu, found.options.n_batch)
 
 
 def ram_reserve(free_bytes: int, reserve: _Reserve) -> int:
@@ -234,10 +259,18 @@ def _picks(shape: Shape | None, given: Options, found: _Try, room: Room, wish: i
                 "tokens of a step, as usual" if size >= PLAIN_BATCH else "tokens of a step: smaller buffers, for memory"
             )
             yield Pick(name, size, why)
+    if shape is not None and not given.max_adapters and picked.max_adapters:
+        yield Pick("max_adapters", picked.max_adapters, f"LoRA adapters at the same time, {_adapters_reason(found)}")
     if not given.n_threads:
         yield Pick("n_threads", room.num_threads, "one for each physical core that this process may use")
     if given.n_gpu_layers < 0 and room.devices and shape is not None:
         yield _layers_pick(len(shape.layers) + 1, found)
+
+
+def _adapters_reason(found: _Try) -> str:
+    if not any(use.adapter_bytes for use in found.uses):
+        return "though no memory is left for one"
+    return "as usual" if found.options.max_adapters == PLAIN_ADAPTERS else "all that fit beside the KV cache"
 
 
 def _layers_pick(num_layers: int, found: _Try) -> Pick:
@@ -285,12 +318,14 @@ def _why_not(search: _Search) -> str:
 
 
 def _takes(use: Use, num_engines: int) -> str:
-    parts = (("weights", use.weights_bytes), ("KV cache", use.kv_bytes), ("buffers", use.compute_bytes))
+    parts = (("weights", use.weights_bytes), ("KV cache", use.kv_bytes), ("buffers", use.compute_bytes),
+             ("adapters", use.adapter_bytes))  # fmt: skip
     each = ", ".join(f"{name} {size_words(size)}" for name, size in (*parts, ("process", use.other_bytes)) if size)
     return f"{size_words(use.of_pool(num_engines))} ({each}{' each' if num_engines > 1 else ''})"
 
 
-_OPEN = {"n_gpu_layers": -1, "n_ctx": 0, "n_ctx_seq": 0, "prefix_cache_cells": 0, "n_batch": 0, "n_seq_max": 0}
+_OPEN = {"n_gpu_layers": -1, "n_ctx": 0, "n_ctx_seq": 0, "prefix_cache_cells": 0, "n_batch": 0, "n_seq_max": 0,
+         "max_adapters": 0}  # fmt: skip
 
 
 def _way_out(search: _Search) -> str:

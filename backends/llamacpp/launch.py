@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from backends.adapter.calls import LoraCalls
 from backends.base import (
     ENDPOINTS,
     LOOPBACK,
@@ -34,14 +35,14 @@ from backends.llamacpp.folder import ModelFolder, read_folder
 from backends.llamacpp.foreign import refusal_of_gguf
 from backends.llamacpp.header import Header, read_header, read_parts
 from backends.llamacpp.options import Options, OptionsError
-from backends.llamacpp.purpose import for_purpose
+from backends.llamacpp.purpose import POOLED, for_purpose
 from backends.llamacpp.ram import free_ram
 from backends.llamacpp.shape import Shape, shape_of, shape_of_folder
 from backends.llamacpp.threads import num_physical_cores
 from backends.llamacpp.toolkit import PROGRESS
 from backends.logring import LogRing
 from backends.plan import RAM, Pick, Plan
-from backends.pythons import choose_python, import_env, lacking
+from backends.pythons import choose_python, environment_python, import_env, lacking
 from backends.remote import listed_capabilities, listed_models
 from backends.restart import RestartPolicy
 from backends.status import Timing
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 DEMO = "demo"
 DEMO_DIR = Path(__file__).parents[1] / "demo" / "weights" / "target"
 MODULES = ("llama_cpp", "numpy", "gguf", "jinja2", "backends.llamacpp")
+ADAPTER_FILE = "adapter.gguf"
+"""Of a version's files the one that is loaded."""
 CONVERTER_MODULES = ("torch", "transformers", "sentencepiece", "numpy", "tqdm", "yaml", "backends.llamacpp")
 """What llama.cpp's converter imports, and what runs it."""
 
@@ -62,6 +65,7 @@ class LlamaCpp:
     ready_path = "/health"
     capabilities = ENDPOINTS
     policy = RestartPolicy()
+    adapters = LoraCalls(ADAPTER_FILE)
 
     def __init__(self, spec: PoolSpec, places: Places, measure_ram: Callable[[], int | None] = free_ram) -> None:
         problems = option_problems(spec.options)
@@ -71,6 +75,7 @@ class LlamaCpp:
         self._places = places
         self._measure_ram = measure_ram
         self._options = Options.from_mapping(spec.options)
+        self.num_adapter_slots = _num_slots(self._options)
         self._source = locate_model(spec.model or DEMO)
         self._gguf: Path | None = None
         self._identity: Identity | None = None
@@ -146,7 +151,7 @@ class LlamaCpp:
         )
 
     def _interpreter(self) -> str:
-        if not self._python:
+        if not self._python or not Path(self._python).exists():  # an upgrade may have removed its environment
             self._python = choose_python(self.kind, MODULES, self._spec.python, self._places.envs_dir)
         return self._python
 
@@ -212,6 +217,10 @@ class LlamaCpp:
         is_paging_accepted = given.use_mmap and "use_mmap" in self._spec.options
         try:
             plan = fit(shape_of_model(model), options, self._room, self._spec.replicas, is_paging_accepted)
+            picked: dict[str, Any] = plan.options()
+            self.num_adapter_slots = _num_slots(
+                replace(options, max_adapters=picked.get("max_adapters", given.max_adapters))
+            )
             return replace(plan, picks=(*_purpose_picks(given, options), *plan.picks))
         except NoRoom as exc:
             raise NoRoom(f"{self._spec.served_name}: {self._source} does not fit: {exc}") from exc
@@ -232,12 +241,12 @@ class _Progress(LogRing):
 
 def converter_python(engine: str, envs_dir: Path) -> str:
     """Which interpreter runs llama.cpp's converter: the engine's, else the trainer's. Raises EngineUnavailable saying what to install."""
-    trainer = envs_dir / "trainer" / "bin" / "python"
-    for python in (engine, *([str(trainer)] if trainer.exists() else [])):
+    trainer = environment_python(envs_dir, "trainer")
+    for python in (engine, *([trainer] if trainer else [])):
         if not lacking(python, CONVERTER_MODULES):
             return python
     raise EngineUnavailable(
-        f"{engine} {lacking(engine, CONVERTER_MODULES)}; install it: {engine} -m pip install torch transformers sentencepiece"
+        f"{engine} {lacking(engine, CONVERTER_MODULES)}; install what has it: forgegate install trainer"
     )
 
 
@@ -294,6 +303,10 @@ def check_model(path: Path) -> str:
 
 def _is_read_by_us(model: ModelFolder | tuple[Header, ...]) -> bool:
     return not isinstance(model, ModelFolder) or model.is_ours
+
+
+def _num_slots(options: Options) -> int:
+    return 0 if options.pooling in POOLED else options.num_adapter_slots
 
 
 def _purpose_picks(given: Options, options: Options) -> Iterator[Pick]:

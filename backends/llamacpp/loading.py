@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import ModelUnusable
+from backends.llamacpp.adapter_file import INVARIANT_TYPES
 from backends.llamacpp.binding.devices import compute_backend
 from backends.llamacpp.binding.errors import ModelError
 from backends.llamacpp.binding.model import Model
@@ -19,9 +20,6 @@ from backends.llamacpp.options import PLAIN_BATCH, Options
 from backends.llamacpp.purpose import can_be_split, for_purpose
 from backends.llamacpp.served import ServedModel
 from backends.llamacpp.serving import Serving
-
-INVARIANT_TYPES = {0: "F32", 1: "F16", 30: "BF16", 8: "Q8_0"}
-"""ggml types of which llama.cpp's CPU kernels compute a token alike beside any number of others, but for a lone one."""
 
 
 def load(

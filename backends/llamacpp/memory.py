@@ -7,7 +7,7 @@ the most that lives at one time: an attention mask, and either one layer's inner
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -24,6 +24,8 @@ TOKEN_BYTES = 600
 """Of each vocabulary entry: llama.cpp's maps and ours."""
 CELL_BYTES = 64
 """Of each KV cell, beside keys and values: position and sequences."""
+ADAPTER_RANK = 16
+"""An adapter's memory is counted as that of this rank on every attention and feed-forward matrix, in F32."""
 COMPUTE_MARGIN = 1.1
 COMPUTE_BASE_BYTES = 4 * MIB
 PIPELINE_COPIES = 4
@@ -71,6 +73,19 @@ def compute_bytes(shape: Shape, options: Options) -> int:
     conversion = 2 * tokens * max(shape.feed_forward, width)  # what matrix products turn into the weights' own type
     most = mask_bytes(shape, options) + max(layer, logits) + conversion
     return int(most * COMPUTE_MARGIN) + COMPUTE_BASE_BYTES
+
+
+def adapter_bytes_per_layer(shape: Shape, layer: Layer) -> int:
+    """Of one adapter: rank times the rows and columns of q, k, v, o, gate, up and down."""
+    attention = 4 * shape.embedding + 2 * shape.attention_width + layer.k_width + layer.v_width
+    return 4 * ADAPTER_RANK * (attention + 3 * (shape.embedding + shape.feed_forward))
+
+
+def adapter_bytes(shape: Shape, options: Options, layers: Iterable[Layer]) -> int:
+    """Of all adapters that may be loaded at the same time, on these layers; they lie where the layers lie."""
+    if options.pooling in POOLED:
+        return 0
+    return options.max_adapters * sum(adapter_bytes_per_layer(shape, layer) for layer in layers)
 
 
 def num_rows(options: Options) -> int:
@@ -130,6 +145,7 @@ def _device_use(shape: Shape, options: Options, places: Sequence[int | None], in
         compute_bytes=compute,
         other_bytes=0,
         free_bytes=device.free_bytes,
+        adapter_bytes=adapter_bytes(shape, options, mine),
     )
 
 
@@ -153,6 +169,7 @@ def _ram_use(shape: Shape, options: Options, places: Sequence[int | None], ram_b
         + 4 * shape.vocabulary * num_rows(options),
         free_bytes=ram_bytes,
         shared_bytes=weights if is_shared else 0,
+        adapter_bytes=adapter_bytes(shape, options, mine),
     )
 
 

@@ -7,7 +7,7 @@ token, would cost more than the rest of the bookkeeping.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -42,8 +42,11 @@ class Histogram:
 class EngineMetrics:
     """Plain numbers; a Prometheus collector on demand."""
 
-    def __init__(self, num_cells: int) -> None:
+    def __init__(self, num_cells: int, adapters: Callable[[], Mapping[str, int]] = dict) -> None:
+        """`adapters`: the loaded ones, with the requests of each that have not ended."""
         self.num_cells = num_cells
+        self._adapters = adapters
+        self.num_adapter_switches = 0
         self.num_running = self.num_waiting = 0
         self.num_cells_used = self.num_cells_cached = 0
         self.num_prompt_tokens = self.num_generated_tokens = self.num_reused_tokens = 0
@@ -60,7 +63,9 @@ class EngineMetrics:
         self.itl.observe([now - s.last_token_s for s in sequences if s.last_token_s])
 
     def collect(self) -> Iterator[Metric]:
+        by_adapter = self._adapters()
         gauges = {
+            "adapters_loaded": (len(by_adapter), "LoRA adapters that are loaded"),
             "num_requests_running": (self.num_running, "Requests that are being computed"),
             "num_requests_waiting": (self.num_waiting, "Requests that wait for room"),
             "kv_cache_usage_ratio": (self.num_cells_used / max(self.num_cells, 1), "KV cells held by running requests"),
@@ -75,12 +80,19 @@ class EngineMetrics:
             "requests_cancelled": (self.num_cancelled, "Requests whose client went away"),
             "requests_failed": (self.num_failed, "Requests that ended in an error"),
             "preemptions": (self.num_preempted, "Requests that gave their cells back and were computed again"),
+            "adapter_switches": (self.num_adapter_switches, "Times that the context was given another adapter"),
             "cache_full": (self.num_cache_full, "Steps for which llama.cpp found no cells"),
         }
         for name, (value, text) in gauges.items():
             yield GaugeMetricFamily(f"forgegate_engine_{name}", text, value=value)
         for name, (value, text) in counters.items():
             yield CounterMetricFamily(f"forgegate_engine_{name}", text, value=value)
+        requests = GaugeMetricFamily(
+            "forgegate_engine_adapter_requests", "Requests that have not ended, by adapter", labels=["adapter"]
+        )
+        for name, count in by_adapter.items():
+            requests.add_metric([name], count)
+        yield requests
         for name, histogram, text in (
             ("time_to_first_token_seconds", self.ttft, "From arrival to the first token"),
             ("inter_token_latency_seconds", self.itl, "Between two tokens of a request"),

@@ -30,6 +30,8 @@ SEPARATE_LENGTH = 2048
 INVARIANT_SEQUENCES = 16
 INVARIANT_BATCH = 63
 """llama.cpp's attention on the CPU goes over to another kernel at 64 tokens (GGML_FA_TILE_Q)."""
+PLAIN_ADAPTERS = 4
+"""LoRA adapters at the same time, where memory is no question."""
 CELLS_PER_SEQUENCE = 256
 """Where there are fewer KV cells than this for each request, fewer requests run at the same time."""
 
@@ -82,6 +84,8 @@ class Options:
     """KV cells that finished sequences may keep; 0: as many as lengthen a step by 7.5 % (780 for the demo, 26,000 for 8B)."""
     batch_invariant: bool = False
     """Answer with the same bits whatever else runs, on CPU with F32, F16, BF16 or Q8_0 weights; implies kv_unified: false."""
+    max_adapters: int = 0
+    """LoRA adapters loaded at the same time (1-64); 0: picked, 4 unless memory is short."""
     use_mmap: bool = True
     """Map the model file instead of reading it."""
     use_mlock: bool = False
@@ -120,6 +124,11 @@ class Options:
         if problems:
             raise OptionsError(problems)
         return options
+
+    @property
+    def num_adapter_slots(self) -> int:
+        """LoRA adapters that may be loaded at the same time."""
+        return self.max_adapters or PLAIN_ADAPTERS
 
     @property
     def has_separate_caches(self) -> bool:
@@ -222,6 +231,7 @@ def _sizes(options: Options) -> Iterator[_Check]:
         "prefix_cache_cells: only with kv_unified; without it each request keeps its own cells",
     )
     yield 0 <= cells <= (n_ctx or cells), f"prefix_cache_cells: must be 0 to n_ctx ({n_ctx}), got {cells}"
+    yield 0 <= options.max_adapters <= 64, f"max_adapters: must be 0 to 64, got {options.max_adapters}"
     yield options.prefix_cache or not cells, f"prefix_cache_cells: {cells} cells, but prefix_cache is off"
     yield 0 <= n_seq_max <= limit, f"n_seq_max: must be 0 to {limit}, got {n_seq_max}"
     yield options.max_waiting >= 0, f"max_waiting: must be 0 or more, got {options.max_waiting}"
@@ -275,6 +285,8 @@ def _words(options: Options) -> Iterator[_Check]:
                 "pooling: rank scores pairs of texts, which is not served; embeddings are pooled by mean, cls or last"
             )
         yield value in known, text
+    is_pooled = options.pooling in ("mean", "cls", "last")
+    yield not (is_pooled and options.max_adapters), "max_adapters: embeddings are computed without LoRA adapters"
     is_plain_v = options.cache_type_v in ("f32", "f16", "bf16")
     yield (
         is_plain_v or options.flash_attn != "off",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,12 @@ class Prefixes:
         # np.empty: the kernel gives pages only to what is touched.
         self.tokens = np.empty((num_sequence_ids, max_length), dtype=np.int32)
         self.length = np.zeros(num_sequence_ids, dtype=np.int32)
+        self.adapter: list[Hashable] = [None] * num_sequence_ids
+        """What each id's cells were computed with; None: the base model."""
 
-    def longest(self, tokens: Tokens, among: Iterable[int]) -> tuple[int, int]:
-        """The id that shares the longest beginning with `tokens`, and its length; (-1, 0) if none does."""
-        candidates = np.array([*among], dtype=np.int32)
+    def longest(self, tokens: Tokens, among: Iterable[int], adapter: Hashable) -> tuple[int, int]:
+        """The id that shares the longest beginning with `tokens` under `adapter`, and its length; (-1, 0) if none does."""
+        candidates = np.array([other for other in among if self.adapter[other] is adapter], dtype=np.int32)
         candidates = candidates[self.length[candidates] > 0] if len(candidates) else candidates
         if not len(candidates) or not len(tokens):
             return -1, 0
@@ -52,5 +54,6 @@ class Prefixes:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let `target` begin as `source` does."""
+        assert self.adapter[source] is self.adapter[target], "cells of another adapter were taken over"
         self.tokens[target, :length] = self.tokens[source, :length]
         self.length[target] = length

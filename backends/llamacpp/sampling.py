@@ -130,6 +130,21 @@ def log_softmax(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(shifted - log_sum, dtype=np.float32)
 
 
+def log_likelihoods(rows: NDArray[np.float32], tokens: Ids) -> NDArray[np.float32]:
+    """The log-probability of one token in each row of logits, shapes [n, n_vocab] and [n]; the same numbers as `log_softmax`."""
+    most = rows.max(axis=-1, keepdims=True)
+    log_sum = np.log(np.exp(rows - most).sum(axis=-1))
+    return np.asarray(rows[np.arange(len(tokens)), tokens] - most[:, 0] - log_sum, dtype=np.float32)
+
+
+def scored(rows: NDArray[np.float32], tokens: Ids, num_top: int) -> list[TokenLogprobs]:
+    """One token's log-probability from each row of logits, with the `num_top` most likely ones."""
+    if num_top:
+        return [token_logprobs(row, int(token), num_top) for row, token in zip(log_softmax(rows), tokens, strict=True)]
+    pairs = zip(tokens.tolist(), log_likelihoods(rows, tokens).tolist(), strict=True)
+    return [TokenLogprobs(token, logprob, ()) for token, logprob in pairs]
+
+
 def token_logprobs(logprobs: Row, token: int, num_top: int) -> TokenLogprobs:
     """Pick `token` and the `num_top` most likely tokens out of one row of log-probabilities, shape [n_vocab]."""
     top: tuple[tuple[int, float], ...] = ()

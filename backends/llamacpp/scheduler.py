@@ -13,15 +13,18 @@ Rules
   of the queue; its answer is kept and recomputed. The oldest is never preempted, so it always finishes.
 - Turns: where one step for both costs more than two (backends.llamacpp.arrangement), a step that decodes and one with
   prompt chunks follow each other. Tokens that a grammar forces go beside the decoding ones, or take turns with prompts.
+- Adapters: a step has sequences of one adapter only, or of the base model; they take turns (backends.llamacpp.adapter_turns).
+  Admission and preemption know no adapters.
 - Several answers to one prompt: the first one's sequence leads. The others wait beside the line until its prompt is
   computed, then go to the front of the line and take its cells over.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Hashable, Iterator
 
+from backends.llamacpp.adapter_turns import Demand, Turns
 from backends.llamacpp.arrangement import Arrangement
 from backends.llamacpp.cache import KVCache
 from backends.llamacpp.effects import Remove
@@ -56,7 +59,8 @@ class Scheduler:
     ) -> None:
         self.cache = cache
         self._arrangement = arrangement
-        self._is_prompts_turn = False
+        self._prompts_turn: set[Hashable] = set()
+        """Adapters whose next step is one with prompt chunks, where these have steps of their own."""
         self._is_forced_turn = False
         self._last_forced = -1
         """The id whose forced tokens were computed last."""
@@ -69,6 +73,14 @@ class Scheduler:
         self._num_following = 0
         """Sequences that wait for their leader's prompt."""
         self.num_preempted = 0
+        self.turns = Turns()
+        self.num_present: Counter[Hashable] = Counter()
+        """Requests that have not ended, by adapter."""
+
+    @property
+    def adapter(self) -> Hashable:
+        """Whose sequences the last step had."""
+        return self.turns.current
 
     @property
     def is_idle(self) -> bool:
@@ -97,6 +109,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a request, for which `check_room` was asked."""
+        self.num_present[sequence.adapter] += 1
         leader = sequence.leader
         if leader is not None and leader.num_computed < leader.num_prompt and self._is_present(leader):
             leader.followers.append(sequence)
@@ -110,9 +123,11 @@ class Scheduler:
         if leader is not None and sequence in leader.followers:
             leader.followers.remove(sequence)
             self._num_following -= 1
+            self._leave(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
             self._release_followers(sequence)
+            self._leave(sequence)
         elif sequence in self.running:
             self._end(sequence, keep=True)
         else:
@@ -122,13 +137,42 @@ class Scheduler:
     def schedule(self) -> Step | None:
         """The next step, or None when there is nothing to do. Its effects are in `cache.effects`."""
         while self.running or self.waiting:
+            self._choose_adapter()
             step = self._plan()
             if step is not None:
                 return step
+            if not any(sequence.adapter is self.adapter for sequence in self.running):
+                continue  # its sequences had to step back for an older one's
             # Prompts alone filled the cache between them: one has to step back.
             if self.preempt_youngest() is None:
                 raise AssertionError("one sequence alone outgrew the cache: its length was not checked")
         return None
+
+    def forget(self, adapter: Hashable) -> None:
+        """An adapter that no request uses is gone for good: nothing computed with it is reused."""
+        assert not self.num_present[adapter], "an adapter is in use"
+        del self.num_present[adapter]
+        self.cache.forget(adapter)
+        self.turns.forget(adapter)
+        self._prompts_turn.discard(adapter)
+
+    def _choose_adapter(self) -> None:
+        if self.num_present[self.adapter] == len(self.waiting) + len(self.running) + self._num_following:
+            return
+        newcomers: dict[Hashable, int | None] = {}
+        heads = [self.waiting[0]] if self.waiting and self._can_admit(self.waiting[0]) else []
+        for sequence in [*self.running, *heads]:
+            oldest = newcomers.setdefault(sequence.adapter, None)
+            is_new = sequence.num_generated == 0
+            if is_new and (oldest is None or sequence.request_id < oldest):
+                newcomers[sequence.adapter] = sequence.request_id
+        self.turns.choose([Demand(adapter, newcomer) for adapter, newcomer in newcomers.items()])
+
+    def _mine(self) -> list[Sequence]:
+        """The running sequences of the adapter whose turn it is."""
+        if self.num_present[self.adapter] >= len(self.running) + len(self.waiting) + self._num_following:
+            return self.running
+        return [sequence for sequence in self.running if sequence.adapter is self.adapter]
 
     def _plan(self) -> Step | None:
         decoding = self._room_for_decoding()
@@ -136,13 +180,13 @@ class Scheduler:
             chunks = self._chunks(decoding, self._prefilling())
             if self._arrangement.can_mix(len(decoding), sum(chunk.count for chunk in chunks)):
                 return self._step(decoding, chunks)
-        fed = [other for other in self.running if self._is_fed(other, len(decoding))]
-        if self._is_prompts_turn or not decoding:
+        fed = [other for other in self._mine() if self._is_fed(other, len(decoding))]
+        if self.adapter in self._prompts_turn or not decoding:
             chunks = self._chunks([], self._taking_turns(fed))
             if chunks:
-                self._is_prompts_turn = False
+                self._prompts_turn.discard(self.adapter)
                 return self._step([], chunks)
-        self._is_prompts_turn = True
+        self._prompts_turn.add(self.adapter)
         return self._step(decoding, [Chunk(other, other.num_computed, 1, False, -1, 0) for other in fed])
 
     def _step(self, decoding: list[Sequence], chunks: list[Chunk]) -> Step | None:
@@ -180,7 +224,7 @@ class Scheduler:
         self._is_forced_turn = not self._is_forced_turn
         first, last = list(fed), []
         if self._is_forced_turn:
-            forced = [sequence for sequence in self.running if _is_forced(sequence) and sequence not in fed]
+            forced = [sequence for sequence in self._mine() if _is_forced(sequence) and sequence not in fed]
             first += forced
             yield from self._after_last(forced)
         for sequence in self._prefilling():
@@ -243,6 +287,8 @@ class Scheduler:
         assert computed == self.cache.num_counted, "the sequences and their cells disagree"
         following = sum(len(sequence.followers) for sequence in [*self.waiting, *self.running])
         assert following == self._num_following, "a sequence waits for a leader that is gone"
+        present = Counter(sequence.adapter for sequence in self.everyone)
+        assert present == self.num_present, "an adapter's requests were miscounted"
 
     def _is_present(self, sequence: Sequence) -> bool:
         return sequence in self.running or sequence in self.waiting
@@ -256,6 +302,10 @@ class Scheduler:
     def _end(self, sequence: Sequence, *, keep: bool) -> None:
         self._retire(sequence, keep=keep)
         self._release_followers(sequence)
+        self._leave(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        self.num_present[sequence.adapter] -= 1
 
     def _retire(self, sequence: Sequence, *, keep: bool) -> None:
         self.running.remove(sequence)
@@ -265,17 +315,19 @@ class Scheduler:
     def _room_for_decoding(self) -> list[Sequence]:
         """The decoding sequences, after preempting until each has a cell for its token."""
         while True:
-            decoding = [sequence for sequence in self.running if sequence.is_decoding]
+            decoding = [sequence for sequence in self._mine() if sequence.is_decoding]
             if self.cache.make_room(len(decoding)):
                 return decoding
             if self.preempt_youngest() is None:
                 raise AssertionError("one sequence alone outgrew the cache: its length was not checked")
 
     def _prefilling(self) -> Iterator[Sequence]:
-        """Running sequences with prompt tokens left, then newly admitted ones."""
-        yield from [sequence for sequence in self.running if not sequence.is_decoding]
+        """Running sequences with prompt tokens left, then newly admitted ones; those of other adapters wait for their turn."""
+        yield from [sequence for sequence in self._mine() if not sequence.is_decoding]
         while self.waiting and self._can_admit(self.waiting[0]):
-            yield self._admit(self.waiting.popleft())
+            sequence = self._admit(self.waiting.popleft())
+            if sequence.adapter is self.adapter:
+                yield sequence
 
     def _can_admit(self, sequence: Sequence) -> bool:
         """Whether its tokens fit beside what runs, what that still has to compute, and some growth of each."""
@@ -291,7 +343,7 @@ class Scheduler:
     def _admit(self, sequence: Sequence) -> Sequence:
         known = sequence.tokens[: sequence.num_tokens]
         sequence.sequence_id, sequence.num_computed = self.cache.acquire(
-            known, reuse=sequence.can_reuse_prefix, source=self._prompt_holder(sequence)
+            known, adapter=sequence.adapter, reuse=sequence.can_reuse_prefix, source=self._prompt_holder(sequence)
         )
         if not sequence.was_admitted:
             sequence.was_admitted = True

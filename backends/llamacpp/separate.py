@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,20 +70,23 @@ class SeparateCaches:
             self._drop(sequence_id)
         return int(self._prefixes.length[sequence_id])
 
-    def acquire(self, tokens: Tokens, *, reuse: bool = True, source: int = -1) -> tuple[int, int]:
-        """A running sequence id for `tokens`, and how many of them are in its cache already.
+    def acquire(
+        self, tokens: Tokens, *, adapter: Hashable = None, reuse: bool = True, source: int = -1
+    ) -> tuple[int, int]:
+        """A running sequence id for `tokens` under `adapter`, and how many of them are in its cache already.
 
         The last token is never taken from the cache: its logits are wanted. `source` names a running sequence that is
         known to begin with the same tokens.
         """
-        source, length = self._find(tokens[:-1], reuse, source)
+        source, length = self._find(tokens[:-1], adapter, reuse, source)
         if source in self._cached and (2 * length >= self._prefixes.length[source] or not self._free_ids):
             self._take_over(source, length)
             return source, length
         if source in self._cached:
             self._cached.move_to_end(source)
-        target = self._take_id(keep=source)
+        target = self._take_id(source, adapter)
         self._running.add(target)
+        self._prefixes.adapter[target] = adapter
         if length < _WORTH_COPYING:
             return target, 0
         self._prefixes.copy(source, target, length)
@@ -119,6 +123,12 @@ class SeparateCaches:
         while self._cached:
             self._drop(self._cached.popitem(last=False)[0])
 
+    def forget(self, adapter: Hashable) -> None:
+        """Drop what was computed with an adapter that nothing runs under."""
+        for sequence_id in [cached for cached in self._cached if self._prefixes.adapter[cached] is adapter]:
+            del self._cached[sequence_id]
+            self._drop(sequence_id)
+
     def check_integrity(self) -> None:
         """Raises AssertionError when an id is lost or held twice."""
         ids = [*self._running, *self._cached, *self._free_ids]
@@ -126,14 +136,14 @@ class SeparateCaches:
         assert all(self._prefixes.length[free] == 0 for free in self._free_ids), "a free id holds cells"
         assert self._num_reserved == 0 or self._running, "cells are reserved though nothing runs"
 
-    def _find(self, tokens: Tokens, reuse: bool, source: int) -> tuple[int, int]:
+    def _find(self, tokens: Tokens, adapter: Hashable, reuse: bool, source: int) -> tuple[int, int]:
         if not reuse:
             return -1, 0
         if source >= 0:
             return source, self._prefixes.common(source, tokens)
         if not self._keeps_finished:
             return -1, 0
-        return self._prefixes.longest(tokens, [*self._cached, *self._running])
+        return self._prefixes.longest(tokens, [*self._cached, *self._running], adapter)
 
     def _take_over(self, sequence_id: int, length: int) -> None:
         """Let a finished sequence run again as far as it fits."""
@@ -143,15 +153,35 @@ class SeparateCaches:
             self._prefixes.length[sequence_id] = length
             self.effects.append(Remove(sequence_id, length))
 
-    def _take_id(self, keep: int) -> int:
-        """A free id, if need be that of the oldest finished sequence other than `keep`."""
-        if not self._free_ids:
-            oldest = next(sequence_id for sequence_id in self._cached if sequence_id != keep)
-            del self._cached[oldest]
-            self._drop(oldest)
-        return heapq.heappop(self._free_ids)
+    def _take_id(self, keep: int, adapter: Hashable) -> int:
+        """A free id, if need be that of the oldest finished sequence other than `keep`.
+
+        Sequences of one adapter are computed together, and ids that lie between theirs cost them further passes. So beside
+        other adapters' an id near one's own comes before a free one, and before the one that was finished longest ago.
+        """
+        mine = [running for running in self._running if self._prefixes.adapter[running] is adapter]
+        others = [running for running in self._running if self._prefixes.adapter[running] is not adapter]
+        finished = [cached for cached in self._cached if cached != keep]
+        if others:
+            chosen = min([*self._free_ids, *finished], key=_unwelcome(mine, others))
+        else:
+            chosen = self._free_ids[0] if self._free_ids else finished[0]
+        if chosen in self._cached:
+            del self._cached[chosen]
+            self._drop(chosen)
+        self._free_ids.remove(chosen)
+        heapq.heapify(self._free_ids)
+        return chosen
 
     def _drop(self, sequence_id: int) -> None:
         self._prefixes.length[sequence_id] = 0
+        self._prefixes.adapter[sequence_id] = None
         heapq.heappush(self._free_ids, sequence_id)
         self.effects.append(Remove(sequence_id))
+
+
+def _unwelcome(mine: list[int], others: list[int]) -> Callable[[int], int]:
+    """Of an id: how far it is from `mine`, or, where none of these runs, how near to the others."""
+    if mine:
+        return lambda free: min(abs(free - running) for running in mine)
+    return lambda free: -min(abs(free - running) for running in others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -72,6 +73,8 @@ class Sequence:
     sink: Any
     """Whoever waits for this sequence's tokens; the engine hands it back with every output."""
     arrived_s: float = 0.0
+    adapter: Hashable = None
+    """Whose answer this is: steps, prefixes and turns are of one adapter each; None: the base model."""
     sequence_id: int = -1
     """Its id in the KV cache while it runs, else -1."""
     num_computed: int = 0

@@ -120,8 +120,16 @@ class ServedModel:
             "n_threads": self._engine.num_threads,
         }
 
+    def names(self) -> list[str]:
+        """What a request may name."""
+        return [self.name]
+
+    def models(self) -> list[dict[str, Any]]:
+        """The entries in /v1/models."""
+        return [self.describe()]
+
     def describe(self) -> dict[str, Any]:
-        """This model's entry in /v1/models."""
+        """The model's own entry."""
         model = self._model
         return {
             "id": self.name,
@@ -171,9 +179,9 @@ class ServedModel:
         return self._model.token_text(token)
 
     def _check_model(self, model: str | None) -> None:
-        if model is not None and model != self.name:
+        if model is not None and model not in (known := self.names()):
             raise RequestError(
-                f"unknown model {model!r}; this engine serves {self.name!r}",
+                f"unknown model {model!r}; this engine serves {', '.join(map(repr, known))}",
                 param="model",
                 code="model_not_found",
                 status=404,

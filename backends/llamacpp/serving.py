@@ -6,17 +6,23 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from backends.llamacpp.adapter_file import Requirements
+from backends.llamacpp.adapters import AdapterMissing, AdapterTable, LoadedAdapter, NameTaken, NoSlot
 from backends.llamacpp.answer import Answer, Choice, TokenBytes, Wire
 from backends.llamacpp.api import chat as chat_api
 from backends.llamacpp.api import completions as completions_api
+from backends.llamacpp.api.adapters import LoadRequest, UnloadRequest
 from backends.llamacpp.api.chat import ChatRequest
 from backends.llamacpp.api.completions import CompletionRequest
 from backends.llamacpp.api.fields import RequestError, Sampling
 from backends.llamacpp.api.params import SEEDS, answer_budget, defaults_of, sampling_params, stops
 from backends.llamacpp.api.tokens import TokenizeRequest
+from backends.llamacpp.binding.errors import AdapterError
 from backends.llamacpp.chat import ChatTemplate, Prompt, TemplateError
 from backends.llamacpp.engine import Engine, EngineClosed, Output
 from backends.llamacpp.grammar import Constraint, GrammarError, GrammarQueueFull, Grammars
@@ -42,6 +48,8 @@ class Serving(ServedModel):
         self.template = template
         self.capabilities = (*(_CHATS if template else ()), "completions", "tokenize")
         self._grammars = Grammars(engine.model)
+        required = Requirements(engine.model.metadata("forgegate.source_digest"), engine.is_batch_invariant)
+        self.adapters = AdapterTable(engine, engine.max_adapters, required)
         self.defaults = defaults_of(engine.model.metadata)
         """Sampling for what a request leaves out."""
 
@@ -70,14 +78,14 @@ class Serving(ServedModel):
 
         `is_long`: the request takes so long to read that other streams would wait.
         """
-        self._check_model(request.model)
+        adapter = self._adapter(request.model)
         chat_api.check(request)
         prompt, tools = await off_loop(is_long, partial(self._encode_chat, request))
         params = self._params(request, prompt.tokens)
         markup = self._markup(prompt.text, tools)
         constraint = await self._constraint(request, markup, chat_api.callable_tools(request, tools))
         answer = self._answer(wire, request, markup)
-        self._start(answer, [_Start(prompt.tokens, params, markup, constraint)], request)
+        self._start(answer, [_Start(prompt.tokens, params, markup, constraint)], request, adapter)
         return answer
 
     def count(self, request: ChatRequest) -> int:
@@ -96,12 +104,67 @@ class Serving(ServedModel):
 
     async def complete(self, request: CompletionRequest, wire: Wire, *, is_long: bool) -> Answer:
         """Start a text completion of every prompt. Raises as `chat`."""
-        self._check_model(request.model)
+        adapter = self._adapter(request.model)
         completions_api.check(request)
         starts = await off_loop(is_long, partial(self._read_prompts, request))
         answer = self._answer(wire, request, PLAIN)
-        self._start(answer, starts, request)
+        self._start(answer, starts, request, adapter)
         return answer
+
+    def names(self) -> list[str]:
+        return [self.name, *(adapter.name for adapter in self.adapters.resident)]
+
+    def models(self) -> list[dict[str, Any]]:
+        base = self.describe() | {"parent": None, "max_adapters": self.adapters.num_slots}
+        counts = self.engine.residents.num_requests()
+        return [base, *(self._describe(adapter, counts.get(adapter.name, 0)) for adapter in self.adapters.resident)]
+
+    def answers_as(self, model: str | None) -> str:
+        """The name of whoever answers a request for `model`."""
+        return model if model is not None and self.adapters.find(model) else self.name
+
+    async def load_adapter(self, request: LoadRequest) -> None:
+        """Raises RequestError or Unavailable."""
+        name = request.lora_name
+        if name == self.name:
+            raise RequestError(f"lora_name: {name!r} is the base model's name", param="lora_name")
+        try:
+            await self.adapters.load(name, Path(request.lora_path))
+        except AdapterError as error:
+            raise RequestError(str(error), param="lora_path") from error
+        except NameTaken as error:
+            raise RequestError(str(error), param="lora_name") from error
+        except NoSlot as error:
+            raise RequestError(str(error), param="lora_name", code="no_adapter_slot", status=409) from error
+        except EngineClosed as error:
+            raise Unavailable(str(error)) from error
+
+    async def unload_adapter(self, request: UnloadRequest) -> None:
+        """Return when it is freed. Raises RequestError or Unavailable."""
+        try:
+            await self.adapters.unload(request.lora_name)
+        except AdapterMissing as error:
+            raise RequestError(str(error), param="lora_name", code="adapter_not_found", status=404) from error
+        except EngineClosed as error:
+            raise Unavailable(str(error)) from error
+
+    def _describe(self, adapter: LoadedAdapter, num_running: int) -> dict[str, Any]:
+        return {
+            "id": adapter.name,
+            "object": "model",
+            "created": adapter.created,
+            "owned_by": "forgegate",
+            "parent": self.name,
+            "root": str(adapter.file.path),
+            "max_model_len": self.engine.max_length,
+            "capabilities": list(self.capabilities),
+            "num_running": num_running,
+        }
+
+    def _adapter(self, model: str | None) -> LoadedAdapter | None:
+        """Who answers, None: the base model. Raises RequestError."""
+        self._check_model(model)
+        return None if model is None else self.adapters.find(model)
 
     # ------------------------------------------------------------------ from request to sequences
 
@@ -208,8 +271,14 @@ class Serving(ServedModel):
             return model.piece
         return lambda token: model.token_text(token) if token in marks else model.piece(token)
 
-    def _start(self, answer: Answer, starts: Sequence[_Start], request: Sampling) -> None:
+    def _start(
+        self, answer: Answer, starts: Sequence[_Start], request: Sampling, adapter: LoadedAdapter | None
+    ) -> None:
         """Submit every choice, or none."""
+        try:
+            self.adapters.check(adapter)
+        except AdapterMissing as error:
+            raise RequestError(str(error), param="model", code="model_not_found", status=404) from error
         num_places, num_choices = self.engine.scheduler.num_places, len(starts) * request.num_drawn
         if num_choices > num_places:
             field = "n" if len(starts) == 1 else "prompt"
@@ -217,7 +286,7 @@ class Serving(ServedModel):
         stop_strings = stops(request)
         try:
             for start in starts:
-                self._start_group(answer, start, stop_strings, request.num_drawn)
+                self._start_group(answer, start, stop_strings, request.num_drawn, adapter)
         except QueueFull as error:
             answer.close()
             raise Overloaded(f"the engine is full: {error}") from error
@@ -225,7 +294,14 @@ class Serving(ServedModel):
             answer.close()
             raise Unavailable(str(error)) from error
 
-    def _start_group(self, answer: Answer, start: _Start, stop_strings: tuple[str, ...], num_choices: int) -> None:
+    def _start_group(
+        self,
+        answer: Answer,
+        start: _Start,
+        stop_strings: tuple[str, ...],
+        num_choices: int,
+        adapter: LoadedAdapter | None,
+    ) -> None:
         """Submit the choices of one prompt: the first leads, the others share what it computes of the prompt."""
         leader: Choice | None = None
         for number in range(num_choices):
@@ -245,6 +321,7 @@ class Serving(ServedModel):
                 choice,
                 constraint=start.constraint and start.constraint.copy(),
                 leader=leader.sequence if leader else None,
+                adapter=adapter,
             )
             leader = leader or choice
 

@@ -78,7 +78,8 @@ def _lines(planned: PoolPlan) -> Iterator[str]:
 
 def _use_line(use: Use, num_engines: int) -> str:
     parts = {
-        "weights": use.weights_bytes, "KV cache": use.kv_bytes, "buffers": use.compute_bytes, "process": use.other_bytes,
+        "weights": use.weights_bytes, "KV cache": use.kv_bytes, "buffers": use.compute_bytes,
+        "adapters": use.adapter_bytes, "process": use.other_bytes,
     }  # fmt: skip
     each = " + ".join(f"{name} {size_words(size)}" for name, size in parts.items() if size)
     shared = ", weights shared" if use.shared_bytes else ""

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from backends.admin_client import AdminClient
+from backends.admin_client import AdminClient, ProofNegative
 from backends.errors import AdminError
 
 
@@ -60,3 +63,85 @@ def test_nobody_there() -> None:
 
     with client(refuse) as admin, pytest.raises(AdminError, match="cannot be reached: refused"):
         admin.models()
+
+
+# Publish --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"w" * 600_000)
+    return tmp_path
+
+
+def lines(*events: dict[str, Any]) -> httpx.Response:
+    return httpx.Response(200, text="".join(json.dumps(event) + "\n" for event in events))
+
+
+def test_an_upload_has_its_length_and_is_followed_to_its_end(adapter: Path) -> None:
+    seen: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.extend([str(request.url), request.headers["content-length"], len(request.read())])
+        assert "transfer-encoding" not in request.headers
+        return lines({"event": "progress", "stage": "lint"}, {"event": "published", "version": "a@1"})
+
+    events: list[Any] = []
+    sent: list[tuple[int, int]] = []
+    with client(answer) as admin:
+        done = admin.publish(
+            adapter, "a/b", model="demo", who="ann", is_candidate_only=True, on_event=events.append,
+            on_sent=lambda *pair: sent.append(pair),
+        )  # fmt: skip
+    assert done["version"] == "a@1"
+    assert events == [{"event": "progress", "stage": "lint"}]
+    assert seen[0] == "http://admin/admin/v1/adapters?name=a%2Fb&model=demo&who=ann&candidate_only=true"
+    assert int(seen[1]) == seen[2] == sent[-1][0] == sent[-1][1]
+    assert len(sent) > 3
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "exit_code"), [(400, "adapter_refused", 2), (409, "proof_failed", 1), (503, "x", 3)]
+)
+def test_a_publication_that_fails_is_told_in_the_servers_words(
+    adapter: Path, status: int, code: str, exit_code: int
+) -> None:
+    event = {"event": "error", "status": status, "error": {"message": "why", "code": code}}
+    with client(lambda _: lines(event)) as admin, pytest.raises(AdminError, match="why") as caught:
+        admin.publish(adapter, "a")
+    assert (caught.value.exit_code, isinstance(caught.value, ProofNegative)) == (exit_code, exit_code == 1)
+
+
+def test_an_answer_without_its_end_is_no_success(adapter: Path) -> None:
+    with (
+        client(lambda _: lines({"event": "progress"})) as admin,
+        pytest.raises(AdminError, match="ended its answer early"),
+    ):
+        admin.publish(adapter, "a")
+    with (
+        client(lambda _: httpx.Response(200, text="<html>\n")) as admin,
+        pytest.raises(AdminError, match="does not answer as"),
+    ):
+        admin.publish(adapter, "a")
+    refusal = httpx.Response(413, json={"error": {"message": "too large"}})
+    with client(lambda _: refusal) as admin, pytest.raises(AdminError, match="too large"):
+        admin.publish(adapter, "a")
+
+
+def test_names_are_quoted_but_for_their_slashes() -> None:
+    seen = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, request.url.raw_path.decode(), request.read().decode()))
+        return httpx.Response(200, json={"data": []})
+
+    with client(answer) as admin:
+        admin.point("team/a b", {"a@1": 9, "b@2": 1}, "ann", force="late")
+        admin.rollback("x?", "ann")
+        admin.change_adapter("a@1", "pin")
+    body = {"shares": [{"adapter": "a@1", "weight": 9}, {"adapter": "b@2", "weight": 1}], "who": "ann", "force": "late"}
+    assert [(method, path) for method, path, _ in seen] == [
+        ("PUT", "/admin/v1/aliases/team/a%20b"), ("POST", "/admin/v1/aliases/x%3F/rollback"), ("POST", "/admin/v1/adapters/a%401/pin"),
+    ]  # fmt: skip
+    assert json.loads(seen[0][2]) == body

@@ -53,6 +53,12 @@ async def test_the_only_model_of_the_other_side_is_taken_with_its_length() -> No
     assert (facts.model, facts.context_length) == ("theirs", 4096)  # type: ignore[attr-defined]
 
 
+async def test_its_adapters_are_no_further_models() -> None:
+    facts = await inspected(remote(), {"id": "theirs", "parent": None}, {"id": "theirs@1", "parent": "theirs"})
+    assert facts.model == "theirs"  # type: ignore[attr-defined]
+    assert (remote().adapters, remote().num_adapter_slots) == (None, 0)
+
+
 async def test_a_configured_name_goes_before() -> None:
     facts = await inspected(remote(model="b"), {"id": "a"}, {"id": "b"})
     assert (facts.model, facts.context_length) == ("b", None)  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ class BindingError(Exception):
 
     BindingError
     |- ModelError       the model file or the context cannot be made (exit code 3)
+    |- AdapterError     an adapter's file cannot be loaded
     |- DecodeError      a step failed for good
     |- DecodeAborted    a step was aborted
     `- CacheFull        no KV cells for this batch; nothing was changed
@@ -21,6 +22,10 @@ class BindingError(Exception):
 
 class ModelError(BindingError):
     """The model cannot be loaded or its context cannot be created."""
+
+
+class AdapterError(BindingError):
+    """An adapter cannot be loaded."""
 
 
 class DecodeError(BindingError):

@@ -10,7 +10,7 @@ from backends.errors import NoRoom
 from backends.llamacpp.fit import Room, fit
 from backends.llamacpp.header import read_parts
 from backends.llamacpp.memory import Device
-from backends.llamacpp.options import Options
+from backends.llamacpp.options import Options, OptionsError
 from backends.llamacpp.shape import Layer, Shape, shape_of
 from backends.plan import GIB, MIB, RAM, Plan
 from tests.backends.llamacpp import ggufs
@@ -43,14 +43,16 @@ def reason(plan: Plan, option: str) -> str:
 
 def test_the_demo_model_gets_its_usual_values() -> None:
     plan = fit(DEMO, Options(), Room(16 * GIB, (), 4))
-    assert plan.options() == {"n_ctx": 8192, "n_seq_max": 32, "n_batch": 512, "n_ubatch": 512, "n_threads": 4}
+    assert plan.options() == {
+        "n_ctx": 8192, "n_seq_max": 32, "n_batch": 512, "n_ubatch": 512, "max_adapters": 4, "n_threads": 4,
+    }  # fmt: skip
     assert reason(plan, "n_ctx") == "KV cells: 4 requests of 2,048 tokens, the longest possible"
     assert plan.notes == ()
     assert plan.taken()[RAM] < 256 * MIB
 
 
 def test_what_the_user_set_is_kept_and_not_picked() -> None:
-    given = Options(n_ctx=4096, n_seq_max=8, n_batch=256, n_ubatch=64, n_threads=3, n_gpu_layers=0)
+    given = Options(n_ctx=4096, n_seq_max=8, n_batch=256, n_ubatch=64, n_threads=3, n_gpu_layers=0, max_adapters=1)
     plan = fit(DEMO, given, Room(16 * GIB))
     assert plan.options() == {}
     assert "nothing" in plan.summary()
@@ -65,6 +67,34 @@ def test_little_memory_makes_smaller_steps_before_a_smaller_cache(big: dict[str,
     assert 2048 <= short.options()["n_ctx"] < 8192
     assert short.options()["n_seq_max"] == short.options()["n_ctx"] // 256
     assert "all that fit; 524,288 would be wished for" in reason(short, "n_ctx")
+
+
+def test_adapters_have_what_the_cache_would_grow_into(big: dict[str, Shape]) -> None:
+    each = 41_943_040 * 4  # rank 16 on all matrices of an 8B model
+    roomy = fit(big["8b"], Options(), Room(64 * GIB))
+    assert roomy.options()["max_adapters"] == 4
+    assert roomy.uses[0].adapter_bytes == 4 * each
+    assert reason(roomy, "max_adapters") == "LoRA adapters at the same time, as usual"
+    tight = fit(big["8b"], Options(), Room(int(6.35 * GIB)))
+    assert tight.options()["max_adapters"] == 1, "they take nothing before they are used, and stop no engine"
+    assert reason(tight, "max_adapters").endswith("though no memory is left for one")
+    fewer = fit(big["8b"], Options(), Room(7 * GIB))
+    assert 1 <= fewer.options()["max_adapters"] < 4
+    assert reason(fewer, "max_adapters").endswith("all that fit beside the KV cache")
+    assert (fewer.options()["n_ctx"], fewer.options()["n_ubatch"]) == (8192, 512)
+    asked = fit(big["8b"], Options(max_adapters=8), Room(64 * GIB))
+    assert "max_adapters" not in asked.options()
+    assert asked.uses[0].adapter_bytes == 8 * each
+    with pytest.raises(NoRoom, match="max_adapters: 64 is too much, without it, it fits"):
+        fit(big["8b"], Options(max_adapters=64), Room(12 * GIB))
+
+
+def test_embeddings_have_no_adapters(big: dict[str, Shape]) -> None:
+    plan = fit(big["8b"], Options(pooling="mean"), Room(64 * GIB))
+    assert "max_adapters" not in plan.options()
+    assert plan.uses[0].adapter_bytes == 0
+    with pytest.raises(OptionsError, match="max_adapters: embeddings are computed without"):
+        Options(pooling="mean", max_adapters=2)
 
 
 def test_half_of_the_ram_is_left_where_the_cache_only_grows(big: dict[str, Shape]) -> None:

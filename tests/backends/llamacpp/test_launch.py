@@ -57,7 +57,7 @@ async def test_a_gguf_is_launched_as_it_is(tmp_path: Path, places: Places, launc
     assert flags == {
         "--model": str(gguf), "--served-model-name": "demo", "--host": "127.0.0.1", "--port": "4242",
         "--n-ctx": "512", "--prefix-cache": "false", "--n-seq-max": "2", "--n-batch": "512", "--n-ubatch": "512",
-        "--n-threads": str(num_physical_cores()),
+        "--max-adapters": "4", "--n-threads": str(num_physical_cores()),
     }  # fmt: skip
     assert not any("secret" in word.lower() for word in spec.argv)
 
@@ -91,7 +91,9 @@ async def test_the_bundled_demo_model_is_converted_once(places: Places, launcher
 async def test_what_the_engine_gets_is_what_was_planned(places: Places, launcher: Launcher) -> None:
     engine = backend(places, "demo", n_seq_max=4)
     planned = engine.plan({})
-    assert planned.options() == {"n_ctx": 8192, "n_batch": 512, "n_ubatch": 512, "n_threads": num_physical_cores()}
+    assert planned.options() == {
+        "n_ctx": 8192, "n_batch": 512, "n_ubatch": 512, "max_adapters": 4, "n_threads": num_physical_cores(),
+    }  # fmt: skip
     await engine.prepare(launcher, print)
     spec = engine.launch(1)
     assert spec is not None
@@ -131,7 +133,7 @@ def test_which_interpreter_converts(tmp_path: Path, places: Places) -> None:
     assert f"must be converted by llama.cpp's converter: {engine} has no torch, transformers; install" in str(
         caught.value
     )
-    assert f"{engine} -m pip install torch transformers sentencepiece; or give a GGUF file" in str(caught.value)
+    assert "install what has it: forgegate install trainer; or give a GGUF file" in str(caught.value)
     trainer = places.envs_dir / "trainer" / "bin" / "python"
     trainer.parent.mkdir(parents=True)
     trainer.symlink_to(stub_python(tmp_path))

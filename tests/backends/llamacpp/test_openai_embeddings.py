@@ -214,7 +214,10 @@ def test_more_requests_than_there_is_room_for_are_429(bert: EngineProcess) -> No
 def test_each_engine_says_what_it_was_started_for(embedder: EngineProcess, engine: EngineProcess) -> None:
     chat = {"messages": [{"role": "user", "content": "hi"}]}
     with embedder.client() as client:
-        for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
+        for path in (
+            "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/load_lora_adapter",
+            "/v1/unload_lora_adapter",
+        ):  # fmt: skip
             answer = client.post(path, json=chat)
             assert answer.status_code == 404
             assert "demo was started for embeddings (pooling: mean)" in answer.json()["error"]["message"]

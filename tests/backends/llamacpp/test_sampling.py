@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from backends.llamacpp.sampling import LogitsAdjuster, SamplingParams, log_softmax, token_logprobs
+from backends.llamacpp.sampling import LogitsAdjuster, SamplingParams, log_likelihoods, log_softmax, token_logprobs
 
 PROMPT = np.array([1, 2, 2], dtype=np.int32)
 END = np.array([7], dtype=np.int32)
@@ -60,6 +60,12 @@ def test_log_softmax_of_large_logits() -> None:
     rows = log_softmax(np.array([[1000.0, 1000.0], [0.0, -math.inf]], dtype=np.float32))
     assert rows[0].tolist() == pytest.approx([math.log(0.5)] * 2)
     assert rows[1].tolist() == [0.0, -math.inf]
+
+
+def test_log_likelihoods_are_the_same_numbers() -> None:
+    rows = np.random.default_rng(0).normal(0, 8, (20, 500)).astype(np.float32)
+    tokens = np.arange(20, dtype=np.int32) * 7
+    assert log_likelihoods(rows, tokens).tolist() == log_softmax(rows)[np.arange(20), tokens].tolist()
 
 
 def test_token_logprobs_order() -> None:

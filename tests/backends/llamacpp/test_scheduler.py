@@ -17,7 +17,7 @@ from backends.llamacpp.sampling import SamplingParams
 from backends.llamacpp.scheduler import QueueFull, Scheduler
 from backends.llamacpp.separate import SeparateCaches
 from backends.llamacpp.sequence import Sequence
-from benchmarks.scheduling import NUM_TOKENS, Kind, Traffic, World
+from benchmarks.scheduling import MAX_ADAPTERS, NUM_TOKENS, Kind, Traffic, World
 
 tokens = st.lists(st.integers(0, NUM_TOKENS - 1), min_size=1, max_size=40)
 SYSTEMS = ([], [1, 2, 3] * 4, list(range(30)), [5] * 40)
@@ -41,20 +41,28 @@ class TinyCache(RuleBasedStateMachine):
         ignores_end=st.booleans(),
         scores=st.booleans(),
         forces=st.booleans(),
+        adapter=st.integers(0, MAX_ADAPTERS),
     )
     def arrive(
         self, head: list[int], rest: list[int], max_tokens: int, num_answers: int, ignores_end: bool, scores: bool,
-        forces: bool,
+        forces: bool, adapter: int,
     ) -> None:  # fmt: skip
         self.world.arrive(
-            [*head, *rest], max_tokens, num_answers=num_answers, ignores_end=ignores_end, scores=scores, forces=forces
-        )
+            [*head, *rest], max_tokens, num_answers=num_answers, ignores_end=ignores_end, scores=scores, forces=forces,
+            adapter=adapter,
+        )  # fmt: skip
+
+    @rule(number=st.integers(1, MAX_ADAPTERS))
+    def unload(self, number: int) -> None:
+        self.world.unload(number)
 
     @precondition(lambda self: self.world.histories)
-    @rule(number=st.integers(0, 7), rest=tokens)
-    def next_turn(self, number: int, rest: list[int]) -> None:
-        history = self.world.histories[number % len(self.world.histories)]
-        self.world.arrive([*history, *rest], 8, num_answers=1, ignores_end=True, scores=False, forces=False)
+    @rule(number=st.integers(0, 7), rest=tokens, adapter=st.integers(0, MAX_ADAPTERS))
+    def next_turn(self, number: int, rest: list[int], adapter: int) -> None:
+        history, _ = self.world.histories[number % len(self.world.histories)]
+        self.world.arrive(
+            [*history, *rest], 8, num_answers=1, ignores_end=True, scores=False, forces=False, adapter=adapter
+        )
 
     @rule(number=st.integers(0, 20))
     def cancel(self, number: int) -> None:
@@ -104,12 +112,14 @@ test_every_order_of_events_for_invariant_kernels = InvariantCaches.TestCase
 def test_random_traffic_over_a_tiny_cache(seed: int, kind: Kind) -> None:
     world = World(kind=kind)
     Traffic(world, seed).run(2500)
-    assert world.tally.finished > 200
+    assert world.tally.finished > 150
     assert world.tally.cancelled > 20
     assert world.tally.reused > 500
     assert world.tally.refused > 0
     assert world.tally.followers > 30
     assert world.tally.forced > 50
+    assert world.tally.switches > 100
+    assert world.tally.unloaded > 10
 
 
 def test_without_a_prefix_cache_only_answers_to_one_prompt_share() -> None:
