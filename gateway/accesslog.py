@@ -23,11 +23,16 @@ class AccessLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     model: str = ""
     """As asked for; empty where the request named none that exists."""
     resolved: str = ""
+    """`name@digest12` of the model that answered, or the version of the adapter."""
+    base: str = ""
+    """The model under the adapter; empty where none was asked for."""
     engine: str = ""
     status: int
     """What ended the request: 499 a client that left, 502 and 504 also in a stream that had begun with 200."""
     queue_ms: float = 0.0
     """From the complete request until it was sent to the engine."""
+    adapter_wait_ms: float | None = None
+    """Part of that which went by until an engine held the adapter; null where one did from the start."""
     ttfb_ms: float | None = None
     """Until the first byte of the answer's body; null where none came."""
     duration_ms: float

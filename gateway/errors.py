@@ -8,14 +8,16 @@
     |  |- NotFound              404    ModelNotFound (names what exists)
     |  |- MethodNotAllowed      405
     |  |- RequestTimeout        408
+    |  |- Conflict              409
     |  |- BodyTooLarge          413
     |  |- TooManyRequests       429    + retry-after
     |  |- HeadTooLarge          431
     |  `- ClientGone            499    logged only: nobody is left to answer
     |- EngineError                     an engine's, or what lies between
     |  |- EngineFailed          502    ConnectFailed, EngineReset, BadAnswer
-    |  |- NoEngineReady         503    + retry-after
+    |  |- NoEngineReady         503    AdapterNotReady, AdapterAbsent; + retry-after
     |  `- EngineTimeout         504    ConnectTimeout, FirstByteTimeout, IdleTimeout, TotalTimeout
+    |- ControlUnreachable       503    the admin API does not answer a worker; + retry-after
     `- InternalError            500    a bug of ours
 
 Each is answered in the dialect of the path that was asked (`backends.dialects`), with the `type` that belongs to its status,
@@ -48,6 +50,13 @@ class GatewayError(Exception):
 
 class InternalError(GatewayError):
     """A bug of ours, answered without its details."""
+
+
+class ControlUnreachable(GatewayError):
+    """A call for the admin API could not be passed on to it, or got no answer."""
+
+    status = 503
+    code = "control_unreachable"
 
 
 class RequestError(GatewayError):
@@ -108,6 +117,13 @@ class RequestTimeout(RequestError):
 
     status = 408
     code = "request_timeout"
+
+
+class Conflict(RequestError):
+    """It contradicts the state that things are in."""
+
+    status = 409
+    code = "conflict"
 
 
 class BodyTooLarge(RequestError):
@@ -172,6 +188,18 @@ class NoEngineReady(EngineError):
 
     status = 503
     code = "no_engine_ready"
+
+
+class AdapterNotReady(NoEngineReady):
+    """No engine holds the adapter: none will, or none did in time, or too many requests wait already."""
+
+    code = "adapter_not_ready"
+
+
+class AdapterAbsent(NoEngineReady):
+    """The engine that was said to hold the adapter does not know it: freed meanwhile, or restarted."""
+
+    code = "adapter_absent"
 
 
 class EngineTimeout(EngineError):

@@ -1,8 +1,9 @@
 """One table: what failed -> whose fault it is, whether another replica may be tried, whether control should look.
 
 Only failures that prove that the engine has not produced anything may be retried, and only before the first byte went
-to the client. A time-out proves nothing: the engine may be computing the answer, and a second copy of the work on
-another replica turns one slow engine into a slow fleet. A client's mistake (4xx) never counts against an engine.
+to the client. An engine that does not hold an adapter says so before it computes anything. A time-out proves nothing: the
+engine may be computing the answer, and a second copy of the work on another replica turns one slow engine into a slow
+fleet. A client's mistake (4xx) never counts against an engine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class FailureClass:
 
     fault: Fault
     can_retry: bool = False
-    """On another ready replica, before the first byte."""
+    """On another ready replica, before the first byte; for an adapter also on one that has yet to load it."""
     tells_control: bool = False
     """An `EngineTrouble` goes out, so that control probes now."""
 
@@ -41,6 +42,7 @@ _GATEWAY = FailureClass(Fault.GATEWAY)
 
 BY_ERROR: dict[type[GatewayError], FailureClass] = {
     errors.InternalError: _GATEWAY,
+    errors.ControlUnreachable: _GATEWAY,
     errors.BadRequest: _CLIENT,
     errors.MalformedHttp: _CLIENT,
     errors.Unauthorized: _CLIENT,
@@ -49,6 +51,7 @@ BY_ERROR: dict[type[GatewayError], FailureClass] = {
     errors.ModelNotFound: _CLIENT,
     errors.MethodNotAllowed: _CLIENT,
     errors.RequestTimeout: _CLIENT,
+    errors.Conflict: _CLIENT,
     errors.BodyTooLarge: _CLIENT,
     errors.TooManyRequests: _CLIENT,
     errors.HeadTooLarge: _CLIENT,
@@ -58,6 +61,8 @@ BY_ERROR: dict[type[GatewayError], FailureClass] = {
     errors.EngineReset: _ENGINE_LOST,
     errors.BadAnswer: _ENGINE_SUSPECT,
     errors.NoEngineReady: _ENGINE,
+    errors.AdapterNotReady: _ENGINE,
+    errors.AdapterAbsent: _ENGINE_LOST,
     errors.EngineTimeout: _ENGINE_SUSPECT,
     # A connect time-out proves that no byte of the request left, yet it is not retried: the client has already waited
     # connect_s, and a black-holed host is for control to take out.
@@ -77,8 +82,9 @@ def of_error(error: GatewayError) -> FailureClass:
 def of_status(status: int) -> FailureClass | None:
     """Return the class of an answer that an engine gave whole, None where it is no failure.
 
-    Such answers are passed through unchanged, so none is retried: 429 and 503 are the engine saying that it is full,
-    which must reach the client with its retry-after; 500 may have cost a whole prefill.
+    Such answers are passed through unchanged, so none is retried, but for the 404 that means `AdapterAbsent`. 429 and 503
+    are the engine saying that it is full, which must reach the client with its retry-after; 500 may have cost a whole
+    prefill.
     """
     if status < 400:
         return None

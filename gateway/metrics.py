@@ -4,7 +4,10 @@ Ended requests arrive as the lines of the access log, many at a time: an increme
 rewrites a mapped file, and five of them per request would cost as much as relaying it. A worker that is killed loses
 what it had not booked yet, half a second's worth.
 
-Labels hold only names that the snapshot knows: a client cannot make series by inventing model names.
+Labels hold only names that the snapshot knows: a client cannot make series by inventing model names. Nor does training:
+a counter's series last as long as its files, and each version of an adapter would add dozens, so requests are counted
+under the alias that they asked for (`support`), those that named a version under `support@*`. Which version an alias
+serves and where it is resident are gauges of the newest snapshot, gone with the version; the access log has it per request.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -35,7 +38,7 @@ class Row:
 
     name: str
     kind: str
-    """`counter`, `histogram` (seconds) or `gauge` (read at the scrape)."""
+    """`counter`, `histogram` (seconds), `gauge` (read at the scrape) or `sum` (a gauge that each worker sets)."""
     labels: tuple[str, ...]
     help: str
 
@@ -53,6 +56,10 @@ TABLE = (
     Row("forgegate_response_bytes", "counter", ("model", "engine"), "Bytes of answers received from engines."),
     Row("forgegate_disconnects", "counter", ("model",), "Clients that left before their answer was complete."),
     Row("forgegate_retries", "counter", ("engine",), "Requests sent again after this engine failed them."),
+    Row("forgegate_adapter_wait_seconds", "histogram", ("model",), "Waits of requests whose adapter no engine held."),
+    Row("forgegate_adapter_waiting", "sum", (), "Requests that now wait so, in all workers."),
+    Row("forgegate_adapter_resident", "gauge", ("adapter", "engine"), "1 where an engine holds a version, proven."),
+    Row("forgegate_alias_share", "gauge", ("alias", "adapter"), "Part of an alias's traffic that a version gets."),
     Row("forgegate_errors", "counter", ("class",), "Failures, by the code in the error envelope."),
     Row("forgegate_requests_running", "gauge", ("engine",), "Requests now on an engine, from all workers."),
     Row("forgegate_outstanding_tokens", "gauge", ("engine",), "Estimated tokens an engine still has to compute."),
@@ -97,13 +104,18 @@ class Metrics:
         self._series: dict[tuple[str, str, int], _Series] = {}
         self._counters = {row.name: self._counter(row) for row in TABLE if row.kind == "counter"}
         self._histograms = {row.name: self._histogram(row) for row in TABLE if row.kind == "histogram"}
+        self._sums = {row.name: self._sum(row) for row in TABLE if row.kind == "sum"}
+        self.set_waiting(0)  # the files may hold what a dead predecessor had
 
     def observe(self, lines: list[AccessLine]) -> None:
         """Count ended requests."""
         series_of = self._series
         for line in lines:
             # A name without a resolution is whatever a client made up.
-            key = (line.model if line.resolved else "", line.engine, line.status)
+            model = line.model if line.resolved else ""
+            if line.base and model == line.resolved:
+                model = model.partition("@")[0] + "@*"
+            key = (model, line.engine, line.status)
             series = series_of.get(key)
             if series is None:
                 series = series_of[key] = _Series()
@@ -114,6 +126,8 @@ class Metrics:
             if line.ttfb_ms is not None:
                 series.ttfbs[bisect_left(MILLISECONDS, line.ttfb_ms)] += 1
                 series.ttfb_sum_ms += line.ttfb_ms
+            if line.adapter_wait_ms is not None:
+                self._histograms["forgegate_adapter_wait_seconds"].labels(model).observe(line.adapter_wait_ms / 1000)
             if line.error:
                 self._count_failure(line.error, key)
         self._move()
@@ -125,6 +139,10 @@ class Metrics:
     def count_retry(self, engine: str) -> None:
         """Count a request that goes elsewhere, or to a fresh connection, after `engine` failed it."""
         self._counters["forgegate_retries"].labels(engine).inc()
+
+    def set_waiting(self, num: int) -> None:
+        """Say how many requests of this worker wait for an adapter."""
+        self._sums["forgegate_adapter_waiting"].set(num)
 
     def expose(self, snapshot: Snapshot, counters: Counters) -> bytes:
         """Return the page: what all workers had booked, and the gauges as of now. May run in a thread."""
@@ -160,6 +178,9 @@ class Metrics:
 
     def _histogram(self, row: Row) -> Histogram:
         return Histogram(row.name, row.help, row.labels, registry=self._registry, buckets=SECONDS)
+
+    def _sum(self, row: Row) -> Gauge:
+        return Gauge(row.name, row.help, row.labels, registry=self._registry, multiprocess_mode="sum")
 
 
 def add_to_histogram(child: Histogram, buckets: list[int], total: float) -> None:
@@ -202,4 +223,15 @@ def _gauges(snapshot: Snapshot, counters: Counters) -> Iterator[Metric]:
                 families["forgegate_outstanding_tokens"].add_metric(
                     (engine.id,), counters.outstanding_tokens(engine.slot)
                 )
+    _add_adapters(snapshot, families["forgegate_adapter_resident"], families["forgegate_alias_share"])
     yield from families.values()
+
+
+def _add_adapters(snapshot: Snapshot, resident: GaugeMetricFamily, shares: GaugeMetricFamily) -> None:
+    for adapter in snapshot.adapters:
+        for engine in adapter.engines:
+            resident.add_metric((adapter.name, engine), 1)
+    for alias in snapshot.aliases:
+        total = sum(share.weight for share in alias.shares)
+        for share in alias.shares:
+            shares.add_metric((alias.name, share.adapter), share.weight / total if total else 0.0)

@@ -1,10 +1,12 @@
 """What a data worker knows: one immutable snapshot that control pushes whole.
 
     control --Snapshot(version n)--> worker --Ack(n)--> control
+            <-- Want(adapter) ------        <-- Uses --
 
-A worker never asks; it decides from the newest snapshot it holds. An admin call that changed the snapshot returns once
-every worker has acknowledged it. The messages are msgspec structs, encoded as JSON, tagged by `type`, and framed by
-`gateway.channel`.
+A worker decides from the newest snapshot it holds. The one thing that it asks for is an adapter that a waiting request
+names and no engine holds; the answer is a snapshot in which one does, or in which the adapter says why none will. An
+admin call that changed the snapshot returns once every worker has acknowledged it. The messages are msgspec structs,
+encoded as JSON, tagged by `type`, and framed by `gateway.channel`.
 """
 
 from __future__ import annotations
@@ -65,6 +67,47 @@ class Model(msgspec.Struct, frozen=True):
     """Unix seconds."""
 
 
+class Adapter(msgspec.Struct, frozen=True):
+    """One version of an adapter, and the replicas on which it is resident and proven. Only those may answer for it."""
+
+    name: str
+    """`support@3f2a91c04b7d`: what engines know it by; never reused for other bytes."""
+    model: str
+    """The model that it was trained on."""
+    engines: tuple[str, ...] = ()
+    """Ids of the replicas that hold it, proven since it was loaded there."""
+    is_candidate: bool = False
+    """No alias serves it or has served it: only the admin token reaches it."""
+    proof: str = ""
+    """`proven`, `weak`, `unattested`, or empty while nothing has been loaded."""
+    gate: str = ""
+    """`ungated`, or the verdict that the gate gave."""
+    refusal: str = ""
+    """Why no engine will hold it, in words for a user: a request for it is answered 503 at once. Empty while one may."""
+    retry_after_s: int = 1
+    created: int = 0
+    """Unix seconds."""
+
+
+class Share(msgspec.Struct, frozen=True):
+    """A version's part of an alias's traffic."""
+
+    adapter: str
+    """Name of the version."""
+    weight: int = 1
+    """Relative to the others' of the alias."""
+
+
+class Alias(msgspec.Struct, frozen=True):
+    """A name that clients ask for, and the versions that answer: one, or a split that is sticky per user or session."""
+
+    name: str
+    model: str
+    shares: tuple[Share, ...]
+    created: int = 0
+    """Unix seconds."""
+
+
 class Key(msgspec.Struct, frozen=True):
     """A client API key, as its SHA-256 in hex: the plain key stays with the client."""
 
@@ -77,10 +120,20 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
 
     version: int
     models: tuple[Model, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
+    aliases: tuple[Alias, ...] = ()
     keys: tuple[Key, ...] = ()
     """Empty: no key is asked for."""
     timeouts: Timeouts = Timeouts()
     max_body_bytes: int = 32 * 1024 * 1024
+    adapter_wait_s: float = 60.0
+    """How long a request waits for its adapter to be loaded."""
+    max_adapter_waiting: int = 256
+    """Requests of one worker that may wait so; further ones are answered 503."""
+    admin_sha256: str = ""
+    """SHA-256 of the admin token in hex; who presents it reaches candidates, and the load and unload calls."""
+    admin_url: str = ""
+    """Where the admin API answers, for the calls that a worker passes on to it."""
 
 
 class Ping(msgspec.Struct, frozen=True, tag="ping"):
@@ -116,5 +169,25 @@ class EngineTrouble(msgspec.Struct, frozen=True, tag="trouble"):
     reason: str
 
 
+class Want(msgspec.Struct, frozen=True, tag="want"):
+    """Worker to control: a request waits for this adapter, which no ready replica holds. Sent once per worker and adapter while any waits.
+
+    Where the newest snapshot says that a replica does hold it, that replica has just denied it (`EngineTrouble` with
+    `adapter_absent` came before), or was lost.
+    """
+
+    adapter: str
+
+
+class Uses(msgspec.Struct, frozen=True, tag="uses"):
+    """Worker to control: adapters that requests asked for since the last such message, each once, in the order of their last use.
+
+    Sent several times a second, and before every `Want`, so that what is used least recently is known when room is made.
+    A request counts when it arrives, also where it has to wait.
+    """
+
+    adapters: tuple[str, ...]
+
+
 ToWorker = Snapshot | Ping | Drain
-ToControl = Ready | Ack | Pong | EngineTrouble
+ToControl = Ready | Ack | Pong | EngineTrouble | Want | Uses

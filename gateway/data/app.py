@@ -1,4 +1,4 @@
-"""The FastAPI app behind the hot path: models, health, metrics, and every 404 and 405."""
+"""The FastAPI app behind the hot path: models, loading of adapters, health, metrics, and every 404 and 405."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.dialects import dialect_of
 from gateway import errors, metrics
+from gateway.data import adminpass, catalogue
+from gateway.data.auth import digest_of, require_admin
 from gateway.data.relay import Relay
-from gateway.data.snapshot import ENDPOINTS, ModelRoute
+from gateway.data.snapshot import ENDPOINTS
 from gateway.errors import GatewayError
 
 _READ = ["GET", "HEAD"]
@@ -33,22 +35,37 @@ def build(relay: Relay) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(Exception, _on_bug)
     _add_models(app, relay)
+    _add_adapters(app, relay)
     _add_health(app, relay)
     return app
 
 
 def _add_models(app: FastAPI, relay: Relay) -> None:
     @app.api_route("/v1/models", methods=_READ)
-    async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [_describe(route) for route in relay.index.models.values()]}
+    async def list_models(request: Request) -> dict[str, Any]:
+        return {"object": "list", "data": catalogue.all_models(relay.index, digest_of(request.headers.raw))}
 
     @app.api_route("/v1/models/{name:path}", methods=_READ)
-    async def show_model(name: str) -> dict[str, Any]:
-        route = relay.index.models.get(name)
-        if route is None:
-            known = ", ".join(sorted(relay.index.models)) or "none"
-            raise errors.ModelNotFound(f"the model {name!r} does not exist; there are: {known}", param="model")
-        return _describe(route)
+    async def show_model(name: str, request: Request) -> dict[str, Any]:
+        return catalogue.one_model(relay.index, name, digest_of(request.headers.raw))
+
+
+def _add_adapters(app: FastAPI, relay: Relay) -> None:
+    async def load_or_unload(request: Request) -> Response:
+        require_admin(relay.index, digest_of(request.headers.raw))
+        authorization = request.headers.get("authorization") or f"Bearer {request.headers['x-api-key']}"
+        answer = await adminpass.pass_on(
+            relay.pool,
+            relay.index.snapshot.admin_url,
+            request.url.path,
+            authorization.encode("latin-1"),
+            request.headers.get("x-request-id", ""),
+            await request.body(),
+        )
+        return Response(answer.body, status_code=answer.status, headers={"content-type": answer.content_type})
+
+    for path in adminpass.PATHS:
+        app.post(path)(load_or_unload)
 
 
 def _add_health(app: FastAPI, relay: Relay) -> None:
@@ -69,20 +86,6 @@ def _add_health(app: FastAPI, relay: Relay) -> None:
         # Reading every worker's file takes milliseconds, which no stream should have to wait for.
         page = await asyncio.to_thread(relay.metrics.expose, relay.index.snapshot, relay.counters)
         return Response(page, headers={"content-type": metrics.CONTENT_TYPE})
-
-
-def _describe(route: ModelRoute) -> dict[str, Any]:
-    model = route.model
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "forgegate",
-        "root": model.resolved,
-        "parent": None,
-        "context_length": model.context_length,
-        "capabilities": list(model.capabilities),
-    }
 
 
 class _RequestIds:

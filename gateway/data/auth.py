@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from hmac import compare_digest
 
-from gateway.data.snapshot import Index
-from gateway.errors import Unauthorized
+from gateway.data.snapshot import Index, ModelRoute
+from gateway.errors import Forbidden, Unauthorized
 
 CONFLICT = b"\0"
 """In place of a digest, where a request gives two different keys."""
@@ -40,8 +41,38 @@ def agreed(one: bytes, other: bytes) -> bytes:
     return one if one == other else CONFLICT
 
 
+def digest_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the digest of the token that a request's headers give; names are in lower case."""
+    digest = b""
+    for name, value in headers:
+        if name == b"authorization":
+            digest = agreed(digest, token_digest(value))
+        elif name == b"x-api-key":
+            digest = agreed(digest, key_digest(value))
+    return digest
+
+
+def is_admin(index: Index, digest: bytes) -> bool:
+    """Return whether this is the `token_digest` of the admin token."""
+    return bool(index.admin_digest) and compare_digest(digest, index.admin_digest)
+
+
+def is_visible(index: Index, route: ModelRoute, digest: bytes) -> bool:
+    """Return whether who has this digest may know of the version `route`: a candidate is the admin's alone."""
+    return route.adapter is None or not route.adapter.is_candidate or is_admin(index, digest)
+
+
+def require_admin(index: Index, digest: bytes) -> None:
+    """Return for the admin. Raises Unauthorized for nobody and strangers, Forbidden for who has a client's key."""
+    if is_admin(index, digest):
+        return
+    if not any(compare_digest(digest, known) for known, _ in index.key_digests):
+        raise Unauthorized("this call needs the admin token: send it as `Authorization: Bearer TOKEN`")
+    raise Forbidden("this call needs the admin token; an API key is not enough")
+
+
 def authenticate(index: Index, digest: bytes) -> str:
-    """Return the name of the key whose `token_digest` this is, empty where no keys are configured.
+    """Return the name of the key whose `token_digest` this is, empty where no keys are configured. The admin token counts as a key.
 
     Raises Unauthorized. Every key is compared, each in constant time, so that neither a match's position nor a common
     prefix shows in the time.

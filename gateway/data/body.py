@@ -26,7 +26,8 @@ _MANY_PROMPTS = re.compile(rb"\[\s*[\[\"]").match
 """Not a list that begins with a number: that is one prompt in token ids, and may be long."""
 
 
-NO_PROMPT = msgspec.Raw(b"")
+NOTHING = msgspec.Raw(b"")
+"""For fields that are only taken apart where they must be."""
 
 
 class Fields(msgspec.Struct, gc=False):
@@ -39,7 +40,10 @@ class Fields(msgspec.Struct, gc=False):
     max_output_tokens: Any = None
     n: Any = None
     best_of: Any = None
-    prompt: msgspec.Raw = NO_PROMPT
+    prompt: msgspec.Raw = NOTHING
+    user: Any = None
+    safety_identifier: Any = None
+    metadata: msgspec.Raw = NOTHING
 
 
 _decode = msgspec.json.Decoder(Fields).decode
@@ -66,7 +70,7 @@ def estimate_tokens(fields: Fields, num_body_bytes: int, path: str) -> int:
     if type(asked) is not int or not 0 <= asked <= MAX_OUTPUT_TOKENS:
         asked = _other_limit(fields, path)
     prompt = fields.prompt
-    if fields.n is not None or fields.best_of is not None or (prompt is not NO_PROMPT and _MANY_PROMPTS(prompt)):
+    if fields.n is not None or fields.best_of is not None or (prompt is not NOTHING and _MANY_PROMPTS(prompt)):
         asked *= _num_answers(fields)
     return num_body_bytes // BYTES_PER_TOKEN + asked
 

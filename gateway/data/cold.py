@@ -19,9 +19,8 @@ from uvicorn.server import ServerState
 from gateway import errors
 from gateway.accesslog import AccessLine
 from gateway.data.auth import authenticate, is_guarded
-from gateway.data.exchange import Client
 from gateway.data.relay import Relay
-from gateway.data.request import Request
+from gateway.data.request import Client, Request
 from gateway.errors import GatewayError
 
 _REWRITTEN = (b"connection:", b"content-length:", b"transfer-encoding:", b"expect:", b"x-request-id:", b"upgrade:")

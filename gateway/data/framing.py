@@ -52,6 +52,14 @@ class ResponseHead:
         self.can_reuse = True
         """Whether the connection may serve another request once this answer is complete."""
 
+    def content_type(self) -> str:
+        """Return the type of the body as it was announced; empty where it was not."""
+        for line in self.lines.split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-type":
+                return value.strip().decode("latin-1")
+        return ""
+
 
 def parse_head(data: bytes) -> ResponseHead:
     """Parse the head in `data` (without the empty line). Raises BadAnswer on what is not strict HTTP/1.x."""

@@ -13,14 +13,18 @@ from typing import Protocol
 
 from gateway.accesslog import AccessLine, AccessLog
 from gateway.counters import Counters
+from gateway.data.adapterline import AdapterLine
+from gateway.data.auth import is_visible
+from gateway.data.body import Fields
 from gateway.data.heads import HeadTable
-from gateway.data.request import Refusal, RequestHead
+from gateway.data.request import Refusal, Request, RequestHead
+from gateway.data.session import session_key
 from gateway.data.snapshot import EngineRoute, Index, ModelRoute
 from gateway.data.upstream import Pool
-from gateway.errors import GatewayError, InternalError, ModelNotFound, NotFound
+from gateway.errors import GatewayError, InternalError, NotFound
 from gateway.metrics import Metrics
 from gateway.routing.base import Policy, candidates
-from gateway.snapshot import EngineTrouble, Snapshot
+from gateway.snapshot import EngineTrouble, Snapshot, ToControl, Uses, Want
 
 TROUBLE_INTERVAL_S = 1.0
 """Control probes an engine at once when it hears of trouble; once a second is often enough."""
@@ -58,7 +62,7 @@ class Relay:
         metrics: Metrics,
         access_log: AccessLog,
         pool: Pool,
-        report: Callable[[EngineTrouble], None],
+        report: Callable[[ToControl], None],
         id_prefix: str,
     ) -> None:
         self.loop = loop
@@ -76,34 +80,49 @@ class Relay:
         """Requests in flight, hot ones."""
         self.connections: set[Watched] = set()
         """Client connections, busy or idle."""
+        self.line = AdapterLine(self._want)
+        """Hot requests that wait for their adapter."""
         self.num_started = 0
         self.num_finished = 0
         self._policy = policy
         self._report = report
-        self._reported_s: dict[str, float] = {}
+        self._reported_s: dict[tuple[str, str], float] = {}
+        self._uses: dict[str, None] = {}
+        """Adapters asked for since control was told, in the order of their last use."""
         self._ended: list[AccessLine] = []
         self._id_prefix = id_prefix
         self._last_id = 0
 
     def swap(self, snapshot: Snapshot) -> None:
-        """From now on decide from `snapshot`; requests in flight keep the routes they have."""
+        """From now on decide from `snapshot`; requests in flight keep the routes they have, those that wait for an adapter may go on."""
         self.index = Index(snapshot)
+        if self.line:
+            self.line.wake(self.index)
 
     def next_id(self) -> str:
         """Return a request id that no other worker or launch gives."""
         self._last_id += 1
         return f"{self._id_prefix}{self._last_id:x}"
 
-    def find_model(self, name: str, path: str) -> ModelRoute:
-        """Return the model, if it serves `path`. Raises ModelNotFound, NotFound."""
-        index = self.index
-        route = index.models.get(name)
-        if route is None:
-            known = ", ".join(sorted(index.models)) or "none"
-            raise ModelNotFound(f"the model {name!r} does not exist; there are: {known}", param="model")
+    def find_route(self, fields: Fields, request: Request) -> ModelRoute:
+        """Return who answers for the model that the request names, if the path is served there. Raises ModelNotFound, NotFound."""
+        name, path = fields.model, request.head.path
+        route = self.index.models.get(name) or self._find_adapter(name, fields, request)
         if path not in route.paths:
             has = ", ".join(sorted(route.paths)) or "nothing that clients could ask for"
             raise NotFound(f"the model {name!r} does not serve {path} (it serves: {has})", param="model")
+        return route
+
+    def _find_adapter(self, name: str, fields: Fields, request: Request) -> ModelRoute:
+        """Resolve an alias or a version. A candidate does not exist but for the admin."""
+        index = self.index
+        alias = index.aliases.get(name)
+        if alias is not None:
+            # A request without user or session draws by its own id, which is another one for each.
+            return alias.only or alias.pick(session_key(request.head, fields) or request.id.encode())
+        route = index.adapters.get(name)
+        if route is None or not is_visible(index, route, request.head.token_digest):
+            raise index.no_such_model(name)
         return route
 
     def choose(self, route: ModelRoute, excluded: Collection[str]) -> tuple[EngineRoute, str] | None:
@@ -117,11 +136,26 @@ class Relay:
         return route.routes[decision.engine.id], decision.why
 
     def report_trouble(self, engine_id: str, reason: str) -> None:
-        """Tell control, at most once a second for each engine."""
+        """Tell control, at most once a second for each engine and reason."""
         now_s = self.clock()
-        if now_s - self._reported_s.get(engine_id, -TROUBLE_INTERVAL_S) >= TROUBLE_INTERVAL_S:
-            self._reported_s[engine_id] = now_s
+        if now_s - self._reported_s.get((engine_id, reason), -TROUBLE_INTERVAL_S) >= TROUBLE_INTERVAL_S:
+            self._reported_s[engine_id, reason] = now_s
             self._report(EngineTrouble(engine_id, reason))
+
+    def note_use(self, adapter: str) -> None:
+        """A request asks for `adapter`; control hears of it with the next tick."""
+        self._uses.pop(adapter, None)
+        self._uses[adapter] = None
+
+    def send_uses(self) -> None:
+        """Tell control which adapters were asked for."""
+        if self._uses:
+            self._report(Uses(tuple(self._uses)))
+            self._uses.clear()
+
+    def _want(self, adapter: str) -> None:
+        self.send_uses()
+        self._report(Want(adapter))
 
     def tick(self) -> None:
         """Enforce deadlines. Called several times a second; requests and chunks arm no timers of their own."""
@@ -132,6 +166,7 @@ class Relay:
             except Exception as exc:  # noqa: BLE001 - one broken request must not stop the clock of all others
                 self.loop.call_exception_handler({"message": "deadline check failed", "exception": exc})
         self.pool.sweep(now_s)
+        self.send_uses()
 
     def abandon(self, error: GatewayError) -> None:
         """End every request in flight with `error`: a drain's grace is over."""
@@ -148,6 +183,7 @@ class Relay:
         """Write the records into log and metrics; called a few times a second."""
         lines, self._ended = self._ended, []
         self.metrics.observe(lines)
+        self.metrics.set_waiting(len(self.line))
         self.access_log.write(lines)
 
     def account_refusal(self, refusal: Refusal, address: str, request_id: str) -> None:
@@ -174,5 +210,6 @@ class Relay:
         """Assert that an idle worker owes nothing: no request, no lease, no stray connection."""
         assert not self.exchanges, f"{len(self.exchanges)} exchanges left"
         assert self.num_started == self.num_finished, f"{self.num_started} started, {self.num_finished} finished"
+        self.line.check_integrity()
         self.counters.check_integrity()
         self.pool.check_integrity()

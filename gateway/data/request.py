@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Protocol
 
 from backends.dialects import Dialect, dialect_of
 from gateway.data.auth import agreed, key_digest, token_digest
+from gateway.data.framing import Write
 from gateway.data.snapshot import ENDPOINTS
 from gateway.errors import GatewayError
 
@@ -109,6 +111,21 @@ class Request:
         self.body = body
         self.started_s = started_s
         """When it was complete, on the relay's clock."""
+
+
+class Client(Protocol):
+    """The connection that the request came on."""
+
+    write: Write
+    address: str
+
+    def exchange_done(self, can_continue: bool, /) -> None:
+        """The answer is complete; the connection takes its next request, or is closed once flushed."""
+        ...
+
+    def cut(self, must_reset: bool, /) -> None:
+        """End the connection such that the client cannot take what it has for a whole answer."""
+        ...
 
 
 class Refusal:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gateway.errors import NoEngineReady
-from gateway.snapshot import Engine, Model, Snapshot
+from gateway.errors import AdapterNotReady, ModelNotFound, NoEngineReady
+from gateway.routing import split
+from gateway.snapshot import Adapter, Alias, Engine, Model, Snapshot
+
+ADMIN = "(admin)"
+"""Stands where a key's name would, for who presents the admin token."""
 
 ENDPOINTS = {
     "/v1/chat/completions": "chat",
@@ -29,12 +33,14 @@ class Address(NamedTuple):
 
 
 class EngineRoute:
-    """What the data path needs of one engine as a replica of one model, encoded for the wire."""
+    """What the data path needs of one engine as a replica of one model or adapter, encoded for the wire."""
 
-    __slots__ = ("address", "answer_headers", "engine", "request_prefix", "request_suffix")
+    __slots__ = ("address", "answer_headers", "engine", "request_prefix", "request_suffix", "served_name")
 
-    def __init__(self, engine: Engine, resolved: str) -> None:
+    def __init__(self, engine: Engine, resolved: str, served_name: str) -> None:
         self.engine = engine
+        self.served_name = served_name
+        """What the engine calls it; empty where any name will do."""
         self.address = Address(engine.host, engine.port, engine.tls)
         self.request_prefix = b"POST " + engine.path_prefix.rstrip("/").encode()
         """Goes before the request's target."""
@@ -50,16 +56,21 @@ class EngineRoute:
 
 
 class ModelRoute:
-    """One model and its replicas."""
+    """A base model, or a version of an adapter on it, and the replicas that answer for it."""
 
-    __slots__ = ("model", "only", "paths", "ready", "routes")
+    __slots__ = ("adapter", "model", "only", "paths", "ready", "resolved", "routes")
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, adapter: Adapter | None = None) -> None:
         self.model = model
-        self.ready = tuple(engine for engine in model.engines if engine.state == "ready")
+        self.adapter = adapter
+        self.resolved = model.resolved if adapter is None else adapter.name
+        self.ready = tuple(engine for engine in model.engines if engine.state == "ready" and _holds(engine, adapter))
         self.paths = frozenset(path for path, capability in ENDPOINTS.items() if capability in model.capabilities)
         """Where it may be asked."""
-        self.routes = {engine.id: EngineRoute(engine, model.resolved) for engine in self.ready}
+        self.routes = {
+            engine.id: EngineRoute(engine, self.resolved, engine.model if adapter is None else adapter.name)
+            for engine in self.ready
+        }
         self.only = self.routes[self.ready[0].id] if len(self.ready) == 1 else None
         """The one ready replica, where there is no choice."""
 
@@ -70,16 +81,74 @@ class ModelRoute:
         message = f"no engine of model {self.model.name!r} is ready ({states or 'it has none'})"
         return NoEngineReady(message, param="model", retry_after_s=max(1, retry_after_s))
 
+    def hopeless(self) -> NoEngineReady | None:
+        """Return why a request that finds no ready replica need not wait for one; None where it may."""
+        if self.adapter is None or not any(engine.state == "ready" for engine in self.model.engines):
+            return self.not_ready()
+        return self.refusal()
+
+    def refusal(self) -> AdapterNotReady | None:
+        """Return why no engine will hold the adapter; None while one may."""
+        adapter = self.adapter
+        if adapter is None or not adapter.refusal:
+            return None
+        message = f"the adapter {adapter.name} is not served: {adapter.refusal}"
+        return AdapterNotReady(message, param="model", retry_after_s=adapter.retry_after_s)
+
+
+class AliasRoute:
+    """An alias and the versions that answer for it."""
+
+    __slots__ = ("_by_name", "alias", "base", "only", "shares")
+
+    def __init__(self, alias: Alias, base: ModelRoute, versions: dict[str, ModelRoute]) -> None:
+        self.alias = alias
+        self.base = base
+        self.shares = tuple(share for share in alias.shares if share.adapter in versions and share.weight > 0)
+        self._by_name = {share.adapter: versions[share.adapter] for share in self.shares}
+        self.only = self._by_name[self.shares[0].adapter] if len(self._by_name) == 1 else None
+        """The one version, where the traffic is not split."""
+
+    def pick(self, key: bytes) -> ModelRoute:
+        """Return the version for the user or session `key`."""
+        return self.only or self._by_name[split.pick(self.shares, key).adapter]
+
 
 class Index:
     """The newest snapshot, by name."""
 
-    __slots__ = ("key_digests", "models", "snapshot")
+    __slots__ = ("adapters", "admin_digest", "aliases", "key_digests", "models", "snapshot")
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.models = {model.name: ModelRoute(model) for model in self.snapshot.models}
-        self.key_digests = tuple((bytes.fromhex(key.sha256), key.name) for key in self.snapshot.keys)
+        self.models = {model.name: ModelRoute(model) for model in snapshot.models}
+        self.adapters = {
+            adapter.name: ModelRoute(self.models[adapter.model].model, adapter)
+            for adapter in snapshot.adapters
+            if adapter.model in self.models
+        }
+        self.aliases = {
+            alias.name: route
+            for alias in snapshot.aliases
+            if alias.model in self.models
+            and (route := AliasRoute(alias, self.models[alias.model], self.adapters)).shares
+        }
+        self.admin_digest = bytes.fromhex(snapshot.admin_sha256)
+        """Empty where nobody is admin here."""
+        keys = [(bytes.fromhex(key.sha256), key.name) for key in snapshot.keys]
+        if keys and self.admin_digest:
+            keys.append((self.admin_digest, ADMIN))
+        self.key_digests = tuple(keys)
+
+    def no_such_model(self, name: str) -> ModelNotFound:
+        """Return the answer for a name that is unknown, or that the asker may not know of."""
+        known = ", ".join(sorted({*self.models, *self.aliases})) or "none"
+        return ModelNotFound(f"the model {name!r} does not exist; there are: {known}", param="model")
+
+    def retry_after_s(self, adapter: str) -> int:
+        """Return what a client whose adapter did not come should wait before it asks again."""
+        route = self.adapters.get(adapter)
+        return 1 if route is None or route.adapter is None else route.adapter.retry_after_s
 
     def unready_reasons(self) -> list[str]:
         """Return why nothing can be served; empty as soon as one model has a ready engine."""
@@ -88,6 +157,10 @@ class Index:
         if any(route.ready for route in self.models.values()):
             return []
         return [route.not_ready().message for route in self.models.values()]
+
+
+def _holds(engine: Engine, adapter: Adapter | None) -> bool:
+    return adapter is None or engine.id in adapter.engines
 
 
 def header_value(text: str) -> bytes:

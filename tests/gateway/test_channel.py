@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.channel import MAX_FRAME_BYTES, Channel, ChannelError, control_end, worker_end
-from gateway.snapshot import Ack, Drain, EngineTrouble, Key, Model, Ready, Snapshot, ToControl, ToWorker
+from gateway.snapshot import Ack, Drain, EngineTrouble, Key, Model, Ready, Snapshot, ToControl, ToWorker, Uses, Want
 
 Pair = tuple[Channel[ToWorker, ToControl], Channel[ToControl, ToWorker]]
 
@@ -26,11 +26,11 @@ async def pair() -> AsyncIterator[Pair]:
 
 async def test_every_message_arrives_as_it_was_sent(pair: Pair) -> None:
     control, worker = pair
-    snapshot = Snapshot(3, (Model("m", "m@1", ()),), (Key("k", "00"),))
+    snapshot = Snapshot(3, (Model("m", "m@1", ()),), keys=(Key("k", "00"),))
     for down in (snapshot, Drain(1.5)):
         await control.send(down)
         assert await worker.receive() == down
-    for up in (Ready(7), Ack(3), EngineTrouble("m-0", "engine_reset")):
+    for up in (Ready(7), Ack(3), EngineTrouble("m-0", "engine_reset"), Want("s@1"), Uses(("s@1", "t@2"))):
         worker.post(up)
         assert await control.receive() == up
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from bisect import bisect_left
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -11,7 +15,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from gateway.accesslog import AccessLine
 from gateway.counters import Counters
 from gateway.metrics import SECONDS, TABLE, Metrics, add_to_histogram
-from gateway.snapshot import Engine, Model, Snapshot
+from gateway.snapshot import Adapter, Alias, Engine, Model, Share, Snapshot
 
 
 def page_of(observe: bool, values: list[float]) -> bytes:
@@ -62,10 +66,19 @@ def test_every_row_of_the_table_is_exposed() -> None:
     metrics = Metrics(CollectorRegistry())
     metrics.observe([line("m", 200, ttfb_ms=100.0), line("m", 200), line("m", 499, error="client_disconnected")])
     metrics.observe([line("made up", 404, resolved="", engine="", error="model_not_found")])
+    metrics.observe([line("support", 200, resolved="support@1", base="m", adapter_wait_ms=30.0)])
+    metrics.observe([line(f"support@{n}", 200, resolved=f"support@{n}", base="m") for n in range(3)])
+    metrics.observe([line("x@1", 200, resolved="x@1")])  # a base model may be called so
     metrics.observe_connect("m-0", 0.001)
     metrics.count_retry("m-0")
+    metrics.set_waiting(2)
     engine = Engine("m-0", 1, "llamacpp", "ready", "h", 1)
-    snapshot = Snapshot(9, (Model("m", "m", (engine,)), Model("alias", "m", (engine,))))
+    snapshot = Snapshot(
+        9,
+        (Model("m", "m", (engine,)), Model("alias", "m", (engine,))),
+        (Adapter("support@1", "m", ("m-0",)), Adapter("support@2", "m")),
+        (Alias("support", "m", (Share("support@1", 3), Share("support@2", 1))),),
+    )
     for _ in range(2):  # a second scrape must not count again
         page = metrics.expose(snapshot, counters).decode()
     for row in TABLE:
@@ -81,3 +94,22 @@ def test_every_row_of_the_table_is_exposed() -> None:
     assert 'forgegate_connections{worker="0"} 4.0' in page
     assert page.count("forgegate_engine_state{") == 2
     assert "forgegate_snapshot_version 9.0" in page
+    assert 'forgegate_requests_total{engine="m-0",model="support",status="200"} 1.0' in page
+    assert 'forgegate_requests_total{engine="m-0",model="support@*",status="200"} 3.0' in page
+    assert 'forgegate_requests_total{engine="m-0",model="x@1",status="200"} 1.0' in page
+    assert 'forgegate_adapter_wait_seconds_sum{model="support"} 0.03' in page
+    assert page.count("forgegate_adapter_resident{") == 1
+    assert 'forgegate_alias_share{adapter="support@2",alias="support"} 0.25' in page
+    assert "forgegate_adapter_waiting 2.0" in page
+
+
+def test_what_a_dead_workers_predecessor_had_waiting_is_forgotten(tmp_path: Path) -> None:
+    code = (
+        "import sys; from gateway import metrics; from gateway.counters import Counters; from gateway.snapshot import *;"
+        "metrics.continue_files_of(0); made = metrics.Metrics(); fd, counters = Counters.create(1, 1);"
+        "sys.stdout.write(made.expose(Snapshot(1), counters).decode()); made.set_waiting(3)"
+    )
+    for _ in range(2):
+        env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+        page = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout
+        assert "\nforgegate_adapter_waiting 0.0\n" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -22,9 +23,23 @@ from gateway.data.relay import Relay
 from gateway.data.upstream import Pool
 from gateway.metrics import Metrics
 from gateway.routing.policies import LeastLoad
-from gateway.snapshot import Engine, EngineTrouble, Key, Model, Snapshot, Timeouts
+from gateway.snapshot import (
+    Adapter,
+    Alias,
+    Engine,
+    EngineTrouble,
+    Key,
+    Model,
+    Share,
+    Snapshot,
+    Timeouts,
+    ToControl,
+    Uses,
+    Want,
+)
 
 NUM_SLOTS = 8
+ADMIN_TOKEN = b"the-admin"
 TICK_S = 0.02
 
 
@@ -146,7 +161,8 @@ class Rig:
 
     def __init__(self) -> None:
         self.engines: list[StubEngine] = []
-        self.troubles: list[EngineTrouble] = []
+        self.reports: list[ToControl] = []
+        """What was said to control."""
         self.lines: list[AccessLine] = []
         fd, self.reader = Counters.create(NUM_SLOTS, 1)
         loop = asyncio.get_running_loop()
@@ -158,7 +174,7 @@ class Rig:
             metrics=Metrics(CollectorRegistry()),
             access_log=AccessLog.open(""),
             pool=Pool(loop, time.monotonic),
-            report=self.troubles.append,
+            report=self.reports.append,
             id_prefix="req-test-",
         )
         book = self.relay.book
@@ -168,6 +184,11 @@ class Rig:
         self.timeouts = Timeouts(connect_s=2, first_byte_s=5, idle_s=5, total_s=20)
         self.keys: tuple[Key, ...] = ()
         self.max_body_bytes = 1 << 20
+        self.adapters: dict[str, Adapter] = {}
+        self.aliases: tuple[Alias, ...] = ()
+        self.adapter_wait_s = 5.0
+        self.max_adapter_waiting = 8
+        self.admin_url = ""
         self.served_name = "m"
         self.capabilities: tuple[str, ...] = ("chat", "completions", "tokenize")
         self.port = 0
@@ -196,8 +217,49 @@ class Rig:
             for slot, engine in enumerate(self.engines)
         )  # fmt: skip
         model = Model("m", "m@0123456789ab", routes, context_length=2048, capabilities=self.capabilities, created=5)
-        snapshot = Snapshot(self._version, (model,), self.keys, self.timeouts, self.max_body_bytes)
+        snapshot = Snapshot(
+            self._version,
+            (model,),
+            tuple(self.adapters.values()),
+            self.aliases,
+            keys=self.keys,
+            timeouts=self.timeouts,
+            max_body_bytes=self.max_body_bytes,
+            adapter_wait_s=self.adapter_wait_s,
+            max_adapter_waiting=self.max_adapter_waiting,
+            admin_sha256=hashlib.sha256(ADMIN_TOKEN).hexdigest(),
+            admin_url=self.admin_url,
+        )
         self.relay.swap(snapshot)
+
+    @property
+    def troubles(self) -> list[EngineTrouble]:
+        return [report for report in self.reports if isinstance(report, EngineTrouble)]
+
+    @property
+    def wants(self) -> list[str]:
+        return [report.adapter for report in self.reports if isinstance(report, Want)]
+
+    @property
+    def uses(self) -> list[str]:
+        return [adapter for report in self.reports if isinstance(report, Uses) for adapter in report.adapters]
+
+    def hold(self, name: str, *engines: str, **rest: object) -> None:
+        """Change version `name` of an adapter, or make it: it is resident on `engines`. Says nothing before `push`."""
+        self.adapters[name] = Adapter(name, "m", engines, created=6, proof="proven", gate="ungated", **rest)  # type: ignore[arg-type]
+
+    def split(self, alias: str, **weights: int) -> None:
+        """Point `alias` to its versions `alias@KEY`, each with its weight."""
+        shares = tuple(Share(f"{alias}@{digest}", weight) for digest, weight in weights.items())
+        self.aliases = (*(old for old in self.aliases if old.name != alias), Alias(alias, "m", shares, created=7))
+
+    async def waiting(self, num: int) -> None:
+        """Return once `num` requests wait for adapters."""
+        for _ in range(400):
+            if len(self.relay.line) == num:
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError(f"{len(self.relay.line)} requests wait, not {num}")
 
     def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=20)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gateway.data.rig import Rig, StubEngine, echo, post, read_answer
+from gateway.snapshot import Alias, Share
+from tests.gateway.data.rig import ADMIN_TOKEN, Rig, StubEngine, echo, post, read_answer
+
+ADMIN_HEADERS = [{"authorization": f"Bearer {ADMIN_TOKEN.decode()}"}, {"x-api-key": ADMIN_TOKEN.decode()}]
 
 
 async def test_models(rig: Rig) -> None:
@@ -26,6 +29,58 @@ async def test_models(rig: Rig) -> None:
         missing = await client.get("/v1/models/a/b")
         assert missing.status_code == 404
         assert missing.json()["error"]["code"] == "model_not_found"
+
+
+async def test_models_lists_aliases_and_versions(rig: Rig) -> None:
+    rig.hold("support@11", "m-0")
+    rig.hold("support@22")
+    rig.hold("support@33", "m-0", is_candidate=True)
+    rig.split("support", **{"11": 1})
+    rig.aliases = (*rig.aliases, Alias("canary", "m", (Share("support@11", 9), Share("support@22", 1)), created=8))
+    await rig.start(StubEngine(echo()))
+    base = {"object": "model", "owned_by": "forgegate", "context_length": 2048}
+    base["capabilities"] = ["chat", "completions", "tokenize"]
+    async with rig.client() as client:
+        listed = {entry["id"]: entry for entry in (await client.get("/v1/models")).json()["data"]}
+        assert list(listed) == ["m", "support", "canary", "support@11", "support@22"]
+        proven = {"proof": "proven", "gate": "ungated"}
+        assert listed["support"] == base | {
+            "id": "support", "created": 7, "root": "support@11", "parent": "m",
+            "shares": [{"id": "support@11", "weight": 1, **proven}],
+        }  # fmt: skip
+        assert listed["canary"]["root"] is None
+        assert [share["weight"] for share in listed["canary"]["shares"]] == [9, 1]
+        assert listed["support@22"] == base | proven | {
+            "id": "support@22", "created": 6, "root": "support@22", "parent": "m", "is_candidate": False,
+            "is_resident": False,
+        }  # fmt: skip
+        for name, entry in listed.items():
+            assert (await client.get(f"/v1/models/{name}")).json() == entry
+
+
+async def test_models_shows_candidates_to_the_admin_alone(rig: Rig) -> None:
+    rig.hold("support@33", "m-0", is_candidate=True)
+    rig.split("support", **{"44": 1})  # to nothing that exists
+    await rig.start(StubEngine(echo()))
+    async with rig.client() as client:
+        hidden = await client.get("/v1/models/support@33")
+        assert hidden.status_code == 404
+        assert hidden.json()["error"]["message"] == "the model 'support@33' does not exist; there are: m"
+        for headers in ADMIN_HEADERS:
+            assert (await client.get("/v1/models/support@33", headers=headers)).json()["is_candidate"] is True
+            listed = (await client.get("/v1/models", headers=headers)).json()["data"]
+            assert [entry["id"] for entry in listed] == ["m", "support@33"]
+        conflict = {**ADMIN_HEADERS[0], "x-api-key": "another"}
+        assert (await client.get("/v1/models/support@33", headers=conflict)).status_code == 404
+
+
+async def test_an_unknown_model_is_told_what_there_is(rig: Rig) -> None:
+    rig.hold("support@11", "m-0")
+    rig.split("support", **{"11": 1})
+    await rig.start(StubEngine(echo()))
+    for response in [await rig.ask({"model": "x"}), await rig.ask({"model": "support@00"})]:
+        assert response.status_code == 404
+        assert response.json()["error"]["message"].endswith("does not exist; there are: m, support")
 
 
 async def test_ready_names_the_reasons(rig: Rig) -> None:

@@ -17,7 +17,22 @@ import pytest
 
 from gateway.channel import Channel, control_end
 from gateway.counters import Counters
-from gateway.snapshot import Ack, Drain, Engine, EngineTrouble, Model, Ping, Pong, Ready, Snapshot, ToControl, ToWorker
+from gateway.snapshot import (
+    Ack,
+    Adapter,
+    Drain,
+    Engine,
+    EngineTrouble,
+    Model,
+    Ping,
+    Pong,
+    Ready,
+    Snapshot,
+    ToControl,
+    ToWorker,
+    Uses,
+    Want,
+)
 from tests.gateway.data.rig import StubEngine, echo, post, stream
 
 
@@ -169,3 +184,30 @@ async def test_tells_control_of_trouble_once_a_second(worker: Process) -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(worker.channel.receive(), 0.1)
     assert 'forgegate_errors_total{class="engine_unreachable"} 5.0' in page
+
+
+async def test_asks_control_for_an_adapter_and_serves_it_from_the_next_snapshot(worker: Process) -> None:
+    engine = StubEngine(echo())
+    await worker.start(engine)
+    models = (
+        Model("m", "m@1", (Engine("m-0", 3, "llamacpp", "ready", "127.0.0.1", engine.port),), capabilities=("chat",)),
+    )
+    await worker.channel.send(Snapshot(5, models, (Adapter("a@1", "m"),)))
+    assert await worker.channel.receive() == Ack(5)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}") as client:
+        running = asyncio.create_task(client.post("/v1/chat/completions", json={"model": "a@1"}))
+        assert await worker.channel.receive() == Uses(("a@1",))
+        assert await worker.channel.receive() == Want("a@1")
+        for _ in range(100):
+            if "forgegate_adapter_waiting 1.0" in (await client.get("/metrics")).text:
+                break
+            await asyncio.sleep(0.02)
+        else:
+            raise AssertionError("the waiting request does not show in the metrics")
+        await worker.channel.send(Snapshot(6, models, (Adapter("a@1", "m", ("m-0",)),)))
+        assert await worker.channel.receive() == Ack(6)
+        response = await running
+    assert (response.status_code, response.headers["x-forgegate-model"]) == (200, "a@1")
+    worker.child.send_signal(signal.SIGTERM)
+    assert await worker.exit_code() == 0
+    await engine.stop()
