@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 
+from backends.adapter.pack import Pack, pack
 from backends.errors import AdminError
 
 TIMEOUT_S = 10.0
+CHANGE_TIMEOUT_S = 660.0
+"""Of what loads an adapter on engines and proves it there."""
+SILENCE_S = 60.0
+"""A publication tells every few seconds that it goes on."""
+Sent = Callable[[int, int], None]
+"""Takes the bytes sent so far, and all that there are."""
+
+
+class ProofNegative(AdminError):
+    """The adapter was taken, and engines were found not to serve it: a verdict, not a mistake of the caller."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message, status)
+        self.exit_code = 1
 
 
 class AdminClient:
@@ -40,6 +59,77 @@ class AdminClient:
     def restart(self, engine_id: str) -> None:
         self._call("POST", f"/admin/v1/engines/{quote(engine_id)}/restart")
 
+    # Adapters ---------------------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        model: str = "",
+        who: str = "",
+        is_candidate_only: bool = False,
+        force: str = "",
+        on_event: Callable[[dict[str, Any]], None] = lambda _: None,
+        on_sent: Sent = lambda *_: None,
+    ) -> dict[str, Any]:
+        """Send the adapter in `folder` and follow its way; returns the last event. Raises NotAnAdapter, before anything is sent."""
+        packed = pack(folder)
+        given = {"name": name, "model": model, "who": who, "force": force}
+        params = {key: value for key, value in given.items() if value}
+        if is_candidate_only:
+            params["candidate_only"] = "true"
+        headers = {"content-type": "application/x-tar", "content-length": str(packed.num_bytes)}
+        with self._reaching():
+            request = self._client.build_request(
+                "POST", "/admin/v1/adapters", params=params, headers=headers, content=_told(packed, on_sent),
+                timeout=httpx.Timeout(TIMEOUT_S, read=SILENCE_S, write=SILENCE_S),
+            )  # fmt: skip
+            reply = self._client.send(request, stream=True)
+            try:
+                if reply.is_error:
+                    reply.read()
+                    self._content(reply)
+                return self._last(reply, on_event)
+            finally:
+                reply.close()
+
+    def adapters(self) -> list[dict[str, Any]]:
+        """Every version."""
+        return self._list("/admin/v1/adapters")
+
+    def adapter(self, name: str) -> dict[str, Any]:
+        """A version, or an alias with its versions and history."""
+        return self._call("GET", f"/admin/v1/adapters/{quote(name)}")
+
+    def change_adapter(self, version: str, action: str) -> dict[str, Any]:
+        """`pin`, `unpin` or `unload` it."""
+        return self._call("POST", f"/admin/v1/adapters/{quote(version)}/{action}", timeout=CHANGE_TIMEOUT_S)
+
+    def remove_adapter(self, version: str) -> dict[str, Any]:
+        return self._call("DELETE", f"/admin/v1/adapters/{quote(version)}", timeout=CHANGE_TIMEOUT_S)
+
+    def aliases(self) -> list[dict[str, Any]]:
+        return self._list("/admin/v1/aliases")
+
+    def point(self, alias: str, shares: Mapping[str, int], who: str = "", force: str = "") -> dict[str, Any]:
+        """Flip to the one version, or split over several by weight; returns once every worker decides so."""
+        body = {
+            "shares": [{"adapter": name, "weight": weight} for name, weight in shares.items()],
+            "who": who,
+            "force": force,
+        }
+        return self._call("PUT", f"/admin/v1/aliases/{quote(alias)}", json=body, timeout=CHANGE_TIMEOUT_S)
+
+    def rollback(self, alias: str, who: str = "") -> dict[str, Any]:
+        """To what it served before."""
+        return self._call(
+            "POST", f"/admin/v1/aliases/{quote(alias)}/rollback", json={"who": who}, timeout=CHANGE_TIMEOUT_S
+        )
+
+    def remove_alias(self, alias: str, who: str = "") -> dict[str, Any]:
+        return self._call("DELETE", f"/admin/v1/aliases/{quote(alias)}", params={"who": who} if who else {})
+
     def close(self) -> None:
         self._client.close()
 
@@ -57,19 +147,53 @@ class AdminClient:
         return data
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        try:
+        with self._reaching():
             reply = self._client.request(method, path, **options)
-            content = reply.json()
+        return self._content(reply)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise AdminError(
                 f"the admin API at {self._url} cannot be reached: {str(exc) or type(exc).__name__}"
             ) from exc
+
+    def _content(self, reply: httpx.Response) -> dict[str, Any]:
+        try:
+            content = reply.json()
         except ValueError as exc:
-            raise AdminError(
-                f"{self._url} does not answer as forgegate's admin API (status {reply.status_code})"
-            ) from exc
+            raise self._strange(reply) from exc
         if reply.is_error or not isinstance(content, dict):
             error = content.get("error") if isinstance(content, dict) else None
             message = error.get("message") if isinstance(error, dict) else f"status {reply.status_code}"
             raise AdminError(str(message), reply.status_code)
         return content
+
+    def _last(self, reply: httpx.Response, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """The event that ends the stream; the others are told."""
+        for line in reply.iter_lines():
+            try:
+                event = json.loads(line)
+            except ValueError as exc:
+                raise self._strange(reply) from exc
+            if event.get("event") == "error":
+                error = event["error"]
+                kind = ProofNegative if error.get("code") == "proof_failed" else AdminError
+                raise kind(str(error["message"]), int(event["status"]))
+            if event.get("event") == "published":
+                return dict(event)
+            on_event(event)
+        raise AdminError(f"{self._url} ended its answer early: was the gateway stopped? Publish again")
+
+    def _strange(self, reply: httpx.Response) -> AdminError:
+        return AdminError(f"{self._url} does not answer as forgegate's admin API (status {reply.status_code})")
+
+
+def _told(packed: Pack, on_sent: Sent) -> Iterator[bytes]:
+    num_sent, num_bytes = 0, packed.num_bytes
+    for chunk in packed.chunks():
+        yield chunk
+        num_sent += len(chunk)
+        on_sent(num_sent, num_bytes)

@@ -28,9 +28,13 @@ COMMANDS = {
         "gateway.control.serve:main", "start engines and serve them behind one OpenAI-compatible endpoint"
     ),
     "chat": Command("gateway.chat:main", "talk to a model in the terminal"),
+    "install": Command("gateway.install:main", "install the environment of an engine or of the trainer, or upgrade it"),
     "doctor": Command("gateway.doctor:main", "what this machine can run, what is missing, how to get it"),
     "engines": Command("gateway.engines:main", "list, read the logs of, or restart the engines of a running gateway"),
     "models": Command("gateway.models:main", "pull models from a hub, list them and what is served, remove them"),
+    "adapters": Command(
+        "gateway.adapters:main", "publish LoRA adapters, flip, split and roll back what serves, prove it"
+    ),
     "bench": Command("benchmarks.cli:main", "measure an endpoint, or serve a mock one"),
 }
 

@@ -106,6 +106,22 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterRules:
+    gate: Literal["off", "warn", "require"] = "warn"
+    """What an alias needs to move to a version new to it. require: a reason (--force), recorded; warn, off: nothing; warn marks it."""
+    roots: tuple[str, ...] = ()
+    """Folders of this machine from which `lora_path` may be taken; none: adapters are only taken as uploads."""
+    require_attestation: bool = False
+    """Whether a version without a reference, which no proof can be held against, is refused."""
+    wait_s: float = positive(60.0)
+    """How long a request waits for its adapter to be loaded."""
+    max_waiting: int = counted(256, 1_000_000)
+    """Requests of one worker that may wait so; further ones get 503."""
+    max_upload_bytes: int = field(default=4 * 1024 * 1024 * 1024, metadata={"min": 1024 * 1024, "max": 1 << 40})
+    """Largest adapter that is taken, packed and unpacked."""
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """Only the hash is kept: the plain key stays with the client."""
 
@@ -124,6 +140,9 @@ class Config:
     routing: Routing = field(default_factory=Routing)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    store: str | None = field(default=None, repr=False)
+    """Database of versions and aliases, a URL like postgresql+psycopg://user@host/name; default: forgegate.db (SQLite) in the home."""
+    adapters: AdapterRules = field(default_factory=AdapterRules)
 
 
 def hash_key(key: str) -> str:

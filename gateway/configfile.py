@@ -78,6 +78,7 @@ def parse(text: str, source: str = "forgegate.yaml", env: Mapping[str, str] = os
     except _Invalid:
         raise ConfigError(source, reader.problems) from None
     reader.check_names(config, node)
+    reader.check_places(config, node)
     if reader.problems:
         raise ConfigError(source, reader.problems)
     return config
@@ -140,6 +141,20 @@ class _Reader:
                 if name in names[:index]:
                     assert isinstance(nodes, yaml.SequenceNode)
                     self._report(nodes.value[index], f"{section}[{index}].name: {name!r} is used twice")
+
+    def check_places(self, config: Config, node: yaml.Node) -> None:
+        """Folders are absolute, since where forgegate was started must not matter; the store is a URL."""
+        pairs = self._pairs(node, "")
+        if config.store is not None and "://" not in config.store:
+            self._report(
+                pairs["store"][1], "store: expected a database's URL, for example postgresql+psycopg://user@host/name"
+            )
+        if config.adapters.roots:
+            nodes = self._pairs(pairs["adapters"][1], "adapters")["roots"][1]
+            assert isinstance(nodes, yaml.SequenceNode)
+            for index, root in enumerate(config.adapters.roots):
+                if not Path(root).expanduser().is_absolute():
+                    self._report(nodes.value[index], f"adapters.roots[{index}]: {root!r} is not an absolute path")
 
     # Parts of a record ------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,9 @@ def imported_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["gateway.cli", "gateway.data.worker", "gateway.control.app", "benchmarks.cli"])
+@pytest.mark.parametrize(
+    "module", ["gateway.cli", "gateway.data.worker", "gateway.control.app", "benchmarks.cli", "backends.adapter.proof"]
+)
 def test_no_heavy_framework_is_imported(module: str) -> None:
     assert not imported_by(module) & HEAVY
 

@@ -52,6 +52,7 @@ def test_the_wheel_holds_the_packages_and_their_data_and_nothing_else(wheel: Pat
     } == {
         "gateway",
         "backends",
+        "finetune",
         "benchmarks",
     }
     data = {path.relative_to(ROOT).as_posix() for path in (ROOT / "backends/demo/weights").rglob("*") if path.is_file()}
@@ -62,7 +63,7 @@ def test_the_wheel_holds_the_packages_and_their_data_and_nothing_else(wheel: Pat
 
 
 def test_it_is_the_installed_package_that_is_imported(installed: Path, tmp_path: Path) -> None:
-    for package in ("gateway", "backends", "benchmarks"):
+    for package in ("gateway", "backends", "finetune", "benchmarks"):
         where = run(installed / "python", "-c", f"import {package}; print({package}.__file__)", cwd=tmp_path)
         assert Path(where.strip()).is_relative_to(installed.parent)
 

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from backends.lifecycle import EngineLife
 from backends.status import State
 from gateway import errors
+from gateway.control.adapterapi import AdapterApi, add_routes
 from gateway.control.fleet import Fleet, Member
 from gateway.control.supervisor import Supervisor
 from gateway.control.workers import ACK_TIMEOUT_S, WorkerPool
@@ -203,7 +204,7 @@ class AdminApi:
         )
 
 
-def create_app(api: AdminApi, token: str, version: str) -> FastAPI:
+def create_app(api: AdminApi, token: str, version: str, adapters: AdapterApi) -> FastAPI:
     """The whole application: every route, every error as the envelope."""
 
     async def authorize(request: Request) -> None:
@@ -219,6 +220,7 @@ def create_app(api: AdminApi, token: str, version: str) -> FastAPI:
     app.add_api_route("/admin/v1/engines/{engine_id:path}/restart", api.restart, methods=["POST"], dependencies=guarded)
     app.add_api_route("/admin/v1/workers", api.workers, methods=["GET"], dependencies=guarded)
     app.add_api_route("/admin/v1/models", api.models, methods=["GET"], dependencies=guarded)
+    add_routes(app, adapters, guarded)
     app.add_exception_handler(errors.GatewayError, _gateway_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)

@@ -14,6 +14,17 @@ from gateway import snapshot as wire
 from gateway.config import Config
 
 Push = Callable[[wire.Snapshot], Awaitable[tuple[int, ...]]]
+Adapters = Callable[[], tuple[tuple[wire.Adapter, ...], tuple[wire.Alias, ...]]]
+"""What workers are told of versions and aliases; asked for each snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminAccess:
+    """What workers need to know of the admin API."""
+
+    url: str = ""
+    token_sha256: str = ""
+    """In hex."""
 
 
 @dataclass(slots=True)
@@ -33,12 +44,21 @@ class Member:
 class Fleet:
     """Changes only through its methods, each of which returns once all workers decide from the new state."""
 
-    def __init__(self, config: Config, push: Push, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: Config,
+        push: Push,
+        clock: Callable[[], float] = time.time,
+        adapters: Adapters = lambda: ((), ()),
+        admin: AdminAccess = AdminAccess(),
+    ) -> None:
         self.members: dict[str, Member] = {}
         self.changed = asyncio.Event()
         """Set at every change; whoever waits for one clears it first."""
         self._config = config
         self._push = push
+        self._adapters = adapters
+        self._admin = admin
         self._created = int(clock())
         self._version = 0
         self._claims: dict[str, Identity] = {}
@@ -89,15 +109,22 @@ class Fleet:
 
     def snapshot(self) -> wire.Snapshot:
         config = self._config
+        adapters, aliases = self._adapters()
         return wire.Snapshot(
             version=self._version,
             models=tuple(self._model(model.name) for model in config.models),
+            adapters=adapters,
+            aliases=aliases,
             keys=tuple(wire.Key(key.name, key.sha256) for key in config.keys),
             timeouts=wire.Timeouts(
                 connect_s=config.timeouts.connect_s, first_byte_s=config.timeouts.first_byte_s,
                 idle_s=config.timeouts.idle_s, total_s=config.timeouts.total_s,
             ),
             max_body_bytes=config.limits.max_body_bytes,
+            adapter_wait_s=config.adapters.wait_s,
+            max_adapter_waiting=config.adapters.max_waiting,
+            admin_sha256=self._admin.token_sha256,
+            admin_url=self._admin.url,
         )  # fmt: skip
 
     @property

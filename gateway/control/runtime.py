@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
 import uvicorn
 
-from backends.base import Backend
+from backends.adapter.store import Store as VersionStore
+from backends.base import Backend, Identity, Places
 from backends.probe import Prober
 from backends.process import Launcher
 from gateway.config import Config, Model, Pool
+from gateway.control.adapterapi import AdapterApi
+from gateway.control.adapters import Adapters
+from gateway.control.aliases import Rules
 from gateway.control.app import AdminApi, create_app
+from gateway.control.basefacts import Bases
 from gateway.control.console import Console
-from gateway.control.fleet import Fleet
+from gateway.control.fleet import AdminAccess, Fleet
+from gateway.control.ingestion import Ingestion
+from gateway.control.library import Library
+from gateway.control.publish import Publisher
 from gateway.control.sockets import listen, url_of
+from gateway.control.spool import Spool
+from gateway.control.store import Store
 from gateway.control.supervisor import Supervisor
 from gateway.control.workers import WorkerPool, WorkerSetup
 from gateway.counters import Counters
 from gateway.exits import CommandError
 from gateway.home import Home, RunInfo
+from gateway.snapshot import EngineTrouble
 from gateway.version import version
 
 NUM_LAST_LINES = 5
@@ -66,8 +78,13 @@ class Runtime:
         stack.push_async_callback(launcher.close)
         prober = Prober()
         stack.push_async_callback(prober.close)
-        self.fleet = Fleet(config, lambda snapshot: self._workers.push(snapshot))
-        self._supervisor = Supervisor(launcher, prober, self.fleet, home, console)
+        self._adapters = await self._open_adapters(prober)
+        token_sha256 = hashlib.sha256(home.admin_token().encode()).hexdigest()
+        self.fleet = Fleet(
+            config, lambda snapshot: self._workers.push(snapshot), adapters=self._adapters.snapshot,
+            admin=AdminAccess(self.admin_url, token_sha256),
+        )  # fmt: skip
+        self._supervisor = Supervisor(launcher, prober, self.fleet, home, console, self._adapters)
         for model, pool, backend in pools:
             self._supervisor.add(model, pool, backend)
         self._workers = self._make_workers(launcher)
@@ -75,9 +92,35 @@ class Runtime:
         self._supervisor.start()  # engines load while the workers come up
         stack.push_async_callback(self._supervisor.stop, 0.0)
         await self._workers.start()
-        await self._start_admin(admin)
+        self._adapters.start()
+        await self._start_admin(admin, self._make_adapter_api(launcher, pools))
         home.announce(RunInfo(os.getpid(), self.url, self.admin_url))
         stack.callback(home.withdraw)
+
+    async def _open_adapters(self, prober: Prober) -> Adapters:
+        """Raises StoreUnusable."""
+        config, home = self._config, self._home
+        store = await asyncio.to_thread(Store.open, config.store or home.database)
+        adapters = Adapters(
+            store, Library(home.adapters), prober, Rules(config.adapters.gate, [model.name for model in config.models]),
+            lambda: self.fleet.publish(), config.adapters.require_attestation,
+        )  # fmt: skip
+        self._stack.push_async_callback(adapters.close)
+        return await adapters.open()
+
+    def _make_adapter_api(self, launcher: Launcher, pools: Pools) -> AdapterApi:
+        home, rules = self._home, self._config.adapters
+        bases = Bases(pools)
+        spool = Spool(home.run / "publish", rules.max_upload_bytes)
+        ingestion = Ingestion(VersionStore(home.adapters), bases, Places(home.models, home.envs), launcher, spool)
+        publisher = Publisher(self._adapters, bases, self._identities, ingestion, spool)
+        publisher.start()
+        self._stack.push_async_callback(publisher.close)
+        return AdapterApi(self._adapters, publisher, rules.roots)
+
+    def _identities(self, model: str) -> list[Identity]:
+        """What the model's engines have told of their weights so far."""
+        return [member.status.identity for member in self.fleet.of_model(model)]
 
     def _make_workers(self, launcher: Launcher) -> WorkerPool:
         num_workers, num_slots = self._config.server.workers, len(self._supervisor.lives)
@@ -95,14 +138,14 @@ class Runtime:
         )
         return WorkerPool(
             launcher, setup, self._counters, self.fleet.snapshot(),
-            on_trouble=lambda trouble: self._supervisor.trouble(trouble.engine_id), on_death=self._console.worker,
+            listener=_Ears(self._supervisor, self._adapters), on_death=self._console.worker,
         )  # fmt: skip
 
-    async def _start_admin(self, sock: socket.socket) -> None:
+    async def _start_admin(self, sock: socket.socket, adapters: AdapterApi) -> None:
         api = AdminApi(self.fleet, self._supervisor, self._workers, self._counters)
         server = _AdminServer(
             uvicorn.Config(
-                create_app(api, self._home.admin_token(), version()), loop="none", lifespan="off", access_log=False,
+                create_app(api, self._home.admin_token(), version(), adapters), loop="none", lifespan="off", access_log=False,
                 log_level="warning", timeout_graceful_shutdown=1,
             )
         )  # fmt: skip
@@ -146,6 +189,24 @@ class Runtime:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()
+
+
+class _Ears:
+    """Tells each what workers say that concerns it."""
+
+    def __init__(self, supervisor: Supervisor, adapters: Adapters) -> None:
+        self._supervisor = supervisor
+        self._adapters = adapters
+
+    def trouble(self, trouble: EngineTrouble) -> None:
+        self._adapters.trouble(trouble)
+        self._supervisor.trouble(trouble.engine_id)
+
+    def want(self, version: str, worker: int) -> None:
+        self._adapters.want(version, worker)
+
+    def used(self, versions: Iterable[str]) -> None:
+        self._adapters.used(versions)
 
 
 class _AdminServer(uvicorn.Server):

@@ -17,6 +17,7 @@ from backends.hub.access import Access
 from backends.hub.names import looks_like_hub_name, parse_name, public_name
 from gateway.config import NAME, Config, single_model
 from gateway.configfile import load
+from gateway.control import failpoints
 from gateway.control.console import Console
 from gateway.control.hubmodels import ENGINES as HUB_ENGINES
 from gateway.control.hubmodels import HubModels
@@ -80,6 +81,7 @@ def main(argv: Sequence[str]) -> int:
 
         print(render(), end="")
         return DONE
+    failpoints.check()
     config, home = with_flags(read_config(args), args), Home.from_env()
     with HubModels(config, home) as models:  # as long as it serves, nobody removes what it serves
         return _run(args, models, home, Console(args.json))

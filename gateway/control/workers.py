@@ -6,10 +6,11 @@ import asyncio
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from backends.base import LaunchSpec
 from backends.errors import SpawnFailed
@@ -19,7 +20,7 @@ from backends.pythons import import_env
 from gateway.channel import Channel, ChannelError, control_end
 from gateway.counters import Counters
 from gateway.exits import CommandError
-from gateway.snapshot import Ack, Drain, EngineTrouble, Ping, Ready, Snapshot, ToControl, ToWorker
+from gateway.snapshot import Ack, Drain, EngineTrouble, Ping, Ready, Snapshot, ToControl, ToWorker, Uses, Want
 
 ACK_TIMEOUT_S = 2.0
 START_TIMEOUT_S = 30.0
@@ -53,6 +54,14 @@ class WorkerSetup:
         return LaunchSpec(argv, {**import_env(), **env})
 
 
+class Listener(Protocol):
+    """Hears what workers say. Nothing here may block or raise."""
+
+    def trouble(self, trouble: EngineTrouble) -> None: ...
+    def want(self, version: str, worker: int) -> None: ...
+    def used(self, versions: Iterable[str]) -> None: ...
+
+
 class WorkerState(StrEnum):
     STARTING = "starting"
     READY = "ready"
@@ -83,12 +92,11 @@ class WorkerPool:
         setup: WorkerSetup,
         counters: Counters,
         first: Snapshot,
-        on_trouble: Callable[[EngineTrouble], None],
+        listener: Listener,
         on_death: Callable[[str], None],
     ) -> None:
         self._workers = [
-            _Worker(column, launcher, setup, counters, first, on_trouble, on_death)
-            for column in range(setup.num_workers)
+            _Worker(column, launcher, setup, counters, first, listener, on_death) for column in range(setup.num_workers)
         ]
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -141,7 +149,7 @@ class _Worker:
         setup: WorkerSetup,
         counters: Counters,
         first: Snapshot,
-        on_trouble: Callable[[EngineTrouble], None],
+        listener: Listener,
         on_death: Callable[[str], None],
     ) -> None:
         self.column = column
@@ -150,7 +158,7 @@ class _Worker:
         self._launcher = launcher
         self._setup = setup
         self._counters = counters
-        self._on_trouble = on_trouble
+        self._listener = listener
         self._on_death = on_death
         self._child: Child | None = None
         self._channel: Channel[ToWorker, ToControl] | None = None
@@ -287,7 +295,11 @@ class _Worker:
                     case Ack(version=version):
                         self._acknowledge(version)
                     case EngineTrouble():
-                        self._on_trouble(message)
+                        self._listener.trouble(message)
+                    case Want(adapter=adapter):
+                        self._listener.want(adapter, self.column)
+                    case Uses(adapters=adapters):
+                        self._listener.used(adapters)
         except ChannelError as exc:
             self._give_up(str(exc))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.config import ApiKey, Config, Pool
+from gateway.config import AdapterRules, ApiKey, Config, Pool
 from gateway.configdocs import attribute_docs, render
 from gateway.configfile import ConfigError, load, parse
 from gateway.exits import BAD_INPUT, UsageError
@@ -28,6 +28,7 @@ def test_defaults() -> None:
     assert config.server.admin.port == 8081
     assert config.models[0].pools == (Pool("llamacpp", model="demo"),)
     assert config.keys == ()
+    assert (config.adapters.gate, config.adapters.roots, config.store) == ("warn", (), None)
 
 
 def test_everything_given() -> None:
@@ -41,6 +42,8 @@ models:
 routing: {policy: least_load}
 limits: {max_body_bytes: 1048576}
 timeouts: {connect_s: 1, first_byte_s: .inf}
+adapters: {gate: off, roots: [/srv/adapters, ~/adapters], require_attestation: true, wait_s: 5, max_waiting: 8}
+store: postgresql+psycopg://u:secret@h/db
 keys:
   - {name: app, key: "${APP:-secret-key-1}"}
 """
@@ -49,6 +52,9 @@ keys:
     assert config.models[0].pools[0].options == {"n_ctx": 512, "flash_attn": True}
     assert config.models[0].pools[1].api_key == "sk-9"
     assert config.timeouts.first_byte_s == math.inf
+    assert config.adapters == AdapterRules("off", ("/srv/adapters", "~/adapters"), True, 5.0, 8)
+    assert config.store == "postgresql+psycopg://u:secret@h/db"
+    assert "secret" not in repr(config)
     assert config.keys == (ApiKey("app", hashlib.sha256(b"secret-key-1").hexdigest()),)
 
 
@@ -63,8 +69,11 @@ BROKEN = {
     "unknown key": (MINIMAL + "servr: {}", "f.yaml:2: unknown key 'servr' (did you mean 'server'?)"),
     "far from any key": (
         MINIMAL + "zzz: 1",
-        "f.yaml:2: unknown key 'zzz' (known: server, models, keys, routing, limits, timeouts)",
+        "f.yaml:2: unknown key 'zzz' (known: server, models, keys, routing, limits, timeouts, store, adapters)",
     ),
+    "a relative root": (MINIMAL + "adapters:\n  roots: [/a, b]", "f.yaml:3: adapters.roots[1]: 'b' is not an absolute path"),
+    "another gate": (MINIMAL + "adapters: {gate: no}", "f.yaml:2: adapters.gate: must be one of off, warn, require, got 'no'"),
+    "a store that is no url": (MINIMAL + "store: x.db", "f.yaml:2: store: expected a database's URL, for example postgresql+psycopg://user@host/name"),
     "nested": (MINIMAL + "server:\n  admin:\n    prot: 1", "f.yaml:4: unknown key 'server.admin.prot' (did you mean 'port'?)"),
     "dashes": (MINIMAL + "limits: {max-body-bytes: 1}", "f.yaml:2: unknown key 'limits.max-body-bytes' (did you mean 'max_body_bytes'?)"),
     "twice": (MINIMAL + "limits: {}\nlimits: {}", "f.yaml:3: limits is given twice (first on line 2)"),

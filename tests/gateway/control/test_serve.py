@@ -103,7 +103,9 @@ def _refusals_are_envelopes(served: Served) -> None:
     paths = httpx.get(f"{served.admin_url}/openapi.json").json()["paths"]
     assert set(paths) == {
         "/admin/v1/engines", "/admin/v1/engines/{engine_id}/logs", "/admin/v1/engines/{engine_id}/restart", "/admin/v1/models",
-        "/admin/v1/workers",
+        "/admin/v1/workers", "/admin/v1/adapters", "/admin/v1/adapters/{name}", "/admin/v1/adapters/{name}/pin",
+        "/admin/v1/adapters/{name}/unpin", "/admin/v1/adapters/{name}/unload", "/admin/v1/aliases", "/admin/v1/aliases/{name}",
+        "/admin/v1/aliases/{name}/rollback", "/admin/v1/load_lora_adapter", "/admin/v1/unload_lora_adapter",
     }  # fmt: skip
     assert httpx.get(f"{served.admin_url}/docs").status_code == 200
 

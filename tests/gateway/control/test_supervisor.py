@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any, cast
 
-from backends.base import Identity
+import pytest
+
+from backends.base import Backend, Identity
 from backends.probe import Prober
 from backends.process import Launcher
 from backends.status import State, Status
@@ -22,6 +25,30 @@ class Observed:
         self.states.append(f"{engine_id} {status.state}")
 
 
+class Equipment:
+    """Equips until it is told to end; remembers what it was asked."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.asked: list[str] = []
+        self.end = asyncio.Event()
+        self._fault = fault
+
+    def add_engine(self, engine_id: str, model: str, backend: Backend) -> None:
+        self.asked.append(f"add {engine_id}")
+
+    async def equip(self, engine_id: str, status: Status) -> None:
+        self.asked.append(f"equip {engine_id}")
+        await self.end.wait()
+        if self._fault is not None:
+            raise self._fault
+
+    def ready(self, engine_id: str) -> None:
+        self.asked.append(f"ready {engine_id}")
+
+    def down(self, engine_id: str) -> None:
+        self.asked.append(f"down {engine_id}")
+
+
 async def _nobody(snapshot: Snapshot) -> tuple[int, ...]:
     return ()
 
@@ -31,7 +58,7 @@ async def test_a_bug_in_one_engines_life_is_logged_and_shown_not_swallowed(tmp_p
     home, observed = Home(tmp_path), Observed()
     launcher, prober = await Launcher.start(), Prober()
     fleet = Fleet(config, _nobody)
-    supervisor = Supervisor(launcher, prober, fleet, home, observed)
+    supervisor = Supervisor(launcher, prober, fleet, home, observed, Equipment())
     ((model, pool, backend),) = backends_of(config, home)
 
     async def broken(*_: object) -> Identity:
@@ -55,3 +82,47 @@ async def test_a_bug_in_one_engines_life_is_logged_and_shown_not_swallowed(tmp_p
     assert (tmp_path / "logs" / "org_far-0.log").exists()
     await prober.close()
     await launcher.close()
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("a bug")])
+async def test_an_engine_takes_traffic_once_it_holds_its_adapters_or_that_failed(
+    tmp_path: Path, fault: Exception | None
+) -> None:
+    equipment = Equipment(fault)
+    supervisor, fleet, observed = equipped(tmp_path, equipment)
+    await supervisor._announce("far-0")(Status(State.READY, ""))
+    await asyncio.sleep(0.01)
+    assert fleet.members["far-0"].status.state is State.STARTING
+    assert fleet.members["far-0"].status.detail == "its adapters are being loaded"
+    assert observed.states == []
+    equipment.end.set()
+    async with asyncio.timeout(5):
+        while not fleet.members["far-0"].has_been_ready:
+            await asyncio.sleep(0.001)
+    assert equipment.asked == ["add far-0", "equip far-0", "ready far-0"]
+    assert observed.states == ["far-0 ready"]
+    assert bool(fault) == any("RuntimeError: a bug" in line for line in supervisor.lives["far-0"].log.tail(5))
+
+
+async def test_an_engine_that_ends_while_it_is_equipped_is_not_waited_for(tmp_path: Path) -> None:
+    equipment = Equipment()
+    supervisor, fleet, observed = equipped(tmp_path, equipment)
+    await supervisor._announce("far-0")(Status(State.READY, ""))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await supervisor._announce("far-0")(Status(State.BACKOFF, "it died"))
+    assert fleet.members["far-0"].status.state is State.BACKOFF
+    assert not fleet.members["far-0"].has_been_ready
+    assert observed.states == ["far-0 backoff"]
+    assert equipment.asked[-1] == "down far-0"
+
+
+def equipped(home: Path, equipment: Equipment) -> tuple[Supervisor, Fleet, Observed]:
+    """One engine, not started, that can hold adapters."""
+    config = parse("models: [{name: far, pools: [{engine: remote, base_url: http://h}]}]")
+    fleet, observed, nothing = Fleet(config, _nobody), Observed(), cast(Any, None)
+    supervisor = Supervisor(nothing, nothing, fleet, Home(home), observed, equipment)
+    ((model, pool, backend),) = backends_of(config, Home(home))
+    cast(Any, backend).adapters = object()
+    supervisor.add(model, pool, backend)
+    return supervisor, fleet, observed

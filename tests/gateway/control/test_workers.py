@@ -6,12 +6,13 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from backends.process import Launcher
@@ -20,7 +21,7 @@ from gateway.control.sockets import listen
 from gateway.control.workers import WorkerPool, WorkerSetup, WorkerStatus
 from gateway.counters import Counters
 from gateway.exits import CommandError
-from gateway.snapshot import Engine, EngineTrouble, Model, Snapshot
+from gateway.snapshot import Adapter, Alias, Engine, EngineTrouble, Model, Share, Snapshot
 
 GONE = Engine("m-0", 0, "llamacpp", "ready", "127.0.0.1", 1)
 """Nothing listens there: a request to it is trouble."""
@@ -41,11 +42,20 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.pool: WorkerPool
+        self.wants: list[tuple[str, int]] = []
+        self.uses: list[str] = []
+
+    def trouble(self, trouble: EngineTrouble) -> None:
+        self.on_trouble(trouble)
+
+    def want(self, version: str, worker: int) -> None:
+        self.wants.append((version, worker))
+
+    def used(self, versions: Iterable[str]) -> None:
+        self.uses.extend(versions)
 
     async def start(self, launcher: Launcher) -> None:
-        self.pool = WorkerPool(
-            launcher, self.setup, self.counters, FIRST, lambda trouble: self.on_trouble(trouble), self.deaths.append
-        )
+        self.pool = WorkerPool(launcher, self.setup, self.counters, FIRST, self, self.deaths.append)
         await self.pool.start()
 
     @property
@@ -180,7 +190,7 @@ async def test_workers_that_cannot_start_are_one_error_with_their_last_lines(tmp
         setup = WorkerSetup(
             sock.fileno(), fd, 1, 1, tmp_path / "none" / "metrics", tmp_path / "logs", "/no/such/folder/access.log"
         )
-        pool = WorkerPool(launcher, setup, counters, FIRST, _ignore, lambda _: None)
+        pool = WorkerPool(launcher, setup, counters, FIRST, _Deaf(), lambda _: None)
         with pytest.raises(CommandError, match="a data worker does not start; its last lines:"):
             await pool.start()
         await pool.kill()
@@ -188,5 +198,34 @@ async def test_workers_that_cannot_start_are_one_error_with_their_last_lines(tmp
     await launcher.close()
 
 
-def _ignore(trouble: EngineTrouble) -> None:
-    pass
+class _Deaf:
+    """Listens to nothing."""
+
+    def trouble(self, trouble: EngineTrouble) -> None:
+        pass
+
+    def want(self, version: str, worker: int) -> None:
+        pass
+
+    def used(self, versions: Iterable[str]) -> None:
+        pass
+
+
+@pytest.mark.slow
+async def test_a_request_for_an_adapter_that_no_engine_holds_is_told_with_its_worker(stage: Stage) -> None:
+    model = Model("m", "m", (msgspec.structs.replace(GONE, port=1),), capabilities=("completions",))
+    cold = Adapter("s@1", "m")
+    await stage.pool.push(Snapshot(1, (model,), (cold,), (Alias("s", "m", (Share("s@1"),)),)))
+    async with httpx.AsyncClient(timeout=20) as client:
+        url = f"http://127.0.0.1:{stage.port}/v1/completions"
+        asking = asyncio.create_task(client.post(url, json={"model": "s", "prompt": "x"}))
+        async with asyncio.timeout(10):
+            while not stage.wants:
+                await asyncio.sleep(0.01)
+        ((version, worker),) = stage.wants
+        assert (version, worker in (0, 1), stage.uses) == ("s@1", True, ["s@1"])
+        refused = msgspec.structs.replace(cold, refusal="it fits nowhere", retry_after_s=7)
+        await stage.pool.push(Snapshot(2, (model,), (refused,), (Alias("s", "m", (Share("s@1"),)),)))
+        answer = await asking
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+    assert "it fits nowhere" in answer.text

@@ -1,0 +1,370 @@
+"""Adapters: the one owner of versions, aliases and pins, and of where they are resident.
+
+    command --> transaction (store) --> the state in memory --> snapshot --> every worker has acknowledged it
+
+A change that fails has not happened. Loads go on beside all of it (`residents`): a move of an alias waits for its own versions only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Literal, Self
+
+from backends.adapter.manifest import Manifest
+from backends.base import Backend
+from backends.status import Status
+from gateway import errors
+from gateway import snapshot as wire
+from gateway.control import aliases, proving
+from gateway.control.aliases import Move, Rules
+from gateway.control.desired import AliasState, Change, Desired, EngineProof, ProofReport, Version, VersionState
+from gateway.control.failpoints import failpoint
+from gateway.control.library import Library
+from gateway.control.loads import LoadFailed, start
+from gateway.control.residents import Reach, Residents
+from gateway.control.store import Store, StoreFailed
+
+Publish = Callable[[], Awaitable[tuple[int, ...]]]
+"""Pushes the present state; returns, once all workers decide from it, the columns of those that had to be replaced."""
+
+
+class VersionUnusable(errors.Conflict):
+    """No engine will serve it before something is done about it; the message says what."""
+
+    code = "adapter_unusable"
+
+
+class Adapters:
+    """Commands raise errors of `gateway.errors`, StoreFailed where the change could not be made durable."""
+
+    def __init__(
+        self,
+        store: Store,
+        library: Library,
+        prober: Reach,
+        rules: Rules,
+        publish: Publish,
+        must_be_attested: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._library = library
+        self._rules = rules
+        self._publish = publish
+        self._clock = clock
+        self._desired = Desired()
+        self._writing = asyncio.Lock()
+        self._residents = Residents(library, prober, lambda: self._desired, publish, must_be_attested)
+
+    async def open(self) -> Self:
+        """Read the store. Raises StoreFailed."""
+        self._desired = await self._store.load()
+        return self
+
+    def start(self) -> None:
+        """Once workers can be told: versions are held against their files, beside whatever comes next."""
+        start(self._examine(), self._residents.tasks, "examine versions")
+
+    async def close(self) -> None:
+        """Loads end where they are; the store is closed."""
+        await self._residents.close()
+        await self._store.close()
+
+    # What there is ----------------------------------------------------------------------------------------------------
+
+    def versions(self) -> tuple[VersionState, ...]:
+        return tuple(map(self._state, self._desired.versions.values()))
+
+    def aliases(self) -> tuple[AliasState, ...]:
+        return tuple(
+            AliasState(
+                alias.name, alias.model, alias.shares, alias.gate, alias.previous, self._alias_problem(alias.name)
+            )
+            for alias in self._desired.aliases.values()
+        )
+
+    def history(self, alias: str) -> tuple[Change, ...]:
+        """Newest first; empty for a name that never was one."""
+        return tuple(reversed(self._desired.history.get(alias, ())))
+
+    def snapshot(self) -> tuple[tuple[wire.Adapter, ...], tuple[wire.Alias, ...]]:
+        """What workers are told."""
+        served = [alias for alias in self._desired.aliases.values() if not self._alias_problem(alias.name)]
+        return (
+            tuple(self._told(version) for version in self._desired.versions.values()),
+            tuple(wire.Alias(alias.name, alias.model, alias.shares, int(alias.created)) for alias in served),
+        )
+
+    # Commands ---------------------------------------------------------------------------------------------------------
+
+    async def add(self, manifest: Manifest, name: str, model: str, who: str) -> str:
+        """Make a stored version known, as a candidate; returns its name. What is known already is looked at anew. Raises Conflict."""
+        version = Version(
+            f"{name}@{manifest.short}", manifest.digest, model, manifest.base.source_digest, manifest.rank, manifest.size_bytes,
+            who, self._clock(),
+        )  # fmt: skip
+        async with self._writing:
+            known = self._desired.versions.get(version.name)
+            if known is None:
+                await self._durable(self._store.add(version), lambda: self._with_version(version))
+            elif (known.digest, known.model) != (version.digest, version.model):
+                raise errors.Conflict(
+                    f"{version.name} is taken, by {known.digest} of model {known.model}: choose another name"
+                )
+            self._library.forget(version.digest)
+            self._residents.forgive(version.name)
+            await self._library.problem(version)
+            await self._publish()
+        return version.name
+
+    async def prove(self, version: str) -> ProofReport:
+        """Load and prove it on every engine of its model that has room, on one at least, whatever failed before.
+
+        A proof that fails is in the report. Raises NotFound, VersionUnusable, and NoEngineReady where no engine can load it now.
+        """
+        found = self._known(version)
+        self._residents.forgive(version)
+        with self._residents.kept([version]):
+            failure = await self._try_bring(version)
+            await self._spread(found)
+            await self._prove_again(found)
+        engines = tuple(proof for loads in self._residents.of_model(found.model) for proof in loads.proofs(version))
+        if not engines:
+            raise _refused(version, failure or LoadFailed("its engine ended meanwhile", 2.0))
+        return ProofReport(version, proving.least([engine.proof for engine in engines]), engines)
+
+    async def point(
+        self, alias: str, shares: Sequence[wire.Share], who: str, reason: str = "", force: str = ""
+    ) -> Change:
+        """Let an alias serve one version (flip) or several by weight (split); it is made where there is none.
+
+        Each version is resident and proven on an engine before any request may come. Where it serves just that already, the change that
+        led there is returned. `force` overrules the gate. Raises BadRequest, NotFound, Conflict, VersionUnusable, NoEngineReady.
+        """
+        move = Move(alias, tuple(shares), who, reason, force)
+        return await self._move(lambda: aliases.point(self._desired, move, self._rules, self._clock()), alias)
+
+    async def rollback(self, alias: str, who: str) -> Change:
+        """To what it served before the last change; once more goes back again. Raises as `point` does."""
+        return await self._move(lambda: aliases.rollback(self._desired, alias, who, self._clock()), alias)
+
+    async def drop(self, alias: str, who: str) -> Change:
+        """The alias goes, its versions stay. Raises NotFound."""
+        return await self._commit(lambda: aliases.drop(self._desired, alias, who, self._clock()), alias)
+
+    async def pin(self, version: str) -> None:
+        """Keep it loaded on every engine of its model, beginning now. Raises NotFound, Conflict, VersionUnusable."""
+        found = self._known(version)
+        pinned = {*self._desired.pinned(found.model), version}
+        num_slots = self._residents.num_slots(found.model)
+        if len(pinned) > num_slots:
+            raise errors.Conflict(
+                f"an engine of {found.model} holds {num_slots} adapters, and {len(pinned) - 1} are pinned: unpin one first"
+            )
+        if problem := await self._library.problem(found):
+            raise VersionUnusable(f"{version}: {problem}")
+        self._residents.forgive(version)
+        await self._set_pin(found, True)
+        self._residents.reconcile(found.model)
+
+    async def unpin(self, version: str) -> None:
+        """Raises NotFound."""
+        await self._set_pin(self._known(version), False)
+        self._residents.refusals.drop_passing()
+        await self._publish()
+
+    async def unload(self, version: str) -> None:
+        """Free it on every engine; the next request loads it again. Raises NotFound, Conflict where it is pinned or does not leave."""
+        if self._known(version).is_pinned:
+            raise errors.Conflict(f"{version} is pinned: unpin it first")
+        try:
+            await self._residents.free(version)
+        except LoadFailed as exc:
+            raise errors.Conflict(f"{version} is not freed everywhere: {exc.message}") from exc
+        finally:
+            await self._publish()
+
+    async def remove(self, version: str) -> None:
+        """Forget it, free it, delete its files. Raises NotFound, Conflict where an alias serves it or would roll back to it."""
+        async with self._writing:
+            found = self._known(version)
+            if users := self._desired.users(version):
+                raise errors.Conflict(
+                    f"{version} is served, or kept for a rollback, by {', '.join(users)}: move or drop that first"
+                )
+            if found.is_pinned:
+                raise errors.Conflict(f"{version} is pinned: unpin it first")
+            rest = {name: other for name, other in self._desired.versions.items() if name != version}
+            await self._durable(self._store.remove(version), lambda: replace(self._desired, versions=rest))
+            await self._publish()
+            failpoint("remove.recorded")
+        try:
+            await self._residents.free(version)
+        except LoadFailed as exc:  # it may read the files still
+            raise errors.Conflict(f"{version} is removed; its files stay, an engine uses them: {exc.message}") from exc
+        async with self._writing:
+            if all(other.digest != found.digest for other in self._desired.versions.values()):
+                await self._library.delete(found.digest)
+
+    # From engines and workers -----------------------------------------------------------------------------------------
+
+    def add_engine(self, engine_id: str, model: str, backend: Backend) -> None:
+        """Before the start only."""
+        self._residents.add_engine(engine_id, model, backend)
+
+    async def equip(self, engine_id: str, status: Status) -> None:
+        """An engine is up and takes no traffic yet: strangers go, what should be there is loaded and proven. Bounded; never raises."""
+        await self._residents.up(engine_id, status)
+
+    def ready(self, engine_id: str) -> None:
+        """It is about to take traffic."""
+        self._residents.ready(engine_id)
+
+    def down(self, engine_id: str) -> None:
+        """It takes no traffic any more; its next launch is another one."""
+        self._residents.down(engine_id)
+
+    def want(self, version: str, worker: int) -> None:
+        """A request of `worker` (its column) waits for a version that no engine holds."""
+        self._residents.want(version)
+
+    def used(self, versions: Iterable[str]) -> None:
+        """Requests asked for them, each named once, in the order of its last use."""
+        self._residents.used(versions)
+
+    def trouble(self, trouble: wire.EngineTrouble) -> None:
+        """An engine denied an adapter that it is said to hold."""
+        if trouble.reason == errors.AdapterAbsent.code:
+            self._residents.trouble(trouble.engine_id)
+
+    # Inside -----------------------------------------------------------------------------------------------------------
+
+    async def _examine(self) -> None:
+        """All versions, one after another."""
+        for version in list(self._desired.versions.values()):
+            if await self._library.problem(version):
+                await self._publish()
+
+    async def _move(self, make: Callable[[], Change | None], alias: str) -> Change:
+        """An alias's move, once what it will serve is there."""
+        planned = make()
+        if planned is None:
+            return self._desired.history[alias][-1]
+        names = [share.adapter for share in planned.shares]
+        with self._residents.kept(names):
+            for name in names:
+                if failure := await self._try_bring(name):
+                    raise _refused(name, failure)
+            return await self._commit(make, alias)
+
+    async def _commit(self, make: Callable[[], Change | None], alias: str) -> Change:
+        """Moves are made one after another, each from the state that the one before left."""
+        async with self._writing:
+            change = make()
+            if change is None:
+                return self._desired.history[alias][-1]
+            after = aliases.apply(self._desired, change)
+            await self._durable(self._store.move(change, after.aliases.get(alias)), lambda: after)
+            replaced = await self._publish()
+            failpoint("alias.told")
+        self._residents.reconcile(change.model)
+        return replace(change, replaced_workers=replaced)
+
+    async def _durable(self, writing: Awaitable[None], after: Callable[[], Desired]) -> None:
+        try:
+            await writing
+        except StoreFailed:
+            self._desired = await self._store.load()  # whatever it is: that is what counts
+            raise
+        self._desired = after()
+
+    async def _try_bring(self, name: str) -> LoadFailed | None:
+        if self._residents.holders(name):
+            return None
+        try:
+            await self._residents.bring(name)
+        except LoadFailed as exc:
+            return exc
+        return None
+
+    async def _spread(self, version: Version) -> None:
+        """To the other engines that have a slot free."""
+        able = [
+            item
+            for item in self._residents.of_model(version.model)
+            if len(item.held) + item.num_pending < item.num_slots
+        ]
+        others = [item.bring(version) for item in able if version.name not in item.failed]
+        for outcome in await asyncio.gather(*others, return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, LoadFailed):
+                raise outcome
+
+    async def _prove_again(self, version: Version) -> None:
+        """Where it was loaded before it had a reference."""
+        for loads in self._residents.of_model(version.model):
+            with suppress(LoadFailed):
+                await loads.attest(version)
+
+    async def _set_pin(self, version: Version, is_pinned: bool) -> None:
+        async with self._writing:
+            found = self._known(version.name)
+            changed = replace(found, is_pinned=is_pinned)
+            await self._durable(self._store.pin(found.name, is_pinned), lambda: self._with_version(changed))
+
+    def _with_version(self, version: Version) -> Desired:
+        return replace(self._desired, versions={**self._desired.versions, version.name: version})
+
+    def _known(self, name: str) -> Version:
+        if name not in self._desired.versions:
+            raise errors.NotFound(f"no version {name!r}; see `forgegate adapters list`")
+        return self._desired.versions[name]
+
+    def _proofs(self, version: Version) -> tuple[EngineProof, ...]:
+        return tuple(proof for loads in self._residents.of_model(version.model) for proof in loads.proofs(version.name))
+
+    def _state(self, version: Version) -> VersionState:
+        proofs = self._proofs(version)
+        return VersionState(
+            name=version.name, digest=version.digest, model=version.model, state=self._role(version),
+            proof=proving.least([proof.proof for proof in proofs if proof.is_resident] or [proof.proof for proof in proofs]),
+            gate=self._gate(version.name), is_pinned=version.is_pinned, rank=version.rank, size_bytes=version.size_bytes,
+            created=version.created, who=version.who, engines=proofs, problem=self._residents.refusal(version)[0],
+        )  # fmt: skip
+
+    def _role(self, version: Version) -> Literal["candidate", "live", "former"]:
+        if any(share.adapter == version.name for alias in self._desired.aliases.values() for share in alias.shares):
+            return "live"
+        return "former" if version.has_served else "candidate"
+
+    def _gate(self, name: str) -> str:
+        """Of the aliases that serve it."""
+        served = (a for a in self._desired.aliases.values() if any(share.adapter == name for share in a.shares))
+        return next((alias.gate for alias in served if alias.gate), "")
+
+    def _told(self, version: Version) -> wire.Adapter:
+        held = [proof for proof in self._proofs(version) if proof.is_resident]
+        reason, retry_after_s = self._residents.refusal(version) if not held else ("", 1)
+        return wire.Adapter(
+            name=version.name, model=version.model, engines=tuple(proof.engine for proof in held),
+            is_candidate=not version.has_served, proof=proving.least([proof.proof for proof in held]),
+            gate=self._gate(version.name), refusal=reason, retry_after_s=retry_after_s, created=int(version.created),
+        )  # fmt: skip
+
+    def _alias_problem(self, name: str) -> str:
+        if name in self._rules.models:
+            return f"a model is called {name}, too, and answers for it: rename one of them"
+        model = self._desired.aliases[name].model
+        return "" if model in self._rules.models else f"its model {model} is not served here"
+
+
+def _refused(version: str, failure: LoadFailed) -> errors.GatewayError:
+    """As a command's error."""
+    if failure.retry_s is None:
+        return VersionUnusable(f"{version} cannot be served: {failure.message}")
+    return errors.NoEngineReady(
+        f"{version} is not loaded: {failure.message}", retry_after_s=max(1, round(failure.retry_s))
+    )

@@ -1,0 +1,126 @@
+"""What an adapter must fit: the base model of a name that clients ask for, as its pools and running engines tell."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.base import Backend, Identity
+from backends.llamacpp.family import chat_template
+from backends.llamacpp.header import read_header
+from backends.llamacpp.launch import locate_model
+from backends.modelfolder import read_optional_json
+from gateway import errors
+from gateway.config import Model, Pool
+
+Pools = Sequence[tuple[Model, Pool, Backend]]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFacts:
+    """Digests are `sha256:<hex>`. Without a folder no reference can be computed."""
+
+    name: str
+    source_digest: str
+    template_digest: str
+    folder: Path | None
+    gguf: Path | None
+    engines: tuple[str, ...]
+    """Kinds of engines that serve adapters of it."""
+
+    def to_json(self) -> bytes:
+        """As `backends.adapter.ingest` reads it."""
+        told = {
+            "name": self.name,
+            "source_digest": self.source_digest,
+            "template_digest": self.template_digest,
+            "folder": str(self.folder) if self.folder else None,
+            "gguf": str(self.gguf) if self.gguf else None,
+        }
+        return json.dumps(told).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """The pools of this gateway, by model."""
+
+    pools: Pools
+
+    @property
+    def names(self) -> list[str]:
+        """Of all models, those that take no adapters too."""
+        return list(dict.fromkeys(model.name for model, _, _ in self.pools))
+
+    def model_of(self, asked: str) -> str:
+        """The model that an adapter is for; where there is but one it need not be named. Raises BadRequest, ModelNotFound."""
+        able = self._able()
+        if not asked and len(able) == 1:
+            return able[0]
+        if asked in able:
+            return asked
+        if not able:
+            raise errors.BadRequest(
+                "no engine of this gateway serves adapters: those of kind remote do not; add a llamacpp pool",
+                param="model",
+            )
+        if not asked:
+            raise errors.BadRequest(f"say which model the adapter is for: {', '.join(able)}", param="model")
+        if asked in self.names:
+            raise errors.BadRequest(
+                f"no engine of {asked} serves adapters; models that do: {', '.join(able)}", param="model"
+            )
+        close = difflib.get_close_matches(asked, able, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise errors.ModelNotFound(
+            f"no model {asked!r}; {hint}models that take adapters: {', '.join(able)}", param="model"
+        )
+
+    def engine_pool(self, model: str, kind: str) -> Pool:
+        """The first pool of `kind`: its interpreter works on adapters, too."""
+        return next(pool for pool in self._of(model) if pool.engine == kind)
+
+    def facts(self, model: str, identities: Sequence[Identity]) -> BaseFacts:
+        """Of `model`, whose engines told these identities. Blocks while it reads heads of files. Raises NoEngineReady, ModelUnusable."""
+        known = sorted((item for item in identities if item.digest), key=lambda item: not item.is_source)
+        if not known:
+            raise errors.NoEngineReady(
+                f"no engine of {model} has read its weights yet, so nothing can be held against them; see `forgegate engines list`",
+                retry_after_s=5,
+            )
+        places = [locate_model(pool.model or "demo") for pool in self._of(model)]
+        folder = next((path for path in places if path.is_dir()), None)
+        gguf = next((path for path in places if not path.is_dir()), None)
+        template = _template_of_folder(folder) if folder else _template_of_gguf(gguf) if gguf else ""
+        return BaseFacts(
+            name=model,
+            source_digest=known[0].digest,
+            template_digest=f"sha256:{hashlib.sha256(template.encode()).hexdigest()}",
+            folder=folder,
+            gguf=gguf,
+            engines=tuple(dict.fromkeys(pool.engine for pool in self._of(model))),
+        )
+
+    def _able(self) -> list[str]:
+        return list(dict.fromkeys(model.name for model, _, backend in self.pools if _is_able(backend)))
+
+    def _of(self, name: str) -> list[Pool]:
+        return [pool for model, pool, backend in self.pools if model.name == name and _is_able(backend)]
+
+
+def _is_able(backend: Backend) -> bool:
+    return backend.adapters is not None and backend.num_adapter_slots > 0
+
+
+def _template_of_folder(folder: Path) -> str:
+    return chat_template(folder, read_optional_json(folder / "tokenizer_config.json")) or ""
+
+
+def _template_of_gguf(gguf: Path) -> str:
+    """Raises ModelUnusable."""
+    template: Any = read_header(gguf).metadata.get("tokenizer.chat_template", "")
+    return template if isinstance(template, str) else ""

@@ -1,0 +1,165 @@
+"""What should be: versions, aliases, pins, as the store keeps them; and what is told of them. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.snapshot import Share
+
+Kind = Literal["flip", "split", "rollback", "force", "drop"]
+"""`force`: a flip or split that the gate would have refused."""
+Shares = tuple[Share, ...]
+MAX_HISTORY = 1000
+"""Changes of an alias that are kept at hand, the newest; the store keeps all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of an adapter."""
+
+    name: str
+    """`support@3f2a91c04b7d`."""
+    digest: str
+    """64 hex digits: its directory in the store of adapters."""
+    model: str
+    base_digest: str
+    """`sha256:<hex>` of the weights that it was trained on."""
+    rank: int
+    size_bytes: int
+    who: str
+    created: float
+    """Unix seconds."""
+    is_pinned: bool = False
+    has_served: bool = False
+    """By some alias, once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A name that clients ask for, and what serves it."""
+
+    name: str
+    model: str
+    shares: Shares
+    gate: str
+    created: float
+    """Unix seconds."""
+    previous: Shares = ()
+    """What a rollback goes to; empty where it has served nothing else."""
+    previous_gate: str = ""
+    served: frozenset[str] = frozenset()
+    """All versions that it serves or has served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One move of an alias, as it is recorded."""
+
+    alias: str
+    model: str
+    kind: Kind
+    before: Shares
+    shares: Shares
+    """What it serves since; empty for `drop`."""
+    who: str
+    reason: str
+    at: float
+    """Unix seconds."""
+    gate: str
+    """`ungated`: no verdict; `forced`: against the gate; empty where there is no gate."""
+    replaced_workers: tuple[int, ...] = ()
+    """Those that did not take note in time, by column. Not recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """All of it, by name; histories oldest first."""
+
+    versions: Mapping[str, Version] = field(default_factory=dict)
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    history: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
+
+    def live(self, model: str) -> list[str]:
+        """Versions that an alias of the model serves, by the aliases' order."""
+        return _unique(share for alias in self._of(model) for share in alias.shares)
+
+    def former(self, model: str) -> list[str]:
+        """Versions that an alias of the model would roll back to, and none serves."""
+        live = set(self.live(model))
+        return [name for name in _unique(s for alias in self._of(model) for s in alias.previous) if name not in live]
+
+    def pinned(self, model: str) -> list[str]:
+        return [version.name for version in self.versions.values() if version.is_pinned and version.model == model]
+
+    def users(self, version: str) -> list[str]:
+        """Aliases that serve it or would roll back to it."""
+        return [
+            alias.name
+            for alias in self.aliases.values()
+            if any(share.adapter == version for share in (*alias.shares, *alias.previous))
+        ]
+
+    def _of(self, model: str) -> list[Alias]:
+        return [alias for alias in self.aliases.values() if alias.model == model]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProof:
+    """A version on one engine."""
+
+    engine: str
+    is_resident: bool
+    proof: str
+    """`proven`, `weak`, `indistinguishable`, `unattested` or `failed`, since it was loaded there."""
+    detail: str
+    """Why, in words for a user; empty for `proven`."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionState:
+    """A version as people see it."""
+
+    name: str
+    digest: str
+    model: str
+    state: Literal["candidate", "live", "former"]
+    proof: str
+    """Of all engines that hold it the least; empty where none does."""
+    gate: str
+    is_pinned: bool
+    rank: int
+    size_bytes: int
+    created: float
+    who: str
+    engines: tuple[EngineProof, ...]
+    problem: str = ""
+    """Why no engine will hold it, and the fix; empty where one may."""
+
+
+@dataclass(frozen=True, slots=True)
+class AliasState:
+    """An alias as people see it."""
+
+    name: str
+    model: str
+    shares: Shares
+    gate: str
+    previous: Shares
+    problem: str = ""
+    """Why clients cannot ask for it; empty where they can."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProofReport:
+    """What the proofs of a version came to."""
+
+    version: str
+    proof: str
+    """Over all engines the least; `failed` where one failed."""
+    engines: tuple[EngineProof, ...]
+
+
+def _unique(shares: Iterable[Share]) -> list[str]:
+    return list(dict.fromkeys(share.adapter for share in shares))

@@ -1,0 +1,108 @@
+"""Versions on this machine's disk: whether each is whole, what engines load of it, its reference."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from backends.adapter import manifest as manifests
+from backends.adapter.golden import Golden, GoldenError, read_golden
+from backends.adapter.manifest import VersionUnusable
+from backends.adapter.store import Store
+from gateway.control.desired import Version
+
+GOLDEN = "golden.safetensors"
+MAX_GOLDENS = 16
+_FIX = "publish it again"
+
+
+class Library:
+    """What it finds wrong it says in words for a user. Files are read on other threads; what was whole once is not read again."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = Store(root)
+        self._problems: dict[str, str] = {}
+        """By digest, empty for one that is whole."""
+        self._goldens: OrderedDict[str, Golden] = OrderedDict()
+        self._lock = threading.Lock()
+        self._examining = asyncio.Lock()
+
+    def known_problem(self, version: Version) -> str:
+        """As far as it was looked for."""
+        return self._problems.get(version.digest, "")
+
+    async def problem(self, version: Version) -> str:
+        """Why it cannot be loaded, with the fix; empty where it can."""
+        async with self._examining:
+            if version.digest not in self._problems:
+                self._problems[version.digest] = await asyncio.to_thread(self._examine, version)
+            return self._problems[version.digest]
+
+    async def file(self, version: Version, name: str) -> Path | str:
+        """What an engine loads, the directory itself where `name` is empty; a text says why it cannot."""
+        folder = self.store.version(version.digest)
+        if not name:
+            return folder
+        try:
+            found = await asyncio.to_thread(self.store.attachment, version.digest, name)
+        except (OSError, VersionUnusable) as exc:
+            return f"{exc}; {_FIX}"
+        return found or f"{folder / name} is missing or damaged; {_FIX}"
+
+    async def golden(self, version: Version) -> Golden | None:
+        """None where it has none. Raises GoldenError for one that cannot be used."""
+        return await asyncio.to_thread(self._golden, version)
+
+    def forget(self, digest: str) -> None:
+        """It was stored anew, or removed: look again."""
+        self._problems.pop(digest, None)
+        with self._lock:
+            self._goldens.pop(digest, None)
+
+    async def delete(self, digest: str) -> None:
+        """Its files; killed in the middle, the next publication sweeps them."""
+        self.forget(digest)
+        await asyncio.to_thread(self._delete, digest)
+
+    def _examine(self, version: Version) -> str:
+        folder = self.store.version(version.digest)
+        if not folder.is_dir():
+            return f"its files are gone ({folder}); {_FIX}, or `forgegate adapters remove {version.name}`"
+        try:
+            manifests.verify(folder)
+        except (OSError, VersionUnusable) as exc:
+            return f"{exc}; move {folder} away and {_FIX}"
+        return ""
+
+    def _golden(self, version: Version) -> Golden | None:
+        with self._lock:
+            if version.digest in self._goldens:
+                self._goldens.move_to_end(version.digest)
+                return self._goldens[version.digest]
+        try:
+            path = self.store.attachment(version.digest, GOLDEN)
+        except (OSError, VersionUnusable) as exc:
+            raise GoldenError(f"{exc}; {_FIX}") from exc
+        if path is None:
+            if GOLDEN in manifests.read_manifest(self.store.version(version.digest)).attachments:
+                raise GoldenError(f"its reference is missing or damaged; {_FIX}")
+            return None
+        golden = read_golden(path)
+        with self._lock:
+            self._goldens[version.digest] = golden
+            while len(self._goldens) > MAX_GOLDENS:
+                self._goldens.popitem(last=False)
+        return golden
+
+    def _delete(self, digest: str) -> None:
+        folder = self.store.version(digest)
+        going = folder.with_name(f".work-removed-{digest[:16]}-{os.getpid()}")
+        try:
+            folder.rename(going)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(going, ignore_errors=True)

@@ -1,0 +1,295 @@
+"""The adapters of one launch of one engine: the only one that loads, proves and frees there. A restarted engine gets a new one.
+
+absent --load--> loaded --proof--> held: in the snapshot, serves
+                   |  failed
+                   +-----> freed, and quarantined until the engine is restarted or the version is loaded anew by command
+held --out of the snapshot, every worker knows--> freed once the engine's requests that use it have ended
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from backends.adapter.golden import Golden, GoldenError
+from backends.base import AdapterCalls, Call, Fetch, Identity
+from backends.errors import AdapterRefused, BackendError, NoSlot
+from gateway.control import proving
+from gateway.control.desired import EngineProof, Version
+from gateway.control.failpoints import failpoint
+from gateway.control.library import Library
+from gateway.control.proving import Bench, Proof
+from gateway.control.residency import Held
+
+UNLOAD_S = 30.0
+"""How long running requests may keep a victim; after that it stays, and the load fails for now."""
+RETRY_S, REFUSED_RETRY_S = 2.0, 30.0
+FULL_RETRY_S = 5.0
+T = TypeVar("T")
+
+
+class LoadFailed(Exception):
+    """Why a version is not on an engine, in words; `retry_s` None: not before something is done about it."""
+
+    def __init__(self, message: str, retry_s: float | None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_s = retry_s
+
+
+class Surroundings(Protocol):
+    """What one engine's adapters ask of all."""
+
+    library: Library
+
+    async def publish(self) -> object:
+        """Until every worker decides from what is held now."""
+        ...
+
+    def victim(self, loads: Loads, held: Sequence[Held], spared: frozenset[str]) -> str | None: ...
+    def last_use(self, name: str) -> int: ...
+    async def siblings(self, loads: Loads, version: Version) -> Mapping[str, Golden]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How the engine is reached, in this launch."""
+
+    calls: AdapterCalls
+    call: Call
+    fetch: Fetch
+    base: str
+    """The name under which it knows the model itself."""
+
+
+class Loads:
+    """Loads happen one after another, in the order in which they were asked for."""
+
+    def __init__(
+        self, engine_id: str, model: str, identity: Identity, num_slots: int, wire: Wire, around: Surroundings
+    ) -> None:
+        self.engine_id = engine_id
+        self.model = model
+        self.identity = identity
+        self.num_slots = num_slots
+        self.held: dict[str, Proof] = {}
+        """Resident and proven here; the snapshot says just this."""
+        self.failed: dict[str, Proof] = {}
+        self.num_pending = 0
+        """Loads that wait or go on."""
+        self._leaving: set[str] = set()
+        """On the engine, or perhaps, but not held."""
+        self._wire = wire
+        self._around = around
+        self._lock = asyncio.Lock()
+        self._end = asyncio.get_running_loop().create_future()
+        self._bench = Bench(self._score, wire.base)
+
+    def close(self) -> None:
+        """The engine is gone, or its launch is over: nothing is held any more, whoever waits for it is told."""
+        self.held.clear()
+        if not self._end.done():
+            self._end.set_result(None)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._end.done()
+
+    def proofs(self, name: str) -> list[EngineProof]:
+        """What is known of a version here."""
+        if name in self.held:
+            return [EngineProof(self.engine_id, True, self.held[name].state, self.held[name].detail)]
+        return [EngineProof(self.engine_id, False, p.state, p.detail) for p in [self.failed.get(name)] if p]
+
+    async def bring(self, version: Version, spared: frozenset[str] = frozenset()) -> Proof:
+        """Load and prove it, unless it is held; for that others may leave, but not the `spared`. Raises LoadFailed."""
+        if version.name in self.held:
+            return self.held[version.name]
+        self.num_pending += 1
+        try:
+            async with self._lock:
+                return await self._bring(version, spared)
+        finally:
+            self.num_pending -= 1
+
+    async def attest(self, version: Version) -> None:
+        """Prove what was held without proof, if it has a reference now. Raises LoadFailed."""
+        async with self._lock:
+            held = self.held.get(version.name)
+            if held is None or held.state != proving.UNATTESTED:
+                return
+            proof = await self._prove(version)
+            if proof.state == proving.FAILED:
+                self.failed[version.name] = proof
+                await self._evict(version.name)
+            elif version.name in self.held:
+                self.held[version.name] = proof
+                await self._around.publish()
+
+    async def free(self, name: str) -> None:
+        """Take it out of the snapshot, then off the engine. Raises LoadFailed where running requests keep it."""
+        async with self._lock:
+            self.failed.pop(name, None)
+            if name in self.held:
+                await self._evict(name)
+            elif name in self._leaving:
+                await self._unload(name)
+
+    async def check(self) -> None:
+        """Believe the engine: what it does not have is not held, and what it should not have is freed. Raises LoadFailed."""
+        async with self._lock:
+            await self._compare()
+
+    # With the lock ----------------------------------------------------------------------------------------------------
+
+    async def _bring(self, version: Version, spared: frozenset[str]) -> Proof:
+        name = version.name
+        if name in self.held:
+            return self.held[name]
+        if name in self.failed:
+            raise self._quarantined(self.failed[name])
+        path = await self._around.library.file(version, self._wire.calls.file_name)
+        if not isinstance(path, Path):
+            raise LoadFailed(path, None)
+        if name not in self._leaving:
+            await self._make_room(spared)
+        self._leaving.add(name)  # until it is proven, what the engine has under this name is nobody's
+        await self._load(name, path)
+        failpoint("reconcile.loaded")
+        try:
+            proof = await self._prove(version)
+        except LoadFailed:
+            await self._try_unload(name)
+            raise
+        if proof.state == proving.FAILED:
+            self.failed[name] = proof
+            await self._try_unload(name)
+            raise self._quarantined(proof)
+        failpoint("reconcile.proven")
+        self._require_open()
+        self._leaving.discard(name)
+        self.held[name] = proof
+        await self._around.publish()
+        return proof
+
+    async def _make_room(self, spared: frozenset[str]) -> None:
+        """One free slot."""
+        if len(self.held) + len(self._leaving) < self.num_slots:
+            return
+        running = await self._compare()
+        while len(self.held) + len(self._leaving) >= self.num_slots:
+            held = [Held(name, self._around.last_use(name), running.get(name, 0)) for name in self.held]
+            name = self._around.victim(self, held, spared)
+            if name is None:
+                raise LoadFailed(
+                    f"all {self.num_slots} adapter slots of {self.engine_id} are taken for good", FULL_RETRY_S
+                )
+            await self._evict(name)
+
+    async def _compare(self) -> Mapping[str, int]:
+        """Returns the running requests of what is held."""
+        resident = await self._ask(self._wire.calls.resident(self._wire.fetch))
+        failpoint("reconcile.listed")
+        lost = [name for name in self.held if name not in resident]
+        for name in lost:
+            del self.held[name]
+        self._leaving = {name for name in resident if name not in self.held}
+        if lost:
+            await self._around.publish()
+        for name in sorted(self._leaving):
+            await self._unload(name)
+        return resident
+
+    async def _evict(self, name: str) -> None:
+        proof = self.held.pop(name)
+        self._leaving.add(name)
+        await self._around.publish()
+        failpoint("reconcile.evicted")
+        try:
+            await self._unload(name)
+        except LoadFailed:
+            await self._restore(name, proof)
+            raise
+
+    async def _restore(self, name: str, proof: Proof) -> None:
+        """It did not leave: what the engine still has is what was proven."""
+        if name in self.failed:
+            return
+        with suppress(LoadFailed):
+            if name in await self._ask(self._wire.calls.resident(self._wire.fetch)) and not self.is_closed:
+                self._leaving.discard(name)
+                self.held[name] = proof
+                await self._around.publish()
+
+    async def _unload(self, name: str) -> None:
+        self._leaving.add(name)
+        await self._ask(self._wire.calls.unload(self._wire.call, name, UNLOAD_S))
+        self._leaving.discard(name)
+
+    async def _try_unload(self, name: str) -> None:
+        """What does not go now takes a slot until it is looked at again."""
+        with suppress(LoadFailed):
+            await self._unload(name)
+
+    async def _load(self, name: str, path: Path) -> None:
+        try:
+            await self._ask(self._wire.calls.load(self._wire.call, name, path))
+        except LoadFailed as exc:
+            if isinstance(exc.__cause__, AdapterRefused):
+                self._leaving.discard(name)
+            if not isinstance(exc.__cause__, NoSlot):
+                raise
+            await self._compare()  # strangers took it
+            self._leaving.add(name)
+            await self._ask(self._wire.calls.load(self._wire.call, name, path))
+
+    async def _prove(self, version: Version) -> Proof:
+        try:
+            golden = await self._around.library.golden(version)
+        except GoldenError as exc:
+            raise LoadFailed(f"it cannot be proven: {exc}", None) from exc
+        siblings = await self._around.siblings(self, version)
+        return await self._ask(self._bench.prove(version.name, golden, siblings))
+
+    # The engine -------------------------------------------------------------------------------------------------------
+
+    async def _score(self, model: str, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+        return await self._wire.calls.score(self._wire.call, model, texts)
+
+    async def _ask(self, question: Awaitable[T]) -> T:
+        """The engine's answer, or LoadFailed, at the latest when its launch is over."""
+        task = asyncio.ensure_future(question)
+        try:
+            await asyncio.wait({task, self._end}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # seen, also where the launch is over
+        self._require_open()
+        try:
+            return task.result()
+        except AdapterRefused as exc:
+            raise LoadFailed(f"{self.engine_id}: {exc}", REFUSED_RETRY_S) from exc
+        except BackendError as exc:
+            raise LoadFailed(f"{self.engine_id} does not answer: {exc}", RETRY_S) from exc
+
+    def _require_open(self) -> None:
+        if self.is_closed:
+            raise LoadFailed(f"{self.engine_id} ended or was restarted meanwhile", RETRY_S)
+
+    def _quarantined(self, proof: Proof) -> LoadFailed:
+        return LoadFailed(f"it failed its proof on {self.engine_id}: {proof.detail}", None)
+
+
+def start(coroutine: Coroutine[Any, Any, T], tasks: set[asyncio.Task[Any]], name: str) -> asyncio.Task[T]:
+    """As a task that is kept until it is done."""
+    task = asyncio.create_task(coroutine, name=name)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
