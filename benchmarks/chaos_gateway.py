@@ -6,9 +6,11 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -43,14 +45,21 @@ class Victim:
 class Gateway:
     """One `forgegate serve`, started here."""
 
-    def __init__(self, workdir: Path, num_workers: int, num_engines: int, model: str) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        num_workers: int,
+        num_engines: int,
+        model: str,
+        engine_options: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self.model = "demo"
         self._home = workdir / "home"
         self._port = free_port()
         self._admin_port = free_port()
         pool = {
             "engine": "llamacpp", "model": model, "replicas": num_engines,
-            "options": {"n_ctx": 4096, "n_seq_max": 16, "max_waiting": 512},
+            "options": {"n_ctx": 4096, "n_seq_max": 16, "max_waiting": 512, **engine_options},
         }  # fmt: skip
         server = {"port": self._port, "workers": num_workers, "admin": {"port": self._admin_port}}
         config = {"server": server, "models": [{"name": self.model, "pools": [pool]}]}

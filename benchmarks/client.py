@@ -53,7 +53,7 @@ class Target:
         lines = [f"{method} {self.prefix}{path} HTTP/1.1", f"host: {host}:{self.port}", "user-agent: forgegate-bench"]
         if self.api_key:
             lines.append(f"authorization: Bearer {self.api_key}")
-        if method == "POST":
+        if method in ("POST", "PUT"):
             lines += ["content-type: application/json", f"content-length: {num_body_bytes}"]
         if not keep_alive:
             lines.append("connection: close")
@@ -87,6 +87,10 @@ class Client:
     async def post(self, path: str, body: bytes) -> Exchange:
         """The exchange, ended; its failure, if any, is inside."""
         return await self._send(self.target.head("POST", path, len(body), keep_alive=self._keep_alive) + body)
+
+    async def put(self, path: str, body: bytes) -> Exchange:
+        """As `post`."""
+        return await self._send(self.target.head("PUT", path, len(body), keep_alive=self._keep_alive) + body)
 
     async def get(self, path: str) -> Exchange:
         """As `post`, without a body."""

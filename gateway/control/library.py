@@ -92,6 +92,8 @@ class Library:
                 raise GoldenError(f"its reference is missing or damaged; {_FIX}")
             return None
         golden = read_golden(path)
+        if (golden.adapter_digest, golden.base_digest) != (version.digest, version.base_digest):
+            raise GoldenError(f"its reference was made for another version or other weights; {_FIX}")
         with self._lock:
             self._goldens[version.digest] = golden
             while len(self._goldens) > MAX_GOLDENS:

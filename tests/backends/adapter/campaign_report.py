@@ -56,13 +56,17 @@ def _head(content: Mapping[str, Any]) -> list[str]:
     sound = [cases["sound"] for cases in bases.values()]
     faulty = [(case, row) for cases in bases.values() for case, row in cases.items() if case in FAULTS]
     apart = [row for case, row in faulty if "relative" not in case]
-    relatives = [row for case, row in faulty if "relative" in case]
+    unknown = [row for case, row in faulty if case == "wrong adapter, a relative"]
+    known = [row for case, row in faulty if case == "wrong adapter, a relative, others known"]
     return [
         "# Golden proof: does the engine serve the adapter that it is asked for?", "",
-        f"- Sound loads: {_sum(sound, 'loads'):,}; called failed: **{_sum(sound, 'failed')}**; weak: {_sum(sound, 'weak')}.",
+        f"- Sound loads: {_sum(sound, 'loads'):,}; called failed: **{_sum(sound, 'failed')}**; weak: {_sum(sound, 'weak')}; "
+        f"indistinguishable from a relative or another: {_sum(sound, 'indistinguishable')}.",
         f"- Faulty loads: {_sum(apart, 'loads'):,}; called proven: **{_sum(apart, 'proven')}**; failed: {_sum(apart, 'failed'):,}, of "
         f"these {_sum(apart, 'named'):,} name what is served; weak: {_sum(apart, 'weak')}.",
-        f"- A near relative served instead: {_sum(relatives, 'loads'):,} loads; called proven: {_sum(relatives, 'proven')}. See below.",
+        f"- A near relative served instead, whose golden file the proof has: {_sum(known, 'loads')} loads; called proven: "
+        f"**{_sum(known, 'proven')}**. Without that file: {_sum(unknown, 'loads')} loads; called proven: {_sum(unknown, 'proven')}. "
+        "See below.",
     ]  # fmt: skip
 
 

@@ -167,7 +167,7 @@ def heavy(draw: Random, size: int, spread: float) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("noise", [0.1, 0.2, 1.0])
 def test_error_rates_hold_over_all_looks_whatever_the_noise(noise: float) -> None:
     """Where the noise is large, proofs become weak; wrong verdicts stay rare."""
     draw, missed, alarms = Random(f"rates {noise}"), 0, 0
