@@ -237,7 +237,9 @@ async def test_loading_and_freeing_under_traffic(engine: EngineProcess, files: d
         before = process.memory_info().rss
         await load_and_free(client, files, count=NUM_LOADS)
         grown = process.memory_info().rss - before
-    assert grown < 8 * 2**20, f"{grown / 2**20:.1f} MiB more after {NUM_LOADS} loads"
+    # Buffers of the allocator come and go by 10 MiB and more; kept adapters would take several times that.
+    kept = NUM_LOADS * min(file.stat().st_size for file in files.values())
+    assert grown < kept / 3, f"{grown / 2**20:.1f} MiB more after {NUM_LOADS} loads of {kept / 2**20:.0f} MiB in all"
 
 
 NUM_LOADS = 60

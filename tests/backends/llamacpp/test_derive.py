@@ -15,7 +15,7 @@ from backends.errors import ModelUnusable, PrepareFailed
 from backends.llamacpp import derive as derive_module
 from backends.llamacpp.derive import Tools, derive
 from backends.llamacpp.header import read_parts
-from backends.llamacpp.toolkit import SCRIPT, VERSION
+from backends.llamacpp.toolkit import LORA_SCRIPT, SCRIPT, VERSION
 from tests.backends.llamacpp.test_folder import make
 
 gguf = pytest.importorskip("gguf")
@@ -53,6 +53,7 @@ class Rig:
         self.tool = self.tools / f"llama.cpp-{VERSION}"
         (self.tool / "gguf-py").mkdir(parents=True)
         (self.tool / "gguf-py" / "gguf").symlink_to(Path(gguf.__file__).parent)
+        (self.tool / LORA_SCRIPT).touch()  # without it the folder would be made anew
         self.converts_with(_GOOD)
 
     def converts_with(self, code: str) -> None:
