@@ -138,6 +138,16 @@ class Call(Protocol):
     async def __call__(self, path: str, body: bytes, timeout_s: float) -> Reply: ...
 
 
+@dataclass(frozen=True, slots=True)
+class HeldAdapter:
+    """An adapter that takes one of an engine's slots."""
+
+    num_running: int = 0
+    """Its requests; 0 where the engine does not say."""
+    is_leaving: bool = False
+    """It takes no new requests, and goes with its last one unless the unloading is withdrawn."""
+
+
 class AdapterCalls(Protocol):
     """What one kind of engine does with LoRA adapters. Stateless; every method raises ProbeFailed when the engine gives no answer."""
 
@@ -145,18 +155,22 @@ class AdapterCalls(Protocol):
     """What such an engine loads, in a version's directory; the directory itself where empty."""
 
     async def load(self, call: Call, name: str, path: Path) -> None:
-        """Load the adapter at `path` under `name`. Loading what is loaded already is fine. Raises AdapterRefused, NoSlot."""
+        """Load the adapter at `path` under `name`. Loading what is loaded already is fine, and takes back what is leaving.
+
+        Raises AdapterRefused, NoSlot.
+        """
         ...
 
     async def unload(self, call: Call, name: str, timeout_s: float) -> None:
         """Free it, once the requests that use it have ended. What is not there is fine.
 
-        Raises AdapterRefused when they do not end in time.
+        Raises AdapterRefused when they do not end in time: then, or cancelled before, the adapter stays and serves again, at the
+        latest when the engine has noticed.
         """
         ...
 
-    async def resident(self, fetch: Fetch) -> Mapping[str, int]:
-        """Names of the adapters that it holds, each with its running requests (0 where the engine does not say)."""
+    async def resident(self, fetch: Fetch) -> Mapping[str, HeldAdapter]:
+        """What takes a slot, by name."""
         ...
 
     async def score(self, call: Call, model: str, texts: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -85,6 +85,12 @@ class Gateway:
             Target("http", "127.0.0.1", self._admin_port, api_key=token), keep_alive=False, timeout_s=10
         )
 
+    @property
+    def admin(self) -> Client:
+        """Of its admin API, once it is ready."""
+        assert self._admin is not None
+        return self._admin
+
     async def workers(self) -> list[dict[str, Any]]:
         """As the admin API lists them."""
         return await self._list("/admin/v1/workers")
@@ -138,8 +144,7 @@ class Gateway:
         os.kill(self.child.pid, signal.SIGKILL)
 
     async def _list(self, path: str) -> list[dict[str, Any]]:
-        assert self._admin is not None
-        exchange = await self._admin.get(path)
+        exchange = await self.admin.get(path)
         if exchange.status != 200:
             raise GatewayError(f"{path}: {exchange.failure or exchange.status}")
         data: list[dict[str, Any]] = orjson.loads(exchange.body)["data"]

@@ -96,6 +96,10 @@ class Client:
         """As `post`, without a body."""
         return await self._send(self.target.head("GET", path, keep_alive=self._keep_alive))
 
+    async def delete(self, path: str) -> Exchange:
+        """As `get`."""
+        return await self._send(self.target.head("DELETE", path, keep_alive=self._keep_alive))
+
     def close(self) -> None:
         """Close the idle connections."""
         for connection in self._idle:

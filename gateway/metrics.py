@@ -229,6 +229,8 @@ def _gauges(snapshot: Snapshot, counters: Counters) -> Iterator[Metric]:
 
 def _add_adapters(snapshot: Snapshot, resident: GaugeMetricFamily, shares: GaugeMetricFamily) -> None:
     for adapter in snapshot.adapters:
+        if adapter.is_candidate:
+            continue  # the admin's alone, and the page is open
         for engine in adapter.engines:
             resident.add_metric((adapter.name, engine), 1)
     for alias in snapshot.aliases:

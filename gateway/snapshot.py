@@ -170,8 +170,9 @@ class EngineTrouble(msgspec.Struct, frozen=True, tag="trouble"):
 
 
 class Want(msgspec.Struct, frozen=True, tag="want"):
-    """Worker to control: a request waits for this adapter, which no ready replica holds. Sent once per worker and adapter while any waits.
+    """Worker to control: a request waits for this adapter, which no ready replica holds.
 
+    A worker sends it when the first one comes, and again at every snapshot that names no replica for the adapter while any waits.
     Where the newest snapshot says that a replica does hold it, that replica has just denied it (`EngineTrouble` with
     `adapter_absent` came before), or was lost.
     """

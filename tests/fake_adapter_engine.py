@@ -26,6 +26,8 @@ class FakeAdapterEngine:
         self.idle = asyncio.Event()
         """Set: no request uses an adapter that is to be unloaded."""
         self.idle.set()
+        self.leaving: dict[str, asyncio.Future[None]] = {}
+        """By name: done once it was taken back. One unloading at a time for each."""
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
     async def call(self, path: str, body: bytes, timeout_s: float) -> Reply:
@@ -33,17 +35,22 @@ class FakeAdapterEngine:
         self.calls.append((path, fields))
         answers: dict[str, Callable[[dict[str, Any]], Reply]] = {
             "/v1/load_lora_adapter": self._load,
-            "/v1/unload_lora_adapter": self._unload,
             "/v1/completions": self._score,
         }
         if path == "/v1/unload_lora_adapter":
-            await self.idle.wait()
+            return await self._unload(fields["lora_name"])
         return answers[path](fields) if path in answers else _error(404, f"no such endpoint: {path}")
 
     async def fetch(self, path: str) -> Reply:
         data: list[dict[str, Any]] = [{"id": BASE, "parent": None}]
         data += [
-            {"id": name, "parent": BASE, "root": root, "num_running": self.num_running.get(name, 0)}
+            {
+                "id": name,
+                "parent": BASE,
+                "root": root,
+                "num_running": self.num_running.get(name, 0),
+                "is_leaving": name in self.leaving,
+            }
             for name, root in self.held.items()
         ]
         return Reply(200, msgspec.json.encode({"object": "list", "data": data}))
@@ -52,6 +59,8 @@ class FakeAdapterEngine:
         name, path = fields["lora_name"], fields["lora_path"]
         if name in self.held:
             if self.held[name] == path:
+                if name in self.leaving:
+                    self.leaving.pop(name).set_result(None)
                 return Reply(200, b"Success")
             return _error(400, f"the adapter {name!r} is loaded from {self.held[name]}")
         if not Path(path).is_file():
@@ -61,14 +70,25 @@ class FakeAdapterEngine:
         self.held[name] = path
         return Reply(200, b"Success")
 
-    def _unload(self, fields: dict[str, Any]) -> Reply:
-        if self.held.pop(fields["lora_name"], None) is None:
-            return _error(404, f"the adapter {fields['lora_name']!r} cannot be found")
+    async def _unload(self, name: str) -> Reply:
+        if name not in self.held:
+            return _error(404, f"the adapter {name!r} cannot be found")
+        self.leaving[name] = taken_back = asyncio.get_running_loop().create_future()
+        idle = asyncio.ensure_future(self.idle.wait())
+        try:
+            await asyncio.wait({idle, taken_back}, return_when=asyncio.FIRST_COMPLETED)
+            if taken_back.done():
+                return _error(409, f"the adapter {name!r} was loaded again before it was gone: it stays")
+            del self.held[name]
+        finally:
+            idle.cancel()
+            if self.leaving.get(name) is taken_back:
+                del self.leaving[name]
         return Reply(200, b"Success")
 
     def _score(self, fields: dict[str, Any]) -> Reply:
         model = fields["model"]
-        if model != BASE and model not in self.held:
+        if model != BASE and (model not in self.held or model in self.leaving):
             return _error(404, f"unknown model {model!r}")
         choices = [
             {

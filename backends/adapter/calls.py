@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from backends.base import Call, Fetch, Reply
+from backends.base import Call, Fetch, HeldAdapter, Reply
 from backends.errors import AdapterRefused, NoSlot, ProbeFailed
 from backends.remote import listed_models
 
@@ -49,12 +49,15 @@ class LoraCalls:
         if reply.status not in (200, 404):
             raise AdapterRefused(reason_of(reply))
 
-    async def resident(self, fetch: Fetch) -> Mapping[str, int]:
+    async def resident(self, fetch: Fetch) -> Mapping[str, HeldAdapter]:
         reply = await fetch("/v1/models")
         if reply.status != 200:
             raise ProbeFailed(f"/v1/models answers {reply.status}: {reason_of(reply)}")
         held = [model for model in listed_models(reply) if model.get("parent")]
-        return {str(model.get("id")): _count(model.get("num_running")) for model in held}
+        return {
+            str(model.get("id")): HeldAdapter(_count(model.get("num_running")), model.get("is_leaving") is True)
+            for model in held
+        }
 
     async def score(self, call: Call, model: str, texts: Sequence[Sequence[int]]) -> list[list[float]]:
         scores: list[list[float]] = []

@@ -1,7 +1,7 @@
 """What the thread that owns the context does with adapters: load, put on the context, free.
 
 An adapter leaves between two steps, once no request uses it: what was computed with it is dropped from the cache, the
-context goes on with the base model where it held it, and only then is it freed.
+context goes on with the base model where it held it, and only then is it freed. Whoever cancels the future before keeps it.
 """
 
 from __future__ import annotations
@@ -54,10 +54,9 @@ class Residents:
 
     def unload(self, adapter: LoadedAdapter, freed: Future[None]) -> None:
         """Free it as soon as no request uses it; new ones are refused already."""
+        self._leaving.append((adapter, freed))
         if self._end is not None:
-            freed.set_exception(self._end)
-        else:
-            self._leaving.append((adapter, freed))
+            self.end(self._end)
 
     def free_unused(self) -> None:
         """Let those go that wait for it and are not used any more. Between two steps."""
@@ -66,7 +65,11 @@ class Residents:
         staying = []
         for adapter, freed in self._leaving:
             if self._scheduler.num_present[adapter]:
-                staying.append((adapter, freed))
+                if not freed.cancelled():
+                    staying.append((adapter, freed))
+                continue
+            # From here on it cannot be withdrawn.
+            if not freed.set_running_or_notify_cancel():
                 continue
             self._scheduler.forget(adapter)
             self._applied.free(adapter.weights)
@@ -88,7 +91,8 @@ class Residents:
         """Nothing is loaded or unloaded any more; whoever waits is told why."""
         self._end = reason
         for _, freed in self._leaving:
-            freed.set_exception(reason)
+            if freed.set_running_or_notify_cancel():
+                freed.set_exception(reason)
         self._leaving.clear()
 
     def close(self) -> None:

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from backends.llamacpp.adapter_file import Requirements
-from backends.llamacpp.adapters import AdapterMissing, AdapterTable, LoadedAdapter, NameTaken, NoSlot
+from backends.llamacpp.adapters import (
+    AdapterMissing,
+    AdapterTable,
+    LoadedAdapter,
+    NameTaken,
+    NoSlot,
+    UnloadWithdrawn,
+)
 from backends.llamacpp.answer import Answer, Choice, TokenBytes, Wire
 from backends.llamacpp.api import chat as chat_api
 from backends.llamacpp.api import completions as completions_api
@@ -117,7 +124,7 @@ class Serving(ServedModel):
     def models(self) -> list[dict[str, Any]]:
         base = self.describe() | {"parent": None, "max_adapters": self.adapters.num_slots}
         counts = self.engine.residents.num_requests()
-        return [base, *(self._describe(adapter, counts.get(adapter.name, 0)) for adapter in self.adapters.resident)]
+        return [base, *(self._describe(adapter, counts.get(adapter.name, 0)) for adapter in self.adapters.held)]
 
     def answers_as(self, model: str | None) -> str:
         """The name of whoever answers a request for `model`."""
@@ -140,11 +147,13 @@ class Serving(ServedModel):
             raise Unavailable(str(error)) from error
 
     async def unload_adapter(self, request: UnloadRequest) -> None:
-        """Return when it is freed. Raises RequestError or Unavailable."""
+        """Return when it is freed; cancelled before, it stays. Raises RequestError or Unavailable."""
         try:
             await self.adapters.unload(request.lora_name)
         except AdapterMissing as error:
             raise RequestError(str(error), param="lora_name", code="adapter_not_found", status=404) from error
+        except UnloadWithdrawn as error:
+            raise RequestError(str(error), param="lora_name", code="unload_withdrawn", status=409) from error
         except EngineClosed as error:
             raise Unavailable(str(error)) from error
 
@@ -159,6 +168,7 @@ class Serving(ServedModel):
             "max_model_len": self.engine.max_length,
             "capabilities": list(self.capabilities),
             "num_running": num_running,
+            "is_leaving": self.adapters.is_leaving(adapter.name),
         }
 
     def _adapter(self, model: str | None) -> LoadedAdapter | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -48,6 +49,8 @@ UPLOAD = {
     },
 }  # fmt: skip
 _STRICT = {"extra": "forbid"}
+CLIENT_HEADER = "x-forgegate-client"
+"""Whose call a worker passes on: the client's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,18 @@ class LoadBody:
     lora_name: str
     lora_path: str
     """A folder under one of `adapters.roots`."""
+    load_inplace: bool = False
+    """Refused: a name is never reused for other weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnloadBody:
+    """As vLLM's."""
+
     __pydantic_config__: ClassVar = _STRICT
     lora_name: str
+    lora_int_id: int | None = None
+    """vLLM's; names are enough here."""
 
 
 class AdapterApi:
@@ -122,8 +131,14 @@ class AdapterApi:
 
     async def load(self, request: Request, body: LoadBody) -> PlainTextResponse:
         """vLLM's `load_lora_adapter`: publish what lies at a path of this machine, under one of `adapters.roots`."""
+        if body.load_inplace:
+            raise errors.BadRequest(
+                "load_inplace: a name is never reused for other weights; what is published under an alias becomes a version of "
+                "its own",
+                param="load_inplace",
+            )
         folder = await asyncio.to_thread(allowed_folder, body.lora_path, self._roots)
-        job = self._publisher.from_folder(Order(body.lora_name, "", who_of(request, "")), folder)
+        job = self._publisher.from_folder(Order(body.lora_name, "", _passed_on_by(request)), folder)
         done = await job.outcome()
         return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully: {done['version']}.")
 
@@ -131,15 +146,23 @@ class AdapterApi:
         """vLLM's `unload_lora_adapter`: an alias goes, and what only it served is freed; a version is freed."""
         aliases = {alias.name: alias for alias in self._adapters.aliases()}
         if body.lora_name in aliases:
-            served = [share.adapter for share in aliases[body.lora_name].shares]
-            await self._adapters.drop(body.lora_name, who_of(request, ""))
-            still = {share.adapter for alias in self._adapters.aliases() for share in alias.shares}
-            versions = [version for version in served if version not in still]
+            await self._unload_alias(aliases.pop(body.lora_name), aliases.values(), _passed_on_by(request))
         else:
-            versions = [self._version(body.lora_name).name]
-        for version in versions:
-            await self._adapters.unload(version)
+            await self._adapters.unload(self._version(body.lora_name).name)
         return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
+
+    async def _unload_alias(self, alias: AliasState, others: Iterable[AliasState], who: str) -> None:
+        """Raises Conflict, and changes nothing, where what only the alias serves is pinned."""
+        elsewhere = {share.adapter for other in others for share in other.shares}
+        pinned = {version.name for version in self._adapters.versions() if version.is_pinned}
+        served = [share.adapter for share in alias.shares if share.adapter not in elsewhere]
+        if staying := next((name for name in served if name in pinned), None):
+            raise errors.Conflict(f"{staying} is pinned: unpin it first; the alias {alias.name} stays")
+        await self._adapters.drop(alias.name, who)
+        for name in served:
+            # The alias is gone, which is what was asked for: what is still used leaves when room is needed.
+            with suppress(errors.Conflict):
+                await self._adapters.unload(name)
 
     # Versions ---------------------------------------------------------------------------------------------------------
 
@@ -236,6 +259,11 @@ def who_of(request: Request, given: str) -> str:
     if len(given) > MAX_WHO or not given.isprintable():
         raise errors.BadRequest(f"who: {MAX_WHO} printable characters at most", param="who")
     return f"{given} from {peer}" if given else peer
+
+
+def _passed_on_by(request: Request) -> str:
+    """As `who_of`, of a call whose body names nobody: the client of the worker that passed it on."""
+    return who_of(request, request.headers.get(CLIENT_HEADER, ""))
 
 
 def allowed_folder(path: str, roots: Sequence[str]) -> Path:

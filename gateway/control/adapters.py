@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal, Self
+from typing import Self
 
 from backends.adapter.manifest import Manifest
 from backends.base import Backend
@@ -115,10 +115,10 @@ class Adapters:
                 raise errors.Conflict(
                     f"{version.name} is taken, by {known.digest} of model {known.model}: choose another name"
                 )
-            self._library.forget(version.digest)
-            self._residents.forgive(version.name)
-            await self._library.problem(version)
-            await self._publish()
+        self._library.forget(version.digest)
+        self._residents.forgive(version.name)
+        await self._library.problem(version)
+        await self._publish()
         return version.name
 
     async def prove(self, version: str) -> ProofReport:
@@ -128,6 +128,10 @@ class Adapters:
         """
         found = self._known(version)
         self._residents.forgive(version)
+        try:
+            await self._residents.require(found)
+        except LoadFailed as exc:
+            raise _refused(version, exc) from exc
         with self._residents.kept([version]):
             failure = await self._try_bring(version)
             await self._spread(found)
@@ -149,7 +153,8 @@ class Adapters:
         return await self._move(lambda: aliases.point(self._desired, move, self._rules, self._clock()), alias)
 
     async def rollback(self, alias: str, who: str) -> Change:
-        """To what it served before the last change; once more goes back again. Raises as `point` does."""
+        """To what it served before the last change; once more goes back again. Raises as `point` does, Conflict also where it moved
+        while that was loaded."""
         return await self._move(lambda: aliases.rollback(self._desired, alias, who, self._clock()), alias)
 
     async def drop(self, alias: str, who: str) -> Change:
@@ -181,31 +186,26 @@ class Adapters:
         """Free it on every engine; the next request loads it again. Raises NotFound, Conflict where it is pinned or does not leave."""
         if self._known(version).is_pinned:
             raise errors.Conflict(f"{version} is pinned: unpin it first")
-        try:
-            await self._residents.free(version)
-        except LoadFailed as exc:
-            raise errors.Conflict(f"{version} is not freed everywhere: {exc.message}") from exc
-        finally:
-            await self._publish()
+        await self._free(version, "is not freed everywhere")
 
     async def remove(self, version: str) -> None:
-        """Forget it, free it, delete its files. Raises NotFound, Conflict where an alias serves it or would roll back to it."""
+        """Free it, forget it, delete its files. Raises NotFound, Conflict where an alias serves it or would roll back to it, where it is
+        pinned, or does not leave an engine: then it is not removed."""
+        self._removable(version)
+        await self._free(version, "is not removed")
         async with self._writing:
-            found = self._known(version)
-            if users := self._desired.users(version):
-                raise errors.Conflict(
-                    f"{version} is served, or kept for a rollback, by {', '.join(users)}: move or drop that first"
-                )
-            if found.is_pinned:
-                raise errors.Conflict(f"{version} is pinned: unpin it first")
+            found = self._removable(version)
+            is_last = not any(
+                other.digest == found.digest for other in self._desired.versions.values() if other != found
+            )
+            if is_last:  # before the row goes: killed between them, the next start marks it again
+                await self._library.unmark(found.digest)
             rest = {name: other for name, other in self._desired.versions.items() if name != version}
             await self._durable(self._store.remove(version), lambda: replace(self._desired, versions=rest))
             await self._publish()
             failpoint("remove.recorded")
-        try:
-            await self._residents.free(version)
-        except LoadFailed as exc:  # it may read the files still
-            raise errors.Conflict(f"{version} is removed; its files stay, an engine uses them: {exc.message}") from exc
+        # Somebody may have asked for it until now, and an engine that holds it may read the files still.
+        await self._free(version, "is removed, its files are not: the gateway's next start deletes them")
         async with self._writing:
             if all(other.digest != found.digest for other in self._desired.versions.values()):
                 await self._library.delete(found.digest)
@@ -259,14 +259,17 @@ class Adapters:
             for name in names:
                 if failure := await self._try_bring(name):
                     raise _refused(name, failure)
-            return await self._commit(make, alias)
+            return await self._commit(make, alias, planned)
 
-    async def _commit(self, make: Callable[[], Change | None], alias: str) -> Change:
-        """Moves are made one after another, each from the state that the one before left."""
+    async def _commit(self, make: Callable[[], Change | None], alias: str, planned: Change | None = None) -> Change:
+        """Moves are made one after another, each from the state that the one before left. `planned`: for which versions were brought."""
         async with self._writing:
             change = make()
             if change is None:
                 return self._desired.history[alias][-1]
+            if planned and change.kind == "rollback" and change != replace(planned, at=change.at):
+                who = self._desired.history[alias][-1].who
+                raise errors.Conflict(f"{alias} was moved meanwhile, by {who}: look and ask again")
             after = aliases.apply(self._desired, change)
             await self._durable(self._store.move(change, after.aliases.get(alias)), lambda: after)
             replaced = await self._publish()
@@ -275,12 +278,25 @@ class Adapters:
         return replace(change, replaced_workers=replaced)
 
     async def _durable(self, writing: Awaitable[None], after: Callable[[], Desired]) -> None:
+        """Raises StoreFailed where the change was not made, or where that cannot be known."""
+        wanted = after()
         try:
             await writing
         except StoreFailed:
-            self._desired = await self._store.load()  # whatever it is: that is what counts
-            raise
-        self._desired = after()
+            await self._reload()  # whatever it is: that is what counts
+            if self._desired != wanted:
+                await self._publish()
+                raise
+        self._desired = wanted
+
+    async def _reload(self) -> None:
+        try:
+            self._desired = await self._store.load()
+        except StoreFailed as exc:
+            raise StoreFailed(
+                f"it is not known whether the change was made, look before you ask again: {exc.message}",
+                retry_after_s=5,
+            ) from exc
 
     async def _try_bring(self, name: str) -> LoadFailed | None:
         if self._residents.holders(name):
@@ -296,7 +312,7 @@ class Adapters:
         able = [
             item
             for item in self._residents.of_model(version.model)
-            if len(item.held) + item.num_pending < item.num_slots
+            if len(item.held) + item.num_pending < item.num_slots and not self._residents.wrong_base(version, item)
         ]
         others = [item.bring(version) for item in able if version.name not in item.failed]
         for outcome in await asyncio.gather(*others, return_exceptions=True):
@@ -315,6 +331,25 @@ class Adapters:
             changed = replace(found, is_pinned=is_pinned)
             await self._durable(self._store.pin(found.name, is_pinned), lambda: self._with_version(changed))
 
+    def _removable(self, name: str) -> Version:
+        found = self._known(name)
+        if users := self._desired.users(name):
+            raise errors.Conflict(
+                f"{name} is served, or kept for a rollback, by {', '.join(users)}: move or drop that first"
+            )
+        if found.is_pinned:
+            raise errors.Conflict(f"{name} is pinned: unpin it first")
+        return found
+
+    async def _free(self, version: str, outcome: str) -> None:
+        """On every engine. Raises Conflict with the `outcome` where one keeps it."""
+        try:
+            await self._residents.free(version)
+        except LoadFailed as exc:
+            raise errors.Conflict(f"{version} {outcome}: {exc.message}") from exc
+        finally:
+            await self._publish()
+
     def _with_version(self, version: Version) -> Desired:
         return replace(self._desired, versions={**self._desired.versions, version.name: version})
 
@@ -329,21 +364,11 @@ class Adapters:
     def _state(self, version: Version) -> VersionState:
         proofs = self._proofs(version)
         return VersionState(
-            name=version.name, digest=version.digest, model=version.model, state=self._role(version),
+            name=version.name, digest=version.digest, model=version.model, state=self._desired.role(version),
             proof=proving.least([proof.proof for proof in proofs if proof.is_resident] or [proof.proof for proof in proofs]),
-            gate=self._gate(version.name), is_pinned=version.is_pinned, rank=version.rank, size_bytes=version.size_bytes,
+            gate=self._desired.gate(version.name), is_pinned=version.is_pinned, rank=version.rank, size_bytes=version.size_bytes,
             created=version.created, who=version.who, engines=proofs, problem=self._residents.refusal(version)[0],
         )  # fmt: skip
-
-    def _role(self, version: Version) -> Literal["candidate", "live", "former"]:
-        if any(share.adapter == version.name for alias in self._desired.aliases.values() for share in alias.shares):
-            return "live"
-        return "former" if version.has_served else "candidate"
-
-    def _gate(self, name: str) -> str:
-        """Of the aliases that serve it."""
-        served = (a for a in self._desired.aliases.values() if any(share.adapter == name for share in a.shares))
-        return next((alias.gate for alias in served if alias.gate), "")
 
     def _told(self, version: Version) -> wire.Adapter:
         held = [proof for proof in self._proofs(version) if proof.is_resident]
@@ -351,7 +376,7 @@ class Adapters:
         return wire.Adapter(
             name=version.name, model=version.model, engines=tuple(proof.engine for proof in held),
             is_candidate=not version.has_served, proof=proving.least([proof.proof for proof in held]),
-            gate=self._gate(version.name), refusal=reason, retry_after_s=retry_after_s, created=int(version.created),
+            gate=self._desired.gate(version.name), refusal=reason, retry_after_s=retry_after_s, created=int(version.created),
         )  # fmt: skip
 
     def _alias_problem(self, name: str) -> str:

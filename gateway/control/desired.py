@@ -10,6 +10,7 @@ from gateway.snapshot import Share
 
 Kind = Literal["flip", "split", "rollback", "force", "drop"]
 """`force`: a flip or split that the gate would have refused."""
+Role = Literal["candidate", "live", "former"]
 Shares = tuple[Share, ...]
 MAX_HISTORY = 1000
 """Changes of an alias that are kept at hand, the newest; the store keeps all."""
@@ -101,6 +102,16 @@ class Desired:
             if any(share.adapter == version for share in (*alias.shares, *alias.previous))
         ]
 
+    def role(self, version: Version) -> Role:
+        if any(share.adapter == version.name for alias in self.aliases.values() for share in alias.shares):
+            return "live"
+        return "former" if version.has_served else "candidate"
+
+    def gate(self, version: str) -> str:
+        """Of the aliases that serve it."""
+        served = (a for a in self.aliases.values() if any(share.adapter == version for share in a.shares))
+        return next((alias.gate for alias in served if alias.gate), "")
+
     def _of(self, model: str) -> list[Alias]:
         return [alias for alias in self.aliases.values() if alias.model == model]
 
@@ -124,7 +135,7 @@ class VersionState:
     name: str
     digest: str
     model: str
-    state: Literal["candidate", "live", "former"]
+    state: Role
     proof: str
     """Of all engines that hold it the least; empty where none does."""
     gate: str

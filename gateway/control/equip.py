@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.control.loads import LoadFailed, Loads, start
 
@@ -28,18 +29,19 @@ class Reconciler:
 
     async def equip(self, loads: Loads) -> None:
         """Until it holds what it should; bounded. What fails does not keep the engine from its other traffic."""
-        task = start(self._first(loads), self._residents.tasks, f"equip {loads.engine_id}")
-        await asyncio.wait({task}, timeout=EQUIP_S)
+        await asyncio.wait({self._begin(loads, self._first(loads))}, timeout=EQUIP_S)
 
     def kick(self, loads: Loads) -> None:
         """Soon."""
         if loads in self._rounds:
             self._kicked.add(loads)
         elif not loads.is_closed:
-            self._rounds[loads] = task = start(
-                self._round(loads), self._residents.tasks, f"reconcile {loads.engine_id}"
-            )
-            task.add_done_callback(lambda _: self._done(loads))
+            self._begin(loads, self._round(loads))
+
+    def _begin(self, loads: Loads, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        self._rounds[loads] = task = start(work, self._residents.tasks, f"reconcile {loads.engine_id}")
+        task.add_done_callback(lambda _: self._done(loads))
+        return task
 
     def _done(self, loads: Loads) -> None:
         del self._rounds[loads]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,11 +85,14 @@ class Ingestion:
         self._spool = spool
 
     def mark(self, digest: str) -> None:
-        """It is known for good: whoever finds it unknown later has another database, and leaves it alone."""
-        (self.store.version(digest) / KNOWN).touch()
+        """It is known until it is removed: whoever finds it unknown later has another database, and leaves it alone."""
+        with suppress(FileNotFoundError):  # its folder is gone: whoever loads it is told
+            (self.store.version(digest) / KNOWN).touch()
 
     def remove_strays(self, known: Collection[str], digests: Collection[str] | None = None) -> None:
-        """Versions that were stored, and whose publication came to nothing before anybody knew them; of all, or of these."""
+        """Versions without a mark that nobody knows, removed or never made known; of all, or of these."""
+        for digest in known if digests is None else ():
+            self.mark(digest)  # killed between the database and the mark
         for digest in self.store.versions() if digests is None else digests:
             folder = self.store.version(digest)
             if digest not in known and folder.is_dir() and not (folder / KNOWN).exists():

@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from typing import Any
 
 from backends.base import LaunchSpec
-from backends.errors import SpawnFailed
 from backends.logring import LogRing
 from backends.process import Launcher, exit_words
 
@@ -42,14 +42,18 @@ class Outcome:
 
 async def run_child(launcher: Launcher, spec: LaunchSpec, tell: Tell, limit_s: float) -> Outcome:
     """Until it ends; the child is dead when this returns, in whatever way. Raises SpawnFailed, TimeoutError."""
-    log = LogRing()
     read_fd, write_fd = os.pipe()
-    reader = os.fdopen(read_fd, "rb", 0)
+    # Closed here as well as by whoever reads: the caller may be cancelled before anybody does.
+    with os.fdopen(read_fd, "rb", 0) as reader:
+        return await _run(launcher, spec, tell, limit_s, reader, write_fd)
+
+
+async def _run(
+    launcher: Launcher, spec: LaunchSpec, tell: Tell, limit_s: float, reader: FileIO, write_fd: int
+) -> Outcome:
+    log = LogRing()
     try:
         child = await launcher.spawn(spec, log, stdout_fd=write_fd)
-    except SpawnFailed:
-        reader.close()
-        raise
     finally:
         os.close(write_fd)
     try:
@@ -62,7 +66,7 @@ async def run_child(launcher: Launcher, spec: LaunchSpec, tell: Tell, limit_s: f
     return Outcome(code, last, next(iter(log.tail(1)), ""))
 
 
-async def _read(file: Any, tell: Tell) -> dict[str, Any]:
+async def _read(file: FileIO, tell: Tell) -> dict[str, Any]:
     """Until the child closes its output."""
     stream = asyncio.StreamReader(limit=MAX_LINE_BYTES)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(

@@ -14,6 +14,7 @@ from backends.adapter.golden import Golden, GoldenError, read_golden
 from backends.adapter.manifest import VersionUnusable
 from backends.adapter.store import Store
 from gateway.control.desired import Version
+from gateway.control.ingestion import KNOWN
 
 GOLDEN = "golden.safetensors"
 MAX_GOLDENS = 16
@@ -37,6 +38,8 @@ class Library:
 
     async def problem(self, version: Version) -> str:
         """Why it cannot be loaded, with the fix; empty where it can."""
+        if version.digest in self._problems:  # without waiting for what is read now
+            return self._problems[version.digest]
         async with self._examining:
             if version.digest not in self._problems:
                 self._problems[version.digest] = await asyncio.to_thread(self._examine, version)
@@ -62,6 +65,10 @@ class Library:
         self._problems.pop(digest, None)
         with self._lock:
             self._goldens.pop(digest, None)
+
+    async def unmark(self, digest: str) -> None:
+        """Unless it is known, too, the next start deletes it."""
+        await asyncio.to_thread((self.store.version(digest) / KNOWN).unlink, missing_ok=True)
 
     async def delete(self, digest: str) -> None:
         """Its files; killed in the middle, the next publication sweeps them."""

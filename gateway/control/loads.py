@@ -4,11 +4,13 @@ absent --load--> loaded --proof--> held: in the snapshot, serves
                    |  failed
                    +-----> freed, and quarantined until the engine is restarted or the version is loaded anew by command
 held --out of the snapshot, every worker knows--> freed once the engine's requests that use it have ended
+       <--they do not end in time, the engine serves it again--
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from backends.adapter.golden import Golden, GoldenError
-from backends.base import AdapterCalls, Call, Fetch, Identity
+from backends.base import AdapterCalls, Call, Fetch, HeldAdapter, Identity
 from backends.errors import AdapterRefused, BackendError, NoSlot
 from gateway.control import proving
 from gateway.control.desired import EngineProof, Version
@@ -27,6 +29,8 @@ from gateway.control.residency import Held
 
 UNLOAD_S = 30.0
 """How long running requests may keep a victim; after that it stays, and the load fails for now."""
+NOTICE_S, LOOK_S = 5.0, 0.05
+"""How long an engine may take to notice that nobody waits for an unloading any more, and how often it is asked."""
 RETRY_S, REFUSED_RETRY_S = 2.0, 30.0
 FULL_RETRY_S = 5.0
 T = TypeVar("T")
@@ -157,8 +161,7 @@ class Loads:
             raise LoadFailed(path, None)
         if name not in self._leaving:
             await self._make_room(spared)
-        self._leaving.add(name)  # until it is proven, what the engine has under this name is nobody's
-        await self._load(name, path)
+        await self._load(name, path, spared)
         failpoint("reconcile.loaded")
         try:
             proof = await self._prove(version)
@@ -191,18 +194,19 @@ class Loads:
             await self._evict(name)
 
     async def _compare(self) -> Mapping[str, int]:
-        """Returns the running requests of what is held."""
-        resident = await self._ask(self._wire.calls.resident(self._wire.fetch))
+        """Returns the running requests of what the engine has. What should not be there and is still used is left for another time."""
+        resident = await self._resident()
         failpoint("reconcile.listed")
-        lost = [name for name in self.held if name not in resident]
+        lost = [name for name in self.held if name not in resident or resident[name].is_leaving]
         for name in lost:
             del self.held[name]
         self._leaving = {name for name in resident if name not in self.held}
         if lost:
             await self._around.publish()
         for name in sorted(self._leaving):
-            await self._unload(name)
-        return resident
+            if not resident[name].num_running:
+                await self._unload(name)
+        return {name: adapter.num_running for name, adapter in resident.items()}
 
     async def _evict(self, name: str) -> None:
         proof = self.held.pop(name)
@@ -213,17 +217,28 @@ class Loads:
             await self._unload(name)
         except LoadFailed:
             await self._restore(name, proof)
-            raise
+            if name in self.held or name in self._leaving:
+                raise
 
     async def _restore(self, name: str, proof: Proof) -> None:
         """It did not leave: what the engine still has is what was proven."""
         if name in self.failed:
             return
         with suppress(LoadFailed):
-            if name in await self._ask(self._wire.calls.resident(self._wire.fetch)) and not self.is_closed:
+            if await self._stays(name) and not self.is_closed:
                 self._leaving.discard(name)
                 self.held[name] = proof
                 await self._around.publish()
+
+    async def _stays(self, name: str) -> bool:
+        """Whether the engine serves it again."""
+        end_s = time.monotonic() + NOTICE_S
+        while found := (await self._resident()).get(name):
+            if not found.is_leaving or time.monotonic() >= end_s:
+                return not found.is_leaving
+            await asyncio.sleep(LOOK_S)
+        self._leaving.discard(name)
+        return False
 
     async def _unload(self, name: str) -> None:
         self._leaving.add(name)
@@ -235,17 +250,24 @@ class Loads:
         with suppress(LoadFailed):
             await self._unload(name)
 
-    async def _load(self, name: str, path: Path) -> None:
+    async def _load(self, name: str, path: Path, spared: frozenset[str]) -> None:
+        try:
+            await self._load_once(name, path)
+        except LoadFailed as exc:
+            if not isinstance(exc.__cause__, NoSlot):
+                raise
+            await self._compare()  # strangers took it
+            await self._make_room(spared)
+            await self._load_once(name, path)
+
+    async def _load_once(self, name: str, path: Path) -> None:
+        self._leaving.add(name)  # until it is proven, what the engine has under this name is nobody's
         try:
             await self._ask(self._wire.calls.load(self._wire.call, name, path))
         except LoadFailed as exc:
             if isinstance(exc.__cause__, AdapterRefused):
                 self._leaving.discard(name)
-            if not isinstance(exc.__cause__, NoSlot):
-                raise
-            await self._compare()  # strangers took it
-            self._leaving.add(name)
-            await self._ask(self._wire.calls.load(self._wire.call, name, path))
+            raise
 
     async def _prove(self, version: Version) -> Proof:
         try:
@@ -256,6 +278,9 @@ class Loads:
         return await self._ask(self._bench.prove(version.name, golden, siblings))
 
     # The engine -------------------------------------------------------------------------------------------------------
+
+    async def _resident(self) -> Mapping[str, HeldAdapter]:
+        return await self._ask(self._wire.calls.resident(self._wire.fetch))
 
     async def _score(self, model: str, texts: Sequence[Sequence[int]]) -> list[list[float]]:
         return await self._wire.calls.score(self._wire.call, model, texts)
@@ -275,7 +300,8 @@ class Loads:
         try:
             return task.result()
         except AdapterRefused as exc:
-            raise LoadFailed(f"{self.engine_id}: {exc}", REFUSED_RETRY_S) from exc
+            retry_s = FULL_RETRY_S if isinstance(exc, NoSlot) else REFUSED_RETRY_S
+            raise LoadFailed(f"{self.engine_id}: {exc}", retry_s) from exc
         except BackendError as exc:
             raise LoadFailed(f"{self.engine_id} does not answer: {exc}", RETRY_S) from exc
 

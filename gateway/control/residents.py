@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from backends.adapter.golden import Golden, GoldenError
 from backends.base import Address, Backend, Call, Fetch, Identity
+from backends.errors import AdapterRefused
 from backends.status import Status
 from gateway.control import equip, residency
 from gateway.control.desired import Desired, Version
@@ -79,7 +80,8 @@ class Residents:
         self._freed: set[str] = set()
         """By command: not brought back before somebody asks for them."""
         self._bringing: dict[str, asyncio.Task[Proof]] = {}
-        self._answering: dict[str, asyncio.Task[None]] = {}
+        self._answering: set[str] = set()
+        self._asked_again: set[str] = set()
         self._reconciler = equip.Reconciler(self)
 
     def add_engine(self, engine_id: str, model: str, backend: Backend) -> None:
@@ -139,15 +141,19 @@ class Residents:
 
     def want(self, name: str) -> None:
         """A request waits for it: the end is a snapshot in which an engine holds it, or in which it is refused."""
-        if name in self._desired().versions and name not in self._answering:
-            self._answering[name] = task = start(self._answer(name), self.tasks, f"want {name}")
-            task.add_done_callback(lambda _: self._answering.pop(name, None))
+        if name not in self._desired().versions:
+            return
+        if name not in self._answering:
+            self._answering.add(name)
+            start(self._answer(name), self.tasks, f"want {name}")
+        elif self.holders(name):  # whoever asks may know of these, and have tried them
+            self._asked_again.add(name)
 
-    async def bring(self, name: str) -> Proof:
-        """On some engine that takes traffic. Raises LoadFailed."""
+    async def bring(self, name: str, silent: Collection[Loads] = ()) -> Proof:
+        """On some engine that takes traffic, but not on the `silent`. Raises LoadFailed."""
         task = self._bringing.get(name)
         if task is None:
-            self._bringing[name] = task = start(self._bring(name), self.tasks, f"bring {name}")
+            self._bringing[name] = task = start(self._bring(name, silent), self.tasks, f"bring {name}")
             task.add_done_callback(lambda done: (self._bringing.pop(name, None), done.cancelled() or done.exception()))
         return await asyncio.shield(task)
 
@@ -193,7 +199,7 @@ class Residents:
 
     def mismatch(self, version: Version) -> str:
         """Why none of the engines that are up can serve it: they have other weights."""
-        told = [self._wrong_base(version, loads) for loads in self.of_model(version.model)]
+        told = [self.wrong_base(version, loads) for loads in self.of_model(version.model)]
         return told[0] if told and all(told) else ""
 
     async def close(self) -> None:
@@ -233,7 +239,7 @@ class Residents:
         """What an engine should hold without being asked, but for the `hopeless`."""
         elsewhere = {name for other in self.of_model(loads.model) if other is not loads for name in other.held}
         without = {*self._freed, *hopeless}
-        without |= {version.name for version in self._of_model(loads.model) if self._wrong_base(version, loads)}
+        without |= {version.name for version in self._of_model(loads.model) if self.wrong_base(version, loads)}
         claims = self.claims(loads.model).without(without)
         names = residency.wanted(claims, self._last_use, elsewhere, loads.num_slots)
         return [self._desired().versions[name] for name in names]
@@ -272,36 +278,50 @@ class Residents:
 
     async def _answer(self, name: str) -> None:
         """A want's end."""
+        is_told = False
         try:
-            for loads in self.holders(name):
-                await self._check(loads)
-            if self.holders(name):
-                await self.publish()  # the worker may have asked by an older snapshot
-                return
-            await self.bring(name)
+            is_told = await self._hold(name)
         except LoadFailed as exc:
-            await self._refuse(name, exc.message, exc.retry_s)
+            self._refuse(name, exc.message, exc.retry_s)
         except Exception:  # noqa: BLE001 - named boundary: logged, and whoever waits is told
             traceback.print_exc()
-            await self._refuse(name, "internal error; the traceback is in the log of `forgegate serve`", BUG_RETRY_S)
+            self._refuse(name, "internal error; the traceback is in the log of `forgegate serve`", BUG_RETRY_S)
+        self._answering.discard(name)  # whoever asks from here on may know the answer already
+        if name in self._asked_again:
+            self._asked_again.discard(name)
+            self.want(name)
+        elif not is_told:
+            await self.publish()
 
-    async def _refuse(self, name: str, reason: str, retry_s: float | None) -> None:
+    async def _hold(self, name: str) -> bool:
+        """Until an engine that answers holds it; returns whether the workers know. Raises LoadFailed."""
+        silent = [loads for loads in self.holders(name) if not await self._check(loads)]
+        is_told = False  # the worker may have asked by an older snapshot
+        while all(loads in silent for loads in self.holders(name)):
+            await self.bring(name, silent)
+            is_told = True
+        return is_told
+
+    def _refuse(self, name: str, reason: str, retry_s: float | None) -> None:
         if name in self._desired().versions and not self.holders(name):
             self.refusals.put(name, reason, retry_s)
-        await self.publish()
 
-    async def _check(self, loads: Loads) -> None:
-        with suppress(LoadFailed):
+    async def _check(self, loads: Loads) -> bool:
+        """Returns whether the engine answers."""
+        try:
             await loads.check()
+        except LoadFailed as exc:
+            return isinstance(exc.__cause__, AdapterRefused)  # a stranger that does not leave
+        return True
 
-    async def _bring(self, name: str) -> Proof:
+    async def _bring(self, name: str, silent: Collection[Loads]) -> Proof:
         version = self._desired().versions.get(name)
         if version is None:
             raise LoadFailed("it was removed", None)
         await self.require(version)
         self._freed.discard(name)
         tried: list[LoadFailed] = []
-        for loads in self._places(version):
+        for loads in self._places(version, silent):
             try:
                 proof = await loads.bring(version)
             except LoadFailed as exc:
@@ -314,12 +334,12 @@ class Residents:
         waits = [exc.retry_s for exc in tried if exc.retry_s is not None]
         raise LoadFailed("; ".join(dict.fromkeys(exc.message for exc in tried)), min(waits, default=None))
 
-    def _places(self, version: Version) -> list[Loads]:
+    def _places(self, version: Version, silent: Collection[Loads]) -> list[Loads]:
         """Engines that may take it, the best first."""
         able = [
             loads
             for loads in self.of_model(version.model)
-            if loads.engine_id in self._ready and not self._wrong_base(version, loads)
+            if loads.engine_id in self._ready and loads not in silent and not self.wrong_base(version, loads)
         ]
         if holding := [loads for loads in able if version.name in loads.held]:
             return holding
@@ -335,7 +355,7 @@ class Residents:
     def _of_model(self, model: str) -> list[Version]:
         return [version for version in self._desired().versions.values() if version.model == model]
 
-    def _wrong_base(self, version: Version, loads: Loads) -> str:
+    def wrong_base(self, version: Version, loads: Loads) -> str:
         """An engine whose weights have no known source is believed where another of its model has the right ones."""
         found = loads.identity
         if not found.digest or found.digest == version.base_digest:

@@ -88,14 +88,14 @@ class StoreUnusable(CommandError):
 
 
 class StoreFailed(errors.GatewayError):
-    """A change could not be made durable: nothing was changed."""
+    """The database refuses, or does not answer."""
 
     status = 503
     code = "store_failed"
 
 
 class Store:
-    """Methods raise StoreFailed where the database refuses; then nothing has changed."""
+    """Methods raise StoreFailed. Nothing has changed then, unless the connection was lost while it was made durable: `load` tells."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -121,7 +121,7 @@ class Store:
 
     async def load(self) -> Desired:
         """Everything."""
-        return await self._run(self._load)
+        return await self._run(self._load, "the store cannot be read")
 
     async def add(self, version: Version) -> None:
         """A new version; one that is there already becomes this one, but for what it has served."""
@@ -140,13 +140,13 @@ class Store:
         """Record `change`, after which the alias is `alias`; None: it is gone."""
         await self._run(lambda: self._move(change, alias))
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _run(
+        self, work: Callable[[], T], failure: str = "the store refuses the change, nothing was changed"
+    ) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except SQLAlchemyError as exc:
-            raise StoreFailed(
-                f"the store refuses the change, nothing was changed: {_words(exc)}", retry_after_s=5
-            ) from exc
+            raise StoreFailed(f"{failure}: {_words(exc)}", retry_after_s=5) from exc
 
     def _write(self, *statements: Any) -> None:
         with self._engine.begin() as connection:

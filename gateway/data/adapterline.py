@@ -3,6 +3,7 @@
     enter --first for its adapter--> Want to control
     snapshot in which a ready replica holds it --> adapter_ready      each waiter hears one of the two, in order of arrival,
     snapshot that refuses it, or has it no more --> adapter_refused   unless it leaves first (client gone, waited too long)
+    snapshot in which no replica holds it --> Want once more: who answered the last one may have gone down since
 
 A replica that has denied the adapter to a waiter, or failed it, does not count for that waiter before a snapshot has shown
 it without the adapter: what is still in the newest one may be older than the denial. A wait has no timer here; a request
@@ -87,17 +88,26 @@ class AdapterLine:
         return True
 
     def wake(self, index: Index) -> None:
-        """Tell everyone whose adapter the new `index` holds or refuses."""
+        """Tell everyone whose adapter the new `index` holds or refuses; want what no replica of it holds."""
+        cold: dict[str, None] = {}
         for waiter, place in list(self._places.items()):
             route = index.adapters.get(place.name)
             is_ready = place.suits(route)
             refusal = None if is_ready else _refusal(place.name, index)
-            if not (is_ready or refusal) or not self.leave(waiter):
+            if not is_ready and refusal is None:
+                # A replica that holds it and is not ready becomes so, or is named no longer: either is another snapshot.
+                if route is not None and route.adapter is not None and not route.adapter.engines:
+                    cold[place.name] = None
+                continue
+            if not self.leave(waiter):
                 continue
             if refusal is not None:
                 waiter.adapter_refused(refusal)
             elif route is not None:
                 waiter.adapter_ready(route)
+        for name in cold:
+            if name in self._num_waiting:
+                self._want(name)
 
     def check_integrity(self) -> None:
         """Assert that nobody waits."""

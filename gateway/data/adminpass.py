@@ -2,7 +2,8 @@
 
     POST /v1/load_lora_adapter --admin token--> POST ADMIN_URL/admin/v1/load_lora_adapter --> its answer, as it is
 
-The caller's token goes along: a worker has none of its own. A client that leaves does not undo the call.
+The caller's token goes along, as a worker has none of its own, and its address, for the record. A client that leaves does not undo
+the call.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ CONNECT_S = 2.0
 RETRY_S = 2
 
 
+class Caller(NamedTuple):
+    """Whose call it is."""
+
+    token: bytes
+    """The admin's."""
+    address: str
+
+
 class Answer(NamedTuple):
     """What the admin API said."""
 
@@ -32,7 +41,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-async def pass_on(pool: Pool, admin_url: str, path: str, authorization: bytes, request_id: str, body: bytes) -> Answer:
+async def pass_on(pool: Pool, admin_url: str, path: str, caller: Caller, request_id: str, body: bytes) -> Answer:
     """Send the call and return the answer. Raises ControlUnreachable."""
     if not admin_url:
         raise ControlUnreachable("the admin API's address is not known here", retry_after_s=RETRY_S)
@@ -40,11 +49,11 @@ async def pass_on(pool: Pool, admin_url: str, path: str, authorization: bytes, r
     is_tls = url.scheme == "https"
     address = Address(url.hostname or "", url.port or (443 if is_tls else 80), is_tls)
     head = (
-        b"POST %b/admin%b HTTP/1.1\r\nhost: %b\r\nauthorization: %b\r\nx-request-id: %b\r\n"
+        b"POST %b/admin%b HTTP/1.1\r\nhost: %b\r\nauthorization: Bearer %b\r\nx-forgegate-client: %b\r\nx-request-id: %b\r\n"
         b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
     )
-    fields = (url.path.rstrip("/").encode(), path.encode(), url.netloc.encode(), authorization)
-    payload = head % (*fields, header_value(request_id), len(body)) + body
+    place = (url.path.rstrip("/").encode(), path.encode(), url.netloc.encode())
+    payload = head % (*place, caller.token, header_value(caller.address), header_value(request_id), len(body)) + body
     try:
         async with asyncio.timeout(CONNECT_S):
             connection = await pool.dial(address)  # a pooled one may be stale, and a call must not be sent twice

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backends.dialects import dialect_of
 from gateway import errors, metrics
 from gateway.data import adminpass, catalogue
-from gateway.data.auth import digest_of, require_admin
+from gateway.data.auth import digest_of, key_of, require_admin
 from gateway.data.relay import Relay
 from gateway.data.snapshot import ENDPOINTS
 from gateway.errors import GatewayError
@@ -53,12 +53,12 @@ def _add_models(app: FastAPI, relay: Relay) -> None:
 def _add_adapters(app: FastAPI, relay: Relay) -> None:
     async def load_or_unload(request: Request) -> Response:
         require_admin(relay.index, digest_of(request.headers.raw))
-        authorization = request.headers.get("authorization") or f"Bearer {request.headers['x-api-key']}"
+        caller = adminpass.Caller(key_of(request.headers.raw), request.client.host if request.client else "")
         answer = await adminpass.pass_on(
             relay.pool,
             relay.index.snapshot.admin_url,
             request.url.path,
-            authorization.encode("latin-1"),
+            caller,
             request.headers.get("x-request-id", ""),
             await request.body(),
         )

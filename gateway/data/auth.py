@@ -24,8 +24,7 @@ def is_guarded(path: str) -> bool:
 
 def token_digest(authorization: bytes) -> bytes:
     """Return the SHA-256 of the bearer token in an `authorization` header, empty where there is none."""
-    scheme, _, token = authorization.partition(b" ")
-    return key_digest(token) if scheme.lower() == b"bearer" else b""
+    return key_digest(_bearer(authorization))
 
 
 def key_digest(key: bytes) -> bytes:
@@ -50,6 +49,15 @@ def digest_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         elif name == b"x-api-key":
             digest = agreed(digest, key_digest(value))
     return digest
+
+
+def key_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the key whose digest `digest_of` gives, where it is no CONFLICT; empty where there is none."""
+    for name, value in headers:
+        key = _bearer(value) if name == b"authorization" else value if name == b"x-api-key" else b""
+        if key := key.strip():
+            return key
+    return b""
 
 
 def is_admin(index: Index, digest: bytes) -> bool:
@@ -90,3 +98,8 @@ def authenticate(index: Index, digest: bytes) -> str:
     if found is None:
         raise Unauthorized("the API key is not known here")
     return found
+
+
+def _bearer(authorization: bytes) -> bytes:
+    scheme, _, token = authorization.partition(b" ")
+    return token if scheme.lower() == b"bearer" else b""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from backends.adapter.calls import LoraCalls
-from backends.base import Address, Call, Fetch
+from backends.base import Address, Call, Fetch, HeldAdapter
 from backends.errors import AdapterRefused, NoSlot, ProbeFailed
 from backends.probe import Prober
 from tests.engine_process import SECRET, engine_process
@@ -27,6 +29,8 @@ class Rig:
     fetch: Fetch
     files: dict[str, Path]
     """Of `host`, `pilot` and `tiger`."""
+    busy: Callable[[str], AbstractAsyncContextManager[None]]
+    """A request that runs on an adapter for as long as the block."""
 
 
 @pytest.fixture(params=["fake", pytest.param("llamacpp", marks=pytest.mark.engine)])
@@ -36,7 +40,18 @@ async def rig(request: pytest.FixtureRequest, tmp_path: Path, free_port: Callabl
         for file in files.values():
             file.touch()
         engine = FakeAdapterEngine(NUM_SLOTS)
-        yield Rig(engine.call, engine.fetch, files)
+
+        @asynccontextmanager
+        async def is_used(name: str) -> AsyncIterator[None]:
+            engine.idle.clear()
+            engine.num_running[name] = 1
+            try:
+                yield
+            finally:
+                engine.num_running.clear()
+                engine.idle.set()
+
+        yield Rig(engine.call, engine.fetch, files, is_used)
         return
     gguf: Path = request.getfixturevalue("demo_gguf")
     files = request.getfixturevalue("adapter_ggufs")
@@ -48,8 +63,23 @@ async def rig(request: pytest.FixtureRequest, tmp_path: Path, free_port: Callabl
         async def fetch(path: str) -> object:
             return await prober.get(address, path, SECRET, 10)
 
+        call = prober.call(address, SECRET)
+
+        @asynccontextmanager
+        async def streams(name: str) -> AsyncIterator[None]:
+            body = {"model": name, "prompt": [1, 300], "max_tokens": 2000, "ignore_eos": True, "logprobs": 5}
+            stream = asyncio.ensure_future(call("/v1/completions", msgspec.json.encode(body), 60))
+            while not (await CALLS.resident(fetch))[name].num_running:  # type: ignore[arg-type]
+                await asyncio.sleep(0.005)
+            try:
+                yield
+                assert not stream.done(), "the request ended too early for this test"
+            finally:
+                stream.cancel()
+                await asyncio.wait({stream})
+
         try:
-            yield Rig(prober.call(address, SECRET), fetch, files)  # type: ignore[arg-type]
+            yield Rig(call, fetch, files, streams)  # type: ignore[arg-type]
         finally:
             await prober.close()
 
@@ -60,7 +90,7 @@ async def test_the_life_of_adapters(rig: Rig, tmp_path: Path) -> None:
     await calls.load(rig.call, "a@1", files["host"])
     await calls.load(rig.call, "a@1", files["host"])  # what is loaded already is fine
     await calls.load(rig.call, "b@1", files["pilot"])
-    assert await calls.resident(rig.fetch) == {"a@1": 0, "b@1": 0}
+    assert await calls.resident(rig.fetch) == {"a@1": HeldAdapter(), "b@1": HeldAdapter()}
     with pytest.raises(NoSlot, match="all 2 places"):
         await calls.load(rig.call, "c@1", files["tiger"])
     with pytest.raises(AdapterRefused, match="loaded from"):
@@ -70,7 +100,7 @@ async def test_the_life_of_adapters(rig: Rig, tmp_path: Path) -> None:
     with pytest.raises(AdapterRefused, match=r"nowhere\.gguf"):
         await calls.load(rig.call, "c@1", tmp_path / "nowhere.gguf")
     await calls.load(rig.call, "c@1", files["tiger"])
-    assert await calls.resident(rig.fetch) == {"b@1": 0, "c@1": 0}
+    assert await calls.resident(rig.fetch) == {"b@1": HeldAdapter(), "c@1": HeldAdapter()}
     with pytest.raises(AdapterRefused, match="unknown model 'a@1'"):
         await calls.score(rig.call, "a@1", TEXTS)
     base, own = await calls.score(rig.call, "demo", TEXTS), await calls.score(rig.call, "c@1", TEXTS)
@@ -86,11 +116,45 @@ async def test_the_life_of_adapters(rig: Rig, tmp_path: Path) -> None:
     )
 
 
-async def test_an_unloading_that_takes_too_long_is_told() -> None:
-    engine = FakeAdapterEngine()
-    engine.idle.clear()
-    with pytest.raises(AdapterRefused, match=r"still used by requests after 0\.05 s"):
-        await LoraCalls("").unload(engine.call, "a", 0.05)
+async def held(rig: Rig, name: str) -> HeldAdapter | None:
+    return (await CALLS.resident(rig.fetch)).get(name)
+
+
+async def test_an_unloading_that_takes_too_long_is_withdrawn(rig: Rig) -> None:
+    await CALLS.load(rig.call, "a@1", rig.files["host"])
+    await CALLS.load(rig.call, "b@1", rig.files["pilot"])
+    async with rig.busy("a@1"):
+        leaving = asyncio.create_task(CALLS.unload(rig.call, "a@1", 0.15))
+        while await held(rig, "a@1") != HeldAdapter(1, is_leaving=True):
+            await asyncio.sleep(0.005)
+        with pytest.raises(AdapterRefused, match="unknown model 'a@1'"):
+            await CALLS.score(rig.call, "a@1", TEXTS[:1])
+        with pytest.raises(NoSlot):
+            await CALLS.load(rig.call, "c@1", rig.files["tiger"])
+        with pytest.raises(AdapterRefused, match=r"still used by requests after 0\.15 s"):
+            await leaving
+        async with asyncio.timeout(2):
+            while await held(rig, "a@1") != HeldAdapter(1):
+                await asyncio.sleep(0.005)
+        assert await CALLS.score(rig.call, "a@1", TEXTS[:1])
+    await CALLS.unload(rig.call, "a@1", 10)
+    assert await held(rig, "a@1") is None
+    await CALLS.load(rig.call, "c@1", rig.files["tiger"])
+
+
+async def test_a_load_takes_back_what_is_leaving(rig: Rig) -> None:
+    await CALLS.load(rig.call, "a@1", rig.files["host"])
+    async with rig.busy("a@1"):
+        leaving = asyncio.create_task(CALLS.unload(rig.call, "a@1", 10))
+        while await held(rig, "a@1") != HeldAdapter(1, is_leaving=True):
+            await asyncio.sleep(0.005)
+        with pytest.raises(AdapterRefused, match="loaded from"):
+            await CALLS.load(rig.call, "a@1", rig.files["tiger"])
+        await CALLS.load(rig.call, "a@1", rig.files["host"])
+        assert await held(rig, "a@1") == HeldAdapter(1)
+        with pytest.raises(AdapterRefused, match="loaded again before it was gone"):
+            await leaving
+        assert await CALLS.score(rig.call, "a@1", TEXTS[:1])
 
 
 async def test_an_engine_that_is_gone_is_another_matter() -> None:

@@ -76,7 +76,11 @@ def test_every_row_of_the_table_is_exposed() -> None:
     snapshot = Snapshot(
         9,
         (Model("m", "m", (engine,)), Model("alias", "m", (engine,))),
-        (Adapter("support@1", "m", ("m-0",)), Adapter("support@2", "m")),
+        (
+            Adapter("support@1", "m", ("m-0",)),
+            Adapter("support@2", "m"),
+            Adapter("secret@3", "m", ("m-0",), is_candidate=True),
+        ),
         (Alias("support", "m", (Share("support@1", 3), Share("support@2", 1))),),
     )
     for _ in range(2):  # a second scrape must not count again
@@ -99,6 +103,7 @@ def test_every_row_of_the_table_is_exposed() -> None:
     assert 'forgegate_requests_total{engine="m-0",model="x@1",status="200"} 1.0' in page
     assert 'forgegate_adapter_wait_seconds_sum{model="support"} 0.03' in page
     assert page.count("forgegate_adapter_resident{") == 1
+    assert "secret@3" not in page, "a candidate is the admin's alone, and the page is open"
     assert 'forgegate_alias_share{adapter="support@2",alias="support"} 0.25' in page
     assert "forgegate_adapter_waiting 2.0" in page
 

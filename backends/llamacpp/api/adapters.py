@@ -1,5 +1,8 @@
 """POST /v1/load_lora_adapter and /v1/unload_lora_adapter, as vLLM has them
 (https://docs.vllm.ai/en/latest/features/lora.html#dynamically-serving-lora-adapters).
+
+Unloading answers once the last request that uses the adapter has ended. A client that goes away before withdraws it, and so
+does a load of the same name: the adapter serves again, and `is_leaving` in /v1/models is false.
 """
 
 from __future__ import annotations

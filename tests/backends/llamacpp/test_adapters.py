@@ -10,7 +10,14 @@ from typing import Any, cast
 import pytest
 
 from backends.llamacpp.adapter_file import AdapterFile, Requirements
-from backends.llamacpp.adapters import AdapterMissing, AdapterTable, LoadedAdapter, NameTaken, NoSlot
+from backends.llamacpp.adapters import (
+    AdapterMissing,
+    AdapterTable,
+    LoadedAdapter,
+    NameTaken,
+    NoSlot,
+    UnloadWithdrawn,
+)
 from backends.llamacpp.binding.errors import AdapterError
 
 
@@ -119,16 +126,83 @@ async def test_a_leaving_adapter_takes_no_requests() -> None:
     assert not list(names.resident)
     with pytest.raises(AdapterMissing, match="has been unloaded"):
         names.check(adapter)
-    again = asyncio.create_task(names.load("a", Path("/a")))
-    await asyncio.sleep(0.01)
-    assert not thread.loads, "a name is not loaded anew before it is gone"
+    assert [held.name for held in names.held] == ["a"], "it takes its place until it is gone"
+    assert names.is_leaving("a")
     thread.unloads[0][1].set_result(None)
     await asyncio.gather(*leaving)
-    second = await thread.finish_load()
-    assert await again is second
+    assert not list(names.held)
+    second = await loaded(thread, names, "a")
+    assert second is not adapter
     with pytest.raises(AdapterMissing):
         names.check(adapter)
     assert len(thread.unloads) == 1
+
+
+async def test_an_unloading_for_which_nobody_waits_any_more_is_withdrawn() -> None:
+    thread = Thread()
+    names = table(thread)
+    adapter = await loaded(thread, names, "a")
+    await loaded(thread, names, "b")
+    leaving = [asyncio.create_task(names.unload("a")) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    leaving[0].cancel()
+    await asyncio.sleep(0.01)
+    assert names.find("a") is None, "the other one waits still"
+    leaving[1].cancel()
+    await asyncio.sleep(0.01)
+    assert names.find("a") is adapter
+    names.check(adapter)
+    assert thread.unloads[0][1].cancelled()
+    assert [held.name for held in names.resident] == ["a", "b"]
+    with pytest.raises(NoSlot, match=r"all 2 places for adapters are taken \(a, b\)"):
+        await names.load("c", Path("/c"))
+    again = asyncio.create_task(names.unload("a"))
+    await asyncio.sleep(0.01)
+    thread.unloads[1][1].set_result(None)
+    await again
+    assert [held.name for held in names.held] == ["b"]
+
+
+async def test_a_load_takes_a_leaving_adapter_back() -> None:
+    thread = Thread()
+    names = table(thread)
+    adapter = await loaded(thread, names, "a")
+    leaving = asyncio.create_task(names.unload("a"))
+    await asyncio.sleep(0.01)
+    with pytest.raises(NameTaken):
+        await names.load("a", Path("/b"))
+    assert await names.load("a", Path("/a")) is adapter
+    assert names.find("a") is adapter
+    with pytest.raises(UnloadWithdrawn, match="'a' was loaded again"):
+        await leaving
+
+
+async def test_what_is_being_freed_is_not_taken_back() -> None:
+    thread = Thread()
+    names = table(thread)
+    adapter = await loaded(thread, names, "a")
+    leaving = asyncio.create_task(names.unload("a"))
+    await asyncio.sleep(0.01)
+    assert thread.unloads[0][1].set_running_or_notify_cancel()
+    leaving.cancel()
+    again = asyncio.create_task(names.load("a", Path("/a")))
+    await asyncio.sleep(0.01)
+    assert not thread.loads, "a name is not loaded anew before it is gone"
+    assert names.find("a") is None
+    thread.unloads[0][1].set_result(None)
+    second = await thread.finish_load()
+    assert await again is second is not adapter
+
+
+async def test_an_engine_that_ends_answers_who_unloads() -> None:
+    thread = Thread()
+    names = table(thread)
+    await loaded(thread, names, "a")
+    leaving = asyncio.create_task(names.unload("a"))
+    await asyncio.sleep(0.01)
+    thread.unloads[0][1].set_exception(ConnectionError("it ended"))
+    with pytest.raises(ConnectionError):
+        await leaving
 
 
 async def test_what_is_not_there_is_not_found() -> None:

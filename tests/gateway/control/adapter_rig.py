@@ -17,7 +17,7 @@ from backends.adapter import manifest as manifests
 from backends.adapter.golden import Golden, to_bytes
 from backends.adapter.manifest import BaseRef, Manifest, Uploaded
 from backends.adapter.probe import Text, probe_id
-from backends.base import Address, Facts, Identity
+from backends.base import Address, Facts, HeldAdapter, Identity
 from backends.errors import AdapterRefused, NoSlot, ProbeFailed
 from backends.status import State, Status
 from gateway import snapshot as wire
@@ -29,6 +29,7 @@ from gateway.control.store import Store
 BASE = "sha256:" + "ba" * 32
 FILE = "adapter.gguf"
 NUM_TEXTS, NUM_TOKENS = 4, 12
+NOTICED_S = 0.02
 _CHANCE = random.Random(7)
 TEXTS = tuple(Text(tuple(_CHANCE.randrange(100) for _ in range(NUM_TOKENS)), 1) for _ in range(NUM_TEXTS))
 BASE_ROW = array("f", (_CHANCE.gauss(-3, 1) for _ in range(NUM_TEXTS * (NUM_TOKENS - 1))))
@@ -68,10 +69,13 @@ class FakeEngine:
 
     id: str
     num_slots: int
+    base_digest: str = BASE
     launch: int = 0
     is_alive: bool = True
     held: dict[str, str] = field(default_factory=dict)
     """What is served under a name: a label, or `` for the base."""
+    leaving: dict[str, object] = field(default_factory=dict)
+    """What of it takes no new requests, with the unloading that waits for its last one."""
     running: dict[str, int] = field(default_factory=dict)
     refuses: set[str] = field(default_factory=set)
     """Names that it does not load."""
@@ -89,6 +93,7 @@ class FakeEngine:
         self.launch += 1
         self.is_alive = True
         self.held.clear()
+        self.leaving.clear()
         self.running.clear()
 
     def die(self) -> None:
@@ -105,10 +110,15 @@ class FakeEngine:
             if launch == self.launch:
                 self.running[name] -= 1
 
+    def take_back(self, name: str, unloading: object) -> None:
+        """It serves again, if it is this unloading by which it leaves."""
+        if self.leaving.get(name) is unloading:
+            del self.leaving[name]
+
     @property
     def status(self) -> Status:
         address = Address("127.0.0.1", 1, path_prefix=f"{self.id}#{self.launch}")
-        identity = Identity(BASE, True)
+        identity = Identity(self.base_digest, True)
         return Status(State.READY, "", address, "s", 1, facts=Facts("x", 64, "base"), identity=identity)
 
 
@@ -122,6 +132,9 @@ class FakeCalls:
         launch = engine.launch
         await engine.gate.wait()
         await self._alive(call)
+        if engine.leaving.pop(name, None):
+            engine.log.append(f"take back {name}")
+            return
         if name in engine.refuses:
             raise AdapterRefused(f"{name} does not fit")
         if name not in engine.held and len(engine.held) >= engine.num_slots:
@@ -133,23 +146,37 @@ class FakeCalls:
 
     async def unload(self, call: Any, name: str, timeout_s: float) -> None:
         engine = await self._alive(call)
-        for _ in range(20):
-            if not engine.running.get(name):
-                break
-            await asyncio.sleep(0.005)
-            await self._alive(call)
-        else:
-            raise AdapterRefused(f"{name} is still used by requests")
+        unloading = object()
+        if name in engine.held:
+            engine.leaving[name] = unloading
+        try:
+            await self._wait_for_last(call, name)
+            if name in engine.held and engine.leaving.get(name) is not unloading:
+                raise AdapterRefused(f"{name} was loaded again")
+        except BaseException:
+            # An engine notices a little later that nobody waits any more.
+            asyncio.get_running_loop().call_later(NOTICED_S, engine.take_back, name, unloading)
+            raise
         engine.log.append(f"unload {name}")
         engine.held.pop(name, None)
+        engine.leaving.pop(name, None)
 
-    async def resident(self, fetch: Any) -> Mapping[str, int]:
+    async def _wait_for_last(self, call: Any, name: str) -> None:
+        engine = await self._alive(call)
+        for _ in range(20):
+            if not engine.running.get(name) or name not in engine.leaving:
+                return
+            await asyncio.sleep(0.005)
+            await self._alive(call)
+        raise AdapterRefused(f"{name} is still used by requests")
+
+    async def resident(self, fetch: Any) -> Mapping[str, HeldAdapter]:
         engine = await self._alive(fetch)
-        return {name: engine.running.get(name, 0) for name in engine.held}
+        return {name: HeldAdapter(engine.running.get(name, 0), name in engine.leaving) for name in engine.held}
 
     async def score(self, call: Any, model: str, texts: Sequence[Sequence[int]]) -> list[list[float]]:
         engine = await self._alive(call)
-        if model != "base" and model not in engine.held:
+        if model != "base" and (model not in engine.held or model in engine.leaving):
             raise AdapterRefused(f"no model {model}")
         label = "" if model == "base" else engine.held[model]
         row = adapter_row(label) if label else BASE_ROW

@@ -16,6 +16,8 @@ class FakeAdapters:
     def __init__(self, verdict: str = "proven") -> None:
         self.verdict = verdict
         self.calls: list[str] = []
+        self.busy: set[str] = set()
+        """Versions whose requests do not end."""
         self._versions: dict[str, VersionState] = {}
         self._aliases: dict[str, AliasState] = {}
         self._history: dict[str, list[Change]] = {}
@@ -67,6 +69,10 @@ class FakeAdapters:
 
     async def unload(self, version: str) -> None:
         self.calls.append(f"unload {version}")
+        if self._versions[version].is_pinned:
+            raise errors.Conflict(f"{version} is pinned: unpin it first")
+        if version in self.busy:
+            raise errors.Conflict(f"{version} is not freed everywhere: it is still used")
         self._versions[version] = replace(self._versions[version], engines=(), proof="")
 
     async def remove(self, version: str) -> None:

@@ -238,16 +238,44 @@ async def test_load_and_unload_as_vllm_has_them(url: str, parts: Rig, tmp_path: 
             assert (reply.status_code, words in reply.json()["error"]["message"]) == (status, True), path
         reply = await call("load", lora_name="support", lora_path=str(folder), load_inplace=True)
         assert (reply.status_code, reply.json()["error"]["param"]) == (400, "load_inplace")
+        assert "never reused for other weights" in reply.json()["error"]["message"]
+        reply = await call("load", lora_name="support", lora_path=str(folder), lora_typo=1)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "lora_typo")
 
-        reply = await call("load", lora_name="support", lora_path=str(folder))
+        reply = await call("load", lora_name="support", lora_path=str(folder), load_inplace=False)
         assert (reply.status_code, "added successfully" in reply.text) == (200, True)
         assert folder.is_dir()
         (version,) = parts.core.versions()
         assert (version.state, version.who) == ("live", "127.0.0.1")
-        assert (await call("unload", lora_name="support")).status_code == 200
+        assert (await call("unload", lora_name="support", lora_int_id=None)).status_code == 200
         assert parts.core.calls[-2:] == ["drop support", f"unload {version.name}"]
         assert (await call("unload", lora_name="support")).status_code == 404
         assert (await call("unload", lora_name=version.name)).status_code == 200
+
+
+async def test_vllms_unload_goes_all_the_way_or_none(parts: Rig, url: str, tmp_path: Path) -> None:
+    core: Any = parts.core
+    async with httpx.AsyncClient(timeout=30, headers=GOOD) as client:
+
+        async def unload(**headers: str) -> httpx.Response:
+            body = {"lora_name": "support"}
+            return await client.post(f"{url}/admin/v1/unload_lora_adapter", json=body, headers=headers)
+
+        folder = Path(shutil.copytree(HOST, tmp_path / "root" / "host"))
+        body = {"lora_name": "support", "lora_path": str(folder)}
+        assert (await client.post(f"{url}/admin/v1/load_lora_adapter", json=body)).status_code == 200
+        (version,) = (state.name for state in core.versions())
+        await core.pin(version)
+        refused = await unload()
+        assert (refused.status_code, refused.json()["error"]["message"]) == (
+            409, f"{version} is pinned: unpin it first; the alias support stays",
+        )  # fmt: skip
+        assert [alias.name for alias in core.aliases()] == ["support"]
+        await core.unpin(version)
+        core.busy.add(version)
+        done = await unload(**{"x-forgegate-client": "10.0.0.7"})
+        assert (done.status_code, core.aliases()) == (200, ()), "what is still used goes with its last request"
+        assert core.history("support")[0].who == "10.0.0.7 from 127.0.0.1"
 
 
 async def test_without_roots_no_path_is_taken(parts: Rig, free_port: Callable[[], int]) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from gateway import errors
 from gateway import snapshot as wire
+from gateway.control import adapters
 from gateway.control.adapters import VersionUnusable
+from gateway.control.ingestion import KNOWN
 from gateway.control.library import GOLDEN
 from tests.gateway.control.adapter_rig import BASE, FakeCalls, Rig, rig, store_version
 
@@ -355,6 +357,28 @@ async def test_remove_takes_only_what_nobody_needs_and_its_files(tmp_path: Path)
         assert len(list((tmp_path / "adapters").iterdir())) == 1
         with pytest.raises(errors.NotFound):
             await made.adapters.remove(a)
+
+
+async def test_removed_and_killed_before_its_files_are_deleted_it_is_kept_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start removes files that bear no mark and that the database does not know."""
+
+    def die(name: str) -> None:
+        if name == "remove.recorded":
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(adapters, "failpoint", die)
+    async with rig(tmp_path) as made:
+        a, b, twin = await made.add("a"), await made.add("b"), await made.add("b", "other")
+        marks = {v.name: tmp_path / "adapters" / v.digest / KNOWN for v in made.adapters.versions()}
+        for name in (a, b):
+            marks[name].touch()
+            with pytest.raises(RuntimeError, match="killed"):
+                await made.adapters.remove(name)
+        assert marks[a].parent.is_dir()
+        assert not marks[a].exists()
+        assert marks[twin].exists()  # another version has the same files
 
 
 async def test_the_gate_can_ask_for_a_reason_which_is_recorded(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from gateway import errors
 from gateway.config import Model, Pool
 from gateway.control import ingestion, publish
 from gateway.control.desired import EngineProof, ProofReport
-from gateway.control.ingestion import GOLDEN, AdapterRefused, PublishFailed
+from gateway.control.ingestion import GOLDEN, KNOWN, AdapterRefused, PublishFailed
 from gateway.control.publish import MAX_JOBS, Order, ProofFailed
 from tests.backends.adapter.faulty import configured, copy_of
 from tests.gateway.control.fake_adapters import FakeAdapters
@@ -224,6 +224,8 @@ async def test_a_version_that_nobody_got_to_know_is_removed(parts: Rig) -> None:
     (stray / "manifest.json").touch()
     parts.publisher.start()  # as after a kill between the disk and the database
     assert parts.ingestion.store.versions() == [last["digest"]]
+    (parts.ingestion.store.version(last["digest"]) / KNOWN).unlink()
+    parts.publisher.start()  # as after a kill between the database and the mark
     parts.ingestion.remove_strays(known=())  # as with another database: it was known once
     assert parts.ingestion.store.versions() == [last["digest"]]
 

@@ -113,8 +113,11 @@ class Line(RuleBasedStateMachine):
             elif waiter.name not in refused | removed:
                 staying.append(waiter)
         self.served.clear()
+        num_wants = len(self.wants)
         self.line.wake(self.index)
         assert self.served == expected, "not in the order of arrival"
+        cold = dict.fromkeys(waiter.name for waiter in staying if not holders.get(waiter.name))
+        assert self.wants[num_wants:] == list(cold), "what no engine holds is wanted anew"
         self.waiting = staying
 
     @invariant()
@@ -157,3 +160,18 @@ def test_who_comes_while_others_are_woken_waits_for_the_next_snapshot() -> None:
     line.wake(warm)
     assert (wants, len(line)) == (["a@1", "b@2"], 1)
     line.leave(late)
+
+
+def test_a_name_whose_holder_went_away_is_wanted_again() -> None:
+    """The want was answered by a replica that had failed the waiter already; then that one went down."""
+    wants: list[str] = []
+    line = AdapterLine(wants.append)
+    waiter = Waiter(0, "a@1", [])
+    line.enter(waiter, "a@1", make_index({"a@1": {"m-0"}}), {"m-0"})
+    line.wake(make_index({"a@1": {"m-0"}}))
+    assert (wants, waiter.ends) == (["a@1"], [])
+    line.wake(make_index({}, down="m-0"))
+    assert (wants, waiter.ends) == (["a@1", "a@1"], [])
+    line.wake(make_index({"a@1": {"m-1"}}, down="m-0"))
+    assert (wants, waiter.ends) == (["a@1", "a@1"], ["ready"])
+    line.check_integrity()

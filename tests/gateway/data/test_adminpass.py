@@ -53,7 +53,15 @@ async def call(rig: Rig, path: str = adminpass.PATHS[0], headers: dict[str, str]
 
 
 @pytest.mark.parametrize("path", adminpass.PATHS)
-@pytest.mark.parametrize("headers", [ADMIN, {"x-api-key": ADMIN_TOKEN.decode()}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ADMIN,
+        {"x-api-key": ADMIN_TOKEN.decode()},
+        {"authorization": "Basic YWRhOng=", "x-api-key": ADMIN_TOKEN.decode()},
+        {"authorization": f"bearer {ADMIN_TOKEN.decode()}", "x-forgegate-client": "forged"},
+    ],
+)
 async def test_the_admins_call_is_passed_on_and_its_answer_back(
     rig: Rig, control: StubEngine, path: str, headers: dict[str, str]
 ) -> None:
@@ -62,7 +70,8 @@ async def test_the_admins_call_is_passed_on_and_its_answer_back(
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     (received,) = control.calls
     assert received.head.startswith(b"POST /admin%b HTTP/1.1\r\n" % path.encode())
-    assert received.header("authorization") == ADMIN["authorization"]
+    assert received.header("authorization") == ADMIN["authorization"], "the token that was checked"
+    assert received.header("x-forgegate-client") == "127.0.0.1"
     assert received.header("x-request-id") == response.headers["x-request-id"]
     assert received.json() == BODY
 
