@@ -243,6 +243,12 @@ class Rig:
     async def flip(self, alias: str, *versions: str) -> Any:
         return await self.adapters.point(alias, [wire.Share(version) for version in versions], "ann")
 
+    async def settled(self) -> None:
+        """Until nothing goes on beside."""
+        async with asyncio.timeout(5):
+            while self.adapters._residents.tasks:
+                await asyncio.sleep(0.001)
+
     async def want(self, name: str) -> wire.Adapter:
         """As a worker does whose request waits: looks at each snapshot, beginning with the newest; returns what it hears at last."""
         self.adapters.used([name])

@@ -6,14 +6,7 @@ import asyncio
 import random
 from pathlib import Path
 
-from tests.gateway.control.adapter_rig import Rig, rig
-
-
-async def settle(made: Rig) -> None:
-    """Until nothing goes on beside."""
-    async with asyncio.timeout(5):
-        while made.adapters._residents.tasks:
-            await asyncio.sleep(0.001)
+from tests.gateway.control.adapter_rig import rig
 
 
 async def test_room_is_made_by_who_was_asked_for_least_recently(tmp_path: Path) -> None:
@@ -91,7 +84,7 @@ async def test_fifty_over_four_slots_hit_as_often_as_an_ideal_lru(tmp_path: Path
         names = [await made.add(f"v{index}", f"a{index}") for index in range(50)]
         for name in names:
             await made.flip(name.partition("@")[0], name)
-        await settle(made)
+        await made.settled()
         hits = 0
         for index in sequence:
             made.adapters.used([names[index]])

@@ -13,14 +13,7 @@ from gateway.control import adapters
 from gateway.control.adapters import VersionUnusable
 from gateway.control.ingestion import KNOWN
 from gateway.control.library import GOLDEN
-from tests.gateway.control.adapter_rig import BASE, FakeCalls, Rig, rig, store_version
-
-
-async def settle(made: Rig) -> None:
-    """Until nothing goes on beside."""
-    async with asyncio.timeout(5):
-        while made.adapters._residents.tasks:
-            await asyncio.sleep(0.001)
+from tests.gateway.control.adapter_rig import BASE, FakeCalls, rig, store_version
 
 
 async def test_a_flip_proves_its_version_before_any_worker_hears_of_the_alias(tmp_path: Path) -> None:
@@ -32,7 +25,7 @@ async def test_a_flip_proves_its_version_before_any_worker_hears_of_the_alias(tm
         first = next(snapshot for snapshot in made.pushed if snapshot.aliases)
         assert first.adapters[0].engines  # resident and proven where the alias is first named
         assert (change.kind, change.before, change.gate, change.who) == ("flip", (), "ungated", "ann")
-        await settle(made)
+        await made.settled()
         told = made.told(version)
         assert told.engines == ("demo-0", "demo-1")  # prefetched on the other replica
         assert (told.proof, told.is_candidate, told.gate) == ("proven", False, "ungated")
@@ -210,12 +203,12 @@ async def test_an_engine_that_says_it_has_not_got_it_is_believed(tmp_path: Path)
         await made.want(version)
         made.engines["demo-0"].held.clear()
         made.adapters.trouble(wire.EngineTrouble("demo-0", "adapter_absent"))
-        await settle(made)
+        await made.settled()
         assert made.told(version).engines == ()
         assert (await made.want(version)).engines == ("demo-0",)
         made.engines["demo-0"].held.clear()
         made.adapters.want(version, 0)  # also without the trouble being told
-        await settle(made)
+        await made.settled()
         assert version in made.engines["demo-0"].held
 
 
@@ -229,7 +222,7 @@ async def test_a_flip_to_what_is_resident_waits_for_no_load_of_another(tmp_path:
         async with asyncio.timeout(1):
             await made.flip("support", a)
         made.engines["demo-0"].gate.set()
-        await settle(made)
+        await made.settled()
 
 
 async def test_flips_at_the_same_time_are_made_one_after_another(tmp_path: Path) -> None:
@@ -245,7 +238,7 @@ async def test_pinned_ones_stay_and_too_many_are_refused(tmp_path: Path) -> None
     async with rig(tmp_path, (2,)) as made:
         a, b, c = [await made.add(label) for label in "abc"]
         await made.adapters.pin(a)
-        await settle(made)
+        await made.settled()
         assert made.told(a).engines == ("demo-0",)
         await made.want(b)
         await made.want(c)
@@ -267,7 +260,7 @@ async def test_unloaded_it_stays_away_until_somebody_asks(tmp_path: Path) -> Non
         await made.flip("support", a)
         await made.adapters.unload(a)
         await made.flip("other", b)
-        await settle(made)
+        await made.settled()
         assert set(made.engines["demo-0"].held) == {b}
         assert (await made.want(a)).engines == ("demo-0",)
 
@@ -331,7 +324,7 @@ async def test_broken_versions_are_shown_with_the_fix_and_crash_nothing(tmp_path
     shutil.rmtree(tmp_path / "adapters" / gone)
     (tmp_path / "adapters" / changed / "adapter_model.safetensors").write_bytes(b"x")
     async with rig(tmp_path, is_up=False) as made:
-        await settle(made)
+        await made.settled()
         problems = {version.name: version.problem for version in made.adapters.versions()}
         assert "its files are gone" in problems[a]
         assert "publish it again" in problems[a]
