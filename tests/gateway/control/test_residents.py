@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from tests.gateway.control.adapter_rig import Rig, rig
-
-
-async def settle(made: Rig) -> None:
-    async with asyncio.timeout(5):
-        while made.adapters._residents.tasks:
-            await asyncio.sleep(0.001)
 
 
 async def held_by_one(made: Rig) -> tuple[str, str, str]:
@@ -27,7 +20,7 @@ async def test_a_holder_that_cannot_be_asked_is_no_answer_to_a_want(tmp_path: Pa
         version, holder, other = await held_by_one(made)
         made.engines[holder].die()  # nobody has seen it yet
         made.adapters.want(version, 0)
-        await settle(made)
+        await made.settled()
         assert other in made.told(version).engines
 
 
@@ -38,7 +31,7 @@ async def test_with_no_other_engine_a_want_waits_for_the_silent_holder(tmp_path:
         made.engines["demo-0"].die()
         num_pushed = len(made.pushed)
         made.adapters.want(version, 0)
-        await settle(made)
+        await made.settled()
         assert len(made.pushed) > num_pushed
         assert (made.told(version).engines, made.told(version).refusal) == (("demo-0",), "")
 
@@ -49,7 +42,7 @@ async def test_a_holder_that_answers_is_one_though_a_stranger_does_not_leave_it(
         made.engines[holder].held["stranger"] = "x"
         with made.engines[holder].request("stranger"):
             made.adapters.want(version, 0)
-            await settle(made)
+            await made.settled()
         assert made.told(version).engines == (holder,)
         assert made.engines[other].log == []
 
@@ -69,7 +62,7 @@ async def test_a_want_in_the_publish_of_an_answer_is_answered_too(tmp_path: Path
 
         made.on_push = lose_it
         made.adapters.want(version, 0)
-        await settle(made)
+        await made.settled()
         assert not is_first
         assert any(made.engines[name].is_alive for name in made.told(version).engines)
 
@@ -88,5 +81,5 @@ async def test_a_want_in_the_publish_of_a_refusal_is_answered_too(tmp_path: Path
 
         made.on_push = drop_it
         made.adapters.want(version, 0)
-        await settle(made)
+        await made.settled()
         assert made.told(version).engines == ("demo-0",)
