@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,7 +162,8 @@ async def test_a_bug_in_the_supervision_of_a_worker_ends_in_a_new_worker(stage: 
 
     stage.on_trouble = fail
     old = stage.pids
-    assert (await stage.ask("POST", "/v1/completions")).status_code == 502
+    with suppress(httpx.RemoteProtocolError):  # the worker may be ended before it has answered
+        assert (await stage.ask("POST", "/v1/completions")).status_code == 502
     async with asyncio.timeout(10):
         while not stage.deaths:
             await asyncio.sleep(0.02)
