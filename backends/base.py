@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 ENDPOINTS = ("chat", "completions", "tokenize", "embeddings", "responses", "messages")
 """Capabilities that are endpoints; others name features."""
+LITERAL_SPECIAL_TEXT = "literal_special_text"
+"""A feature: a special token's text in a message is text, not that token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ class Facts:
     """The name under which the engine knows the model."""
     capabilities: tuple[str, ...] = ()
     """What it says it answers; empty where it does not say."""
+    refused_options: tuple[str, ...] = ()
+    """Fields of requests that it answers with 400 as it is configured (`min_p` beside speculation)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,18 @@ class Load:
     num_waiting: int = 0
     kv_usage: float = 0.0
     """Share of KV cells in use, 0 to 1."""
+    num_preemptions: int = 0
+    """Since the engine's start, like all counts below."""
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    """Of the prompt tokens: taken from the prefix cache."""
+    num_generated_tokens: int = 0
+    num_drafts: int = 0
+    """Steps of speculation; each proposes some draft tokens, of which some are accepted."""
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    adapters_running: tuple[str, ...] = ()
+    """Adapters with requests now, where the engine names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +197,31 @@ class AdapterCalls(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class StartFailure:
+    """Why a start failed, read off the engine's output."""
+
+    reason: str
+    """One or two sentences for the user: what it was, and what mends it."""
+    is_final: bool
+    """Whether another try would end the same way."""
+
+
+class SleepCalls(Protocol):
+    """How an engine gives its memory back and keeps its process. Raises ProbeFailed when the engine gives no answer."""
+
+    levels: tuple[int, ...]
+    """1: weights go to RAM, 2: weights are dropped and read again. Empty where it cannot sleep as configured."""
+
+    async def sleep(self, call: Call, level: int) -> None:
+        """Returns once the memory is given back. Raises EngineRefused."""
+        ...
+
+    async def wake(self, call: Call, level: int) -> None:
+        """Returns once it can serve again; `level` as it was put to sleep. It holds no adapters then. Raises EngineRefused."""
+        ...
+
+
 class Backend(Protocol):
     """One pool's backend. Methods are safe to call for several replicas at once."""
 
@@ -197,6 +238,10 @@ class Backend(Protocol):
     """None where adapters cannot be served."""
     num_adapter_slots: int
     """Adapters that one replica holds at the same time."""
+    sleeps: SleepCalls | None
+    """None where such an engine cannot sleep."""
+    starts_alone: bool
+    """Whether no other such engine of this machine may start beside it: it measures the memory that is free."""
 
     def check(self) -> str:
         """What would be started, in one line, without starting it. Raises BackendError. May block for a second."""
@@ -237,6 +282,29 @@ class Backend(Protocol):
     async def load(self, fetch: Fetch) -> Load | None:
         """How busy it is now; None where the engine does not say. Raises ProbeFailed."""
         ...
+
+    def progress(self, line: str) -> str:
+        """What a line of its output says of the start that goes on (`loading weights, 3 of 4 files`); empty where nothing."""
+        ...
+
+    def explain(self, lines: Sequence[str]) -> StartFailure | None:
+        """Why it ended before it was ready, from its last lines of output; None where they do not tell."""
+        ...
+
+
+class BackendDefaults:
+    """What holds of most backends; those that can do more say so."""
+
+    adapters: AdapterCalls | None = None
+    num_adapter_slots = 0
+    sleeps: SleepCalls | None = None
+    starts_alone = False
+
+    def progress(self, line: str) -> str:
+        return ""
+
+    def explain(self, lines: Sequence[str]) -> StartFailure | None:
+        return None
 
 
 def parse_metrics(text: str) -> dict[str, float]:

@@ -8,6 +8,7 @@ BackendError                 exit code of a command that ends with it
 |- PrepareFailed             3   deriving what the engine loads (a GGUF) did not succeed
 |- SpawnFailed               3   the operating system did not start the child
 |- ProbeFailed               3   an engine could not be asked (refused, timed out, answered no HTTP)
+|- EngineRefused             3   an engine does not sleep or wake
 |- AdapterRefused            3   an engine does not load, free or score an adapter
 |  `- NoSlot                 3   it holds as many as it can
 `- AdminError                3   the admin API could not be reached; 2 where it refused what was asked (status 4xx, a wrong token apart)
@@ -56,6 +57,10 @@ class SpawnFailed(BackendError):
 
 class ProbeFailed(BackendError):
     """An engine could not be asked."""
+
+
+class EngineRefused(BackendError):
+    """An engine does not do what it was told (sleep, wake); the message is its own reason."""
 
 
 class AdapterRefused(BackendError):

@@ -8,7 +8,20 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from backends.base import ENDPOINTS, Address, Facts, Fetch, Identity, LaunchSpec, Load, Places, PoolSpec, Reply, Tell
+from backends.base import (
+    ENDPOINTS,
+    Address,
+    BackendDefaults,
+    Facts,
+    Fetch,
+    Identity,
+    LaunchSpec,
+    Load,
+    Places,
+    PoolSpec,
+    Reply,
+    Tell,
+)
 from backends.errors import BadSpec
 from backends.restart import RestartPolicy
 from backends.status import Timing
@@ -19,16 +32,14 @@ if TYPE_CHECKING:
 DEFAULT_CAPABILITIES = ("chat", "completions")
 
 
-class Remote:
+class Remote(BackendDefaults):
     kind = "remote"
     title = "remote"
     ready_path = "/v1/models"
     timing = Timing(start_timeout_s=5.0, start_poll_s=0.5, probe_interval_s=5.0, stop_grace_s=0.0)
     # Nothing of ours can mend it, so it is asked for as long as it is configured.
     policy = RestartPolicy(first_delay_s=1.0, max_delay_s=15.0, max_early_deaths=None)
-    # Files here cannot be loaded there.
-    adapters = None
-    num_adapter_slots = 0
+    adapters = None  # files here cannot be loaded there
 
     def __init__(self, spec: PoolSpec, places: Places) -> None:
         self._spec = spec

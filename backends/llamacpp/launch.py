@@ -16,6 +16,7 @@ from backends.base import (
     ENDPOINTS,
     LOOPBACK,
     Address,
+    BackendDefaults,
     Facts,
     Fetch,
     Identity,
@@ -59,7 +60,7 @@ CONVERTER_MODULES = ("torch", "transformers", "sentencepiece", "numpy", "tqdm", 
 """What llama.cpp's converter imports, and what runs it."""
 
 
-class LlamaCpp:
+class LlamaCpp(BackendDefaults):
     kind = "llamacpp"
     title = "llama.cpp"
     ready_path = "/health"

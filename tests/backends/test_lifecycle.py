@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.base import LOOPBACK, Address, Facts, Fetch, Identity, LaunchSpec, Load, Reply, Tell
+from backends.base import LOOPBACK, Address, BackendDefaults, Facts, Fetch, Identity, LaunchSpec, Load, Reply, Tell
 from backends.errors import ModelUnusable
 from backends.lifecycle import EngineLife
 from backends.logring import LogRing
@@ -34,7 +34,7 @@ IMPATIENT = RestartPolicy(first_delay_s=0.02, max_delay_s=0.05, max_early_deaths
 
 
 @dataclass
-class StubBackend:
+class StubBackend(BackendDefaults):
     """Runs the stub engine; `flags` are its faults."""
 
     flags: tuple[str, ...] = ()
