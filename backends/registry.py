@@ -30,6 +30,12 @@ KINDS: dict[str, Kind] = {
         frozenset({"model", "options", "python", "start_timeout_s"}),
         frozenset({"model"}),
     ),
+    "vllm": Kind(
+        "backends.vllm.launch",
+        "Vllm",
+        frozenset({"model", "options", "python", "start_timeout_s"}),
+        frozenset({"model"}),
+    ),
     "remote": Kind(
         "backends.remote",
         "Remote",

@@ -7,15 +7,16 @@ check a configuration without the engine installed.
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
-import difflib
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
+
+from backends import optionschema
+from backends.optionschema import Check, OptionsError, check_all
+
+__all__ = ["Options", "OptionsError", "add_arguments", "from_args", "option_docs"]
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 SPLIT_MODES = ("none", "layer", "row")
@@ -34,14 +35,6 @@ PLAIN_ADAPTERS = 4
 """LoRA adapters at the same time, where memory is no question."""
 CELLS_PER_SEQUENCE = 256
 """Where there are fewer KV cells than this for each request, fewer requests run at the same time."""
-
-
-class OptionsError(ValueError):
-    """One or more options are unknown or out of range; `problems` has one sentence for each."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +89,7 @@ class Options:
     """Serve embeddings, a text's hidden states made one vector by mean, cls or last; none: generate; auto: as the model's head says."""
 
     def __post_init__(self) -> None:
-        problems = list(_range_problems(self))
-        if problems:
-            raise OptionsError(problems)
+        check_all(_checks(self))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Options:
@@ -106,24 +97,7 @@ class Options:
 
         Raises OptionsError naming every unknown key (with the nearest known one), wrong type and value out of range.
         """
-        types = get_type_hints(cls)
-        problems: list[str] = []
-        values: dict[str, Any] = {}
-        for key, value in mapping.items():
-            if key not in types:
-                problems.append(f"unknown option {key!r}{_nearest(str(key), types)}")
-                continue
-            try:
-                values[key] = _coerce(value, types[key])
-            except (TypeError, ValueError, KeyError):
-                problems.append(f"{key}: expected {_type_words(types[key])}, got {value!r}")
-        try:
-            options = cls(**values)
-        except OptionsError as error:
-            raise OptionsError(problems + error.problems) from None
-        if problems:
-            raise OptionsError(problems)
-        return options
+        return optionschema.read(cls, mapping)
 
     @property
     def num_adapter_slots(self) -> int:
@@ -165,53 +139,32 @@ class Options:
 
     def to_argv(self) -> list[str]:
         """The flags that differ from the defaults, as `--n-ctx 4096 ...`."""
-        argv: list[str] = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                argv += [f"--{field.name.replace('_', '-')}", _as_flag(value)]
-        return argv
+        return optionschema.to_argv(self)
 
 
-@cache
 def option_docs() -> dict[str, str]:
-    """Help text of every option, from the attribute docstrings."""
-    body = ast.parse(inspect.getsource(Options)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    docs: dict[str, str] = {}
-    for node, following in zip(body.body, body.body[1:], strict=False):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(following, ast.Expr):
-            docs[node.target.id] = str(ast.literal_eval(following.value))
-    return docs
+    """Help text of every option."""
+    return optionschema.docs_of(Options)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one `--kebab-case` flag per option to `parser`; values stay strings until `from_args` checks them."""
-    docs = option_docs()
-    for field in dataclasses.fields(Options):
-        shown = _as_flag(field.default) or "none"
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}", metavar="V", help=f"{docs[field.name]} (default: {shown})"
-        )
+    optionschema.add_arguments(parser, Options)
 
 
 def from_args(args: argparse.Namespace) -> Options:
     """The options named on the command line. Raises OptionsError."""
-    names = [field.name for field in dataclasses.fields(Options)]
-    return Options.from_mapping({name: value for name in names if (value := getattr(args, name)) is not None})
+    return optionschema.from_args(Options, args)
 
 
-def _range_problems(options: Options) -> list[str]:
-    """A sentence for every value that is out of range, or does not go with another."""
-    checks = (*_sizes(options), *_invariance(options), *_machine(options), *_words(options))
-    return [text for is_fine, text in checks if not is_fine]
+def _checks(options: Options) -> Iterator[Check]:
+    yield from _sizes(options)
+    yield from _invariance(options)
+    yield from _machine(options)
+    yield from _words(options)
 
 
-_Check = tuple[bool, str]
-"""Whether a value is fine, and what is said where it is not."""
-
-
-def _sizes(options: Options) -> Iterator[_Check]:
+def _sizes(options: Options) -> Iterator[Check]:
     n_ctx, n_batch, n_seq_max = options.n_ctx, options.n_batch, options.n_seq_max
     cells, limit = options.prefix_cache_cells, MAX_SEQUENCE_IDS // 2
     longest = n_ctx // max(n_seq_max, 1) if options.has_separate_caches else n_ctx
@@ -246,7 +199,7 @@ def _sizes(options: Options) -> Iterator[_Check]:
     )
 
 
-def _invariance(options: Options) -> Iterator[_Check]:
+def _invariance(options: Options) -> Iterator[Check]:
     if not options.batch_invariant:
         return
     for name in ("n_batch", "n_ubatch", "n_seq_max"):
@@ -255,7 +208,7 @@ def _invariance(options: Options) -> Iterator[_Check]:
     yield options.n_gpu_layers <= 0, "batch_invariant: on the CPU only, but n_gpu_layers asks for a GPU"
 
 
-def _machine(options: Options) -> Iterator[_Check]:
+def _machine(options: Options) -> Iterator[Check]:
     for name in ("n_threads", "n_threads_batch"):
         value = getattr(options, name)
         yield 0 <= value <= 512, f"{name}: must be 0 to 512, got {value}"
@@ -270,7 +223,7 @@ def _machine(options: Options) -> Iterator[_Check]:
     yield all(share >= 0 for share in options.tensor_split), "tensor_split: shares must not be negative"
 
 
-def _words(options: Options) -> Iterator[_Check]:
+def _words(options: Options) -> Iterator[Check]:
     for name, known in (
         ("split_mode", SPLIT_MODES),
         ("flash_attn", FLASH_ATTN),
@@ -294,42 +247,3 @@ def _words(options: Options) -> Iterator[_Check]:
     )
     template = options.chat_template
     yield not template or Path(template).is_file(), f"chat_template: no such file: {template}"
-
-
-def _coerce(value: Any, kind: Any) -> Any:
-    """`value` (YAML or flag text) as `kind`; raises TypeError, ValueError or KeyError."""
-    if kind is bool:
-        return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
-    if kind is int:
-        return _refuse(value) if isinstance(value, bool | float) else int(value)
-    if kind is str:
-        # YAML reads a bare `on` as true.
-        if isinstance(value, bool):
-            return "on" if value else "off"
-        return value if isinstance(value, str) else _refuse(value)
-    parts = value.split(",") if isinstance(value, str) else value
-    return tuple(float(part) for part in parts)
-
-
-_BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
-
-
-def _refuse(value: Any) -> Any:
-    raise TypeError(f"not accepted: {value!r}")
-
-
-def _type_words(kind: Any) -> str:
-    return {bool: "true or false", int: "a whole number", str: "a text"}.get(kind, "a list of numbers")
-
-
-def _as_flag(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return ",".join(f"{part:g}" for part in value)
-    return str(value)
-
-
-def _nearest(key: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"

@@ -1,0 +1,51 @@
+"""What is asked of a running vLLM besides completions: its adapters, through the guard, and its sleep."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+import msgspec
+
+from backends.adapter.calls import LoraCalls, reason_of
+from backends.base import Call
+from backends.errors import EngineRefused
+from backends.vllm.inside import guard
+
+SLEEP_S, WAKE_S = 300.0, 600.0
+"""Weights of many GB go to RAM, or are read again from the disk."""
+
+
+class VllmAdapters(LoraCalls):
+    """A version's directory is what is loaded: what its configuration says, vLLM reads itself."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+
+class VllmSleep:
+    """`SleepCalls` where `sleep_mode` is on. Level 2 drops the weights, so that waking reads them again into the same memory."""
+
+    levels: tuple[int, ...] = (1, 2)
+
+    def __init__(self, has_adapters: bool) -> None:
+        self._has_adapters = has_adapters
+
+    async def sleep(self, call: Call, level: int) -> None:
+        await _post(call, f"/sleep?{urlencode({'level': level})}", b"", SLEEP_S)
+
+    async def wake(self, call: Call, level: int) -> None:
+        if level == 2:
+            await _post(call, "/wake_up?tags=weights", b"", WAKE_S)
+            await _post(call, "/collective_rpc", msgspec.json.encode({"method": "reload_weights"}), WAKE_S)
+            await _post(call, "/wake_up?tags=kv_cache", b"", WAKE_S)
+            await _post(call, "/reset_prefix_cache", b"", WAKE_S)
+        else:
+            await _post(call, "/wake_up", b"", WAKE_S)
+        if self._has_adapters:  # after level 2 their slots hold garbage; they are loaded and proven anew in any case
+            await _post(call, guard.FORGET, b"", WAKE_S)
+
+
+async def _post(call: Call, path: str, body: bytes, timeout_s: float) -> None:
+    reply = await call(path, body, timeout_s)
+    if reply.status != 200:
+        raise EngineRefused(f"{path.partition('?')[0]} answers {reply.status}: {reason_of(reply)}")
