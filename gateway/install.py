@@ -137,9 +137,10 @@ def _tell(order: Order, installed: Installed) -> None:
     if not installed.is_new:
         print(f"{record.name} is up to date: {order.folders.link}")
         return
+    own = f"forgegate {record.forgegate}, " if order.environment.has_forgegate else ""
     print(
         f"{record.name} installed in {record.install_s:.0f} s, {size_words(record.size_bytes)}: {order.folders.link} "
-        f"(forgegate {record.forgegate}, Python {record.python_version})"
+        f"({own}Python {record.python_version})"
     )
     for folder in installed.in_use:
         print(f"a process still runs {folder}: the next install removes it", file=sys.stderr)
@@ -221,7 +222,8 @@ def state_of(environment: Environment, envs: Path, package: Package) -> dict[str
         "name": environment.name,
         "state": state,
         "why": why,
-        "forgegate": record.forgegate if record and is_there else None,
+        "note": environment.note,
+        "forgegate": record.forgegate if record and is_there and environment.has_forgegate else None,
         "python": record.python_version if record and is_there else None,
         "path": str(folders.link) if is_there or state == "own" else None,
     }
@@ -255,6 +257,8 @@ def _list(home: Home, is_json: bool) -> int:
     for row in rows:
         if row["state"] in ("outdated", "broken"):
             print(f"{row['name']}: {row['why']}", file=sys.stderr)
+        if row["note"]:
+            print(f"{row['name']}: {row['note']}", file=sys.stderr)
     return DONE
 
 

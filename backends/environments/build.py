@@ -19,7 +19,7 @@ from backends.environments.errors import EnvironmentRefused, InstallFailed
 from backends.environments.folders import Folders, Record, size_of
 from backends.environments.interpreter import Interpreter, examine
 from backends.environments.package import Package, write_wheel
-from backends.environments.plan import Facts, Index, Step, steps
+from backends.environments.plan import Facts, Index, Step, advice, refusal, steps
 from backends.environments.table import Environment, pin_files, pins_of
 from backends.logring import LogRing
 from backends.process import Launcher, exit_words
@@ -73,6 +73,8 @@ def why_outdated(record: Record, environment: Environment, package: Package) -> 
     """What is not as it would be installed now, in words; empty where nothing is."""
     if record.pins != pins_of(environment):
         return "its packages are not those pinned now"
+    if not environment.has_forgegate:
+        return ""
     if record.forgegate != package.version:
         return f"it has forgegate {record.forgegate}, this is {package.version}"
     has_changed = record.digest != package.digest and not package.is_checkout
@@ -85,6 +87,7 @@ def install(order: Order, show: Show, clock: Callable[[], float] = time.monotoni
     if folders.is_own():
         raise EnvironmentRefused(f"{folders.link} is an environment of your own making: move it away, or remove it")
     try:
+        _require_device(order, show)
         with folders.locked(show.step):
             folders.sweep()
             current, record = folders.current(), folders.record()
@@ -124,6 +127,16 @@ def _build_anew(order: Order, interpreter: Interpreter, show: Show, clock: Calla
     finally:
         kept = folders.sweep()  # what failed, or what was replaced
     return Installed(record, folder, is_new=True, in_use=tuple(kept))
+
+
+def _require_device(order: Order, show: Show) -> None:
+    if not order.environment.device:
+        return
+    facts = order.facts(pins_of(order.environment))
+    if why := refusal(order.environment, facts):
+        raise InstallFailed(why)
+    if better := advice(order.environment, facts):
+        show.step(better)
 
 
 def _require_room(order: Order) -> None:

@@ -56,21 +56,54 @@ def steps(
     index: Index,
     facts: Facts,
 ) -> tuple[Step, ...]:
-    packages = tuple(part for file in pin_files for part in ("-r", str(file)))
-    listed = Step(f"{len(pins)} pinned packages", ((*index.arguments(), *packages),))
-    own = Step("forgegate itself", (("--no-deps", "--no-index", str(wheel)),))
+    return (
+        *_prior(environment, pins, index, facts),
+        *_listed(environment, pins, pin_files, index),
+        *_own(environment, wheel),
+    )
+
+
+def refusal(environment: Environment, facts: Facts) -> str:
+    """Why it cannot be of use on this machine, and what can; empty where it can."""
+    if environment.device != "cuda" or facts.has_nvidia:
+        return ""
+    return (
+        f"{environment.name} computes on NVIDIA GPUs, and this machine has none that its driver lists (nvidia-smi -L); "
+        f"for the CPU: forgegate install {environment.sibling}"
+    )
+
+
+def advice(environment: Environment, facts: Facts) -> str:
+    """What would be of more use on this machine; empty where nothing is."""
+    if environment.device != "cpu" or not facts.has_nvidia:
+        return ""
+    return f"this machine has an NVIDIA GPU, which {environment.name} leaves alone: forgegate install {environment.sibling} uses it"
+
+
+def _listed(environment: Environment, pins: tuple[str, ...], files: tuple[Path, ...], index: Index) -> tuple[Step, ...]:
+    packages = tuple(part for file in files for part in ("-r", str(file)))
+    alone = ("--no-deps",) if environment.is_whole else ()
+    return (Step(f"{len(pins)} pinned packages", ((*alone, *index.arguments(), *packages),)),)
+
+
+def _own(environment: Environment, wheel: Path) -> tuple[Step, ...]:
+    return (Step("forgegate itself", (("--no-deps", "--no-index", str(wheel)),)),) if environment.has_forgegate else ()
+
+
+def _prior(environment: Environment, pins: tuple[str, ...], index: Index, facts: Facts) -> tuple[Step, ...]:
     if not environment.prior:
-        return (listed, own)
+        return ()
     pin = pin_of(environment.prior, pins)
-    find = _torch if environment.prior == "torch" else _engine
-    choices = tuple(dict.fromkeys(("--no-deps", *choice) for choice in find(pin, index, facts)))
-    return (Step(pin, choices, environment.prior_check), listed, own)
+    is_for_cpu = environment.device == "cpu" or not facts.has_nvidia
+    found = _torch(pin, index, facts.system, is_for_cpu) if environment.prior == "torch" else _engine(pin, index, facts)
+    choices = tuple(dict.fromkeys(("--no-deps", *choice) for choice in found))
+    return (Step(pin, choices, environment.prior_check),)
 
 
-def _torch(pin: str, index: Index, facts: Facts) -> list[tuple[str, ...]]:
-    """The CPU build where there is no GPU: from where pip looks anyway, from PyTorch's own index, else the usual build."""
+def _torch(pin: str, index: Index, system: str, is_for_cpu: bool) -> list[tuple[str, ...]]:
+    """For the CPU its own build: from where pip looks anyway, from PyTorch's own index, else the usual build."""
     usual = (*index.arguments(), pin)
-    if facts.system != "Linux" or facts.has_nvidia:
+    if system != "Linux" or not is_for_cpu:
         return [usual]
     pytorch = (f"{pin}+cpu", "--index-url", PYTORCH_CPU, "--retries", "1", "--timeout", "20")
     elsewhere = [] if index.no_index or index.index_url else [pytorch]

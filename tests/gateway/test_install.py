@@ -81,8 +81,8 @@ def test_install_list_upgrade_remove(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "which environment? forgegate install llamacpp | trainer"),
-        (["trainr"], "did you mean trainer? there are: llamacpp, trainer"),
+        ([], "which environment? forgegate install llamacpp | trainer | vllm | vllm-cpu"),
+        (["trainr"], "did you mean trainer? there are: llamacpp, trainer, vllm, vllm-cpu"),
         (["--list", "trainer"], "--list takes no further NAME: trainer"),
         (["--list", "--upgrade"], "--list and --upgrade exclude each other"),
         (["--json"], "--json goes with --list"),
@@ -164,3 +164,14 @@ def test_a_terminal_shows_steps_and_survives_brackets() -> None:
         spinner.step("torch==2 [/x]")
         spinner.line("Collecting [/red]")
     assert "torch==2 [/x]" in stream.getvalue()
+
+
+def test_vllm_for_gpus_on_a_machine_without_one(
+    forgegate_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gateway.install.has_nvidia", lambda: False)
+    assert cli.main(["install", "vllm"]) == UNABLE
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert shown.startswith("error: vllm computes on NVIDIA GPUs, and this machine has none that its driver lists")
+    assert shown.endswith("for the CPU: forgegate install vllm-cpu")
+    assert "resolved, not run" in str(rows(capsys)["vllm"]["note"])
