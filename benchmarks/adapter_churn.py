@@ -29,6 +29,7 @@ from benchmarks.adapter_program import Findings, Program, check_rest, load_avera
 from benchmarks.arguments import Parser
 from benchmarks.chaos_verdict import Ending
 from benchmarks.client import Client
+from benchmarks.engine_choice import CHOICES, LLAMACPP, Needs
 
 TIMEOUT_S = 120.0
 MIN_HIT_RATIO = 0.95
@@ -109,7 +110,8 @@ def _add_options(parser: Parser) -> None:
 
 
 def _gateway(workdir: Path, options: argparse.Namespace) -> AdapterGateway:
-    return AdapterGateway(workdir, 1, options.slots, {})
+    needs = Needs(num_streams=16, num_tokens=256, num_adapters=options.slots)
+    return AdapterGateway(workdir, {"demo": CHOICES[LLAMACPP].pool("demo", 1, needs)})
 
 
 async def _measure(gateway: AdapterGateway, options: argparse.Namespace) -> Findings:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from benchmarks.chaos_gateway import Gateway, GatewayError
+from benchmarks.chaos_gateway import READY_S, Gateway, GatewayError
 from benchmarks.client import Client, Target
 from benchmarks.http1 import Exchange
 
@@ -35,18 +35,18 @@ class Load:
 
 
 class AdapterGateway(Gateway):
-    """One `forgegate serve` whose engines hold `num_slots` adapters each."""
+    """One `forgegate serve` whose engines hold adapters."""
 
     def __init__(
-        self, workdir: Path, num_engines: int, num_slots: int, more: Mapping[str, int], num_workers: int = 2
+        self, workdir: Path, pools: Mapping[str, Mapping[str, Any]], ready_s: float = READY_S, num_workers: int = 2
     ) -> None:
-        super().__init__(workdir, num_workers, num_engines, "demo", {"max_adapters": num_slots, **more})
-        self._num_expected = num_workers + num_engines
+        super().__init__(workdir, num_workers, pools, ready_s)
+        self._num_expected = num_workers + sum(int(pool["replicas"]) for pool in pools.values())
         self._changes: Client | None = None
 
-    async def wait_ready(self) -> None:
+    async def wait_admin(self, timeout_s: float) -> None:
         """As a gateway's; its changes may take longer than its answers."""
-        await super().wait_ready()
+        await super().wait_admin(timeout_s)
         admin: Target = self.admin.target
         self._changes = Client(admin, keep_alive=False, timeout_s=CHANGE_TIMEOUT_S)
 
@@ -55,8 +55,8 @@ class AdapterGateway(Gateway):
         return len(await self.victims()) == self._num_expected
 
     async def publish(self, folder: Path, name: str) -> dict[str, Any]:
-        """The last event of the publication, `published`. Raises GatewayError."""
-        exchange = await self._change.post(f"/admin/v1/adapters?name={name}", packed(folder))
+        """For its first model; the last event of the publication, `published`. Raises GatewayError."""
+        exchange = await self._change.post(f"/admin/v1/adapters?name={name}&model={self.model}", packed(folder))
         lines = _body_of(exchange, f"publish {name}").splitlines()
         last: dict[str, Any] = orjson.loads(lines[-1])
         if last.get("event") != "published":
@@ -72,6 +72,10 @@ class AdapterGateway(Gateway):
         """Back to what it served before, which is returned. Raises GatewayError."""
         body = _body_of(await self._change.post(f"/admin/v1/aliases/{alias}/rollback", b"{}"), f"roll {alias} back")
         return str(orjson.loads(body)["shares"][0]["adapter"])
+
+    async def free(self, version: str) -> None:
+        """No engine holds it; asked for again, it is loaded and proven anew. Raises GatewayError."""
+        _body_of(await self._change.post(f"/admin/v1/adapters/{version}/unload", b"{}"), f"free {version}")
 
     async def forget(self, alias: str, version: str) -> None:
         """Drop the alias and delete the version, its files included. Raises GatewayError."""

@@ -24,12 +24,14 @@ from benchmarks.arguments import Parser
 from benchmarks.chaos_gateway import GatewayError
 from benchmarks.chaos_verdict import Ending
 from benchmarks.client import Client
+from benchmarks.engine_choice import CHOICES, LLAMACPP, Needs
 
 ALIAS = "voice"
 TIMEOUT_S = 60.0
 MAX_ABOVE_S = 0.05
 MAX_TOKENS = 16
 """Enough for every opening line."""
+NEEDS = Needs(num_streams=16, num_tokens=256, num_adapters=6)
 NUM_ROUNDS_BEFORE = 5
 """That are not counted: the first requests of a process are slower."""
 
@@ -109,7 +111,8 @@ def _add_options(parser: Parser) -> None:
 
 
 def _gateway(workdir: Path, options: argparse.Namespace) -> AdapterGateway:
-    return AdapterGateway(workdir, options.engines, 6, {})
+    pool = CHOICES[LLAMACPP].pool("demo", options.engines, NEEDS)
+    return AdapterGateway(workdir, {"demo": pool})
 
 
 async def _measure(gateway: AdapterGateway, options: argparse.Namespace) -> Findings:

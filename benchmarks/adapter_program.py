@@ -58,11 +58,11 @@ class Program:
         except SystemExit as exc:
             return int(exc.code or 0)
         except ChildError as exc:
-            return _refuse(str(exc), EXIT_ENVIRONMENT)
+            return refuse(str(exc), EXIT_ENVIRONMENT)
         except GatewayError as exc:
-            return _refuse(str(exc), EXIT_NEGATIVE)
+            return refuse(str(exc), EXIT_NEGATIVE)
         except KeyboardInterrupt:
-            return _refuse("stopped", 130)
+            return refuse("stopped", 130)
 
     def _parser(self) -> Parser:
         epilog = f"example:\n  {self.example}\n\n{_EXIT_CODES}"
@@ -81,13 +81,13 @@ class Program:
     def _run(self, options: argparse.Namespace, words: Sequence[str]) -> int:
         missing = [name for name in MANNERS if not (options.adapters / name).is_dir()]
         if missing:
-            return _refuse(f"--adapters {options.adapters}: holds no {missing[0]}", EXIT_USAGE)
+            return refuse(f"--adapters {options.adapters}: holds no {missing[0]}", EXIT_USAGE)
         if options.out is not None and options.out.suffix != ".json":
-            return _refuse(f"--out {options.out}: must end in .json", EXIT_USAGE)
+            return refuse(f"--out {options.out}: must end in .json", EXIT_USAGE)
         if not can_run():
-            return _refuse("this needs /proc, to see what processes hold", EXIT_ENVIRONMENT)
-        with _workdir(options.workdir) as workdir:
-            gateway = self.gateway(workdir, options)
+            return refuse("this needs /proc, to see what processes hold", EXIT_ENVIRONMENT)
+        with workdir(options.workdir) as folder:
+            gateway = self.gateway(folder, options)
             child = gateway.start()
             try:
                 findings = eventloop.run(self._measured(gateway, options))
@@ -99,7 +99,7 @@ class Program:
 
     async def _measured(self, gateway: AdapterGateway, options: argparse.Namespace) -> Findings:
         await gateway.wait_ready()
-        await until(gateway.is_up, REST_S)
+        await until(gateway.is_up, gateway.ready_s)
         return await self.measure(gateway, options)
 
     def _report(self, findings: Findings, options: argparse.Namespace, words: Sequence[str]) -> int:
@@ -164,15 +164,17 @@ def _last_lines(result: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def _workdir(chosen: Path | None) -> Iterator[Path]:
+def workdir(chosen: Path | None) -> Iterator[Path]:
+    """The chosen folder, or one that is removed afterwards."""
     if chosen is not None:
         chosen.mkdir(parents=True, exist_ok=True)
         yield chosen.absolute()
         return
-    with tempfile.TemporaryDirectory(prefix="forgegate-adapters-") as made:
+    with tempfile.TemporaryDirectory(prefix="forgegate-bench-") as made:
         yield Path(made)
 
 
-def _refuse(reason: str, code: int) -> int:
+def refuse(reason: str, code: int) -> int:
+    """One line, and the exit code."""
     print(f"error: {reason}", file=sys.stderr)
     return code

@@ -1,10 +1,10 @@
 """Adapters are swapped under load while engines are killed: `python -m benchmarks.adapter_swap`.
 
-It starts `forgegate serve` with one model on llama.cpp engines, publishes the demo model's three signing adapters under one
+It starts `forgegate serve` with one model on engines of one kind, publishes the demo model's three signing adapters under one
 alias, and keeps a steady number of greedy streams on that alias while it flips among the versions and engines get SIGKILL.
 Nothing may fail but what an engine was in the middle of when it was killed: such a stream ends in one error event. Each
 answer must be signed, from its first line to its last, by the version that `x-forgegate-model` names, and a request sent
-after a flip returned must be answered by what the alias served since.
+after a flip returned must be answered by what the alias served since. With --one-at-a-time an engine is killed only while all are up.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import adapter_answers, arguments
+from benchmarks import adapter_answers, arguments, engine_choice
 from benchmarks.adapter_answers import QUESTIONS, Reply, fault_in
 from benchmarks.adapter_fleet import AdapterGateway
 from benchmarks.adapter_program import REST_S, Findings, Program, check_rest, load_average, publish_all, until
@@ -29,11 +29,12 @@ from benchmarks.arguments import Parser
 from benchmarks.chaos_gateway import GatewayError, Victim
 from benchmarks.chaos_verdict import Ending
 from benchmarks.client import Client
+from benchmarks.engine_choice import CHOICES, Needs
 
 ALIAS = "voice"
 TIMEOUT_S = 90.0
 """A request that has not ended by then hangs."""
-RECOVERY_S = 60.0
+NEEDS = Needs(num_streams=32, num_tokens=256, num_adapters=4)
 NOTICE_S = 2.0
 """After an engine's death its streams must have ended by then."""
 MAX_SHOWN = 40
@@ -109,16 +110,21 @@ def _add_options(parser: Parser) -> None:
     add("--streams", type=arguments.whole(1), default=50, metavar="N", help="at a time (default 50)")
     add("--flips", type=arguments.whole(1), default=20, metavar="N", help="of the alias (default 20)")
     add("--kills", type=arguments.whole(0), default=5, metavar="N", help="of engines (default 5)")
-    add("--engines", type=arguments.whole(1), default=2, metavar="N", help="llama.cpp engines (default 2)")
+    add("--engines", type=arguments.whole(1), default=2, metavar="N", help="of the model (default 2)")
+    add("--one-at-a-time", action="store_true", help="kill only while all engines are up")
+    engine_choice.add_options(parser)
 
 
 def _gateway(workdir: Path, options: argparse.Namespace) -> AdapterGateway:
-    return AdapterGateway(workdir, options.engines, 4, {"n_ctx": 8192, "n_seq_max": 32})
+    choice = engine_choice.chosen(options)
+    pool = choice.pool("demo", options.engines, NEEDS)
+    return AdapterGateway(workdir, {"demo": pool}, choice.ready_s(options.engines))
 
 
 async def _measure(gateway: AdapterGateway, options: argparse.Namespace) -> Findings:
     findings = Findings()
     findings.measured["load_average"] = load_average()
+    findings.measured["engines"] = sorted({engine["description"] for engine in await gateway.engines()})
     client = Client(gateway.target, keep_alive=False, timeout_s=TIMEOUT_S)
     swap = Swap(await publish_all(gateway, options.adapters, (ALIAS,) * 3))
     versions = list(swap.manners)
@@ -131,7 +137,7 @@ async def _measure(gateway: AdapterGateway, options: argparse.Namespace) -> Find
     start_s = client.clock()
     await _under_fire(gateway, client, swap, options)
     load_s = client.clock() - start_s
-    findings.check("afterwards: all engines are back", *await until(gateway.is_up, RECOVERY_S))
+    findings.check("afterwards: all engines are back", *await until(gateway.is_up, gateway.ready_s))
     await _check_after(gateway, client, swap, findings)
     await check_rest(gateway, findings)
     findings.measured["num_retries"] = int((await gateway.samples()).get("forgegate_retries_total", 0))
@@ -147,7 +153,7 @@ async def _under_fire(gateway: AdapterGateway, client: Client, swap: Swap, optio
     flips, kills = _times(dice, options.flips, options.seconds), _times(dice, options.kills, options.seconds)
     streams = [_stream(client, swap, random.Random(f"{options.seed}/{n}"), is_over) for n in range(options.streams)]
     running = [asyncio.create_task(stream) for stream in streams]
-    strikes = asyncio.create_task(_kill_at(gateway, client, swap, kills, random.Random(f"{options.seed}/kills")))
+    strikes = asyncio.create_task(_kill_at(gateway, client, swap, kills, options))
     turns = asyncio.create_task(_flip_at(gateway, client, swap, flips, random.Random(f"{options.seed}/flips")))
     await asyncio.gather(strikes, turns, asyncio.sleep(options.seconds))
     is_over.set()
@@ -186,15 +192,16 @@ async def _flip_at(
 
 
 async def _kill_at(
-    gateway: AdapterGateway, client: Client, swap: Swap, times: Sequence[float], dice: random.Random
+    gateway: AdapterGateway, client: Client, swap: Swap, times: Sequence[float], options: argparse.Namespace
 ) -> None:
-    """An engine at each time, or as soon after that as the one that was drawn is up."""
-    start_s = client.clock()
+    """An engine at each time, or as soon after that as the one that was drawn is up, or all are."""
+    start_s, dice = client.clock(), random.Random(f"{options.seed}/kills")
+    num_needed = options.engines if options.one_at_a_time else 1
     returns = []
     for due_s in times:
         await asyncio.sleep(max(0.0, start_s + due_s - client.clock()))
         names = sorted(engine["id"] for engine in await gateway.engines())
-        victim, num_ready = await _drawn(gateway, dice.choice(names))
+        victim, num_ready = await _drawn(gateway, dice.choice(names), num_needed)
         swap.kills.append(kill := Kill(victim.name, client.clock(), num_ready))
         with suppress(ProcessLookupError):
             os.kill(victim.pid, signal.SIGKILL)
@@ -202,12 +209,12 @@ async def _kill_at(
     await asyncio.gather(*returns)
 
 
-async def _drawn(gateway: AdapterGateway, name: str) -> tuple[Victim, int]:
-    """The engine of this name once it is up, and how many are. Raises GatewayError."""
-    for _ in range(int(RECOVERY_S * 10)):
+async def _drawn(gateway: AdapterGateway, name: str, num_needed: int) -> tuple[Victim, int]:
+    """The engine of this name once it is up and at least as many are, and how many are. Raises GatewayError."""
+    for _ in range(int(gateway.ready_s * 10)):
         engines = [victim for victim in await gateway.victims() if victim.role == "engine"]
         victim = next((victim for victim in engines if victim.name == name), None)
-        if victim is not None:
+        if victim is not None and len(engines) >= num_needed:
             return victim, len(engines)
         await asyncio.sleep(0.1)
     raise GatewayError(f"engine {name} does not come back")
@@ -217,7 +224,7 @@ async def _note_return(gateway: AdapterGateway, client: Client, victim: Victim, 
     async def is_back() -> bool:
         return any(found.name == victim.name and found.pid != victim.pid for found in await gateway.victims())
 
-    if (await until(is_back, RECOVERY_S))[0]:
+    if (await until(is_back, gateway.ready_s))[0]:
         kill.back_after_s = round(client.clock() - kill.at_s, 2)
 
 
@@ -286,13 +293,15 @@ def _table(result: dict[str, Any]) -> list[str]:
     others = {name: num for name, num in endings.items() if name not in (Ending.ANSWERED, Ending.ERROR_EVENT)}
     versions = "; ".join(f"{name} {num:,}" for name, num in sorted(result["by_version"].items()))
     flips = result["flips_s"]
+    kind = CHOICES[plan["engine"]].title
+    verdict = "no request failed that its engine was not in the middle of." if result["is_met"] else "**violated**."
     return [
-        f"{plan['engines']} llama.cpp engines, three versions behind one alias, {plan['streams']} concurrent streams for "
-        f"{result['load_s']:.0f} s, {plan['flips']} flips, {len(result['kills'])} engines killed: "
-        + ("no request failed that its engine was not in the middle of." if result["is_met"] else "**violated**."),
+        f"{plan['engines']} {kind} engines, three versions behind one alias, {plan['streams']} concurrent streams for "
+        f"{result['load_s']:.0f} s, {plan['flips']} flips, {len(result['kills'])} engines killed: {verdict}",
         "",
         "| what | |",
         "|---|--:|",
+        f"| engines | {', '.join(result['engines'])} |",
         f"| requests | {result['num_requests']:,} ({result['num_requests'] / result['load_s']:.0f}/s) |",
         f"| answered | {answered:,} |",
         f"| ended in one error event, their engine killed in mid-stream | {endings.get(Ending.ERROR_EVENT, 0)} |",

@@ -28,12 +28,14 @@ from benchmarks.chaos_gateway import Gateway, GatewayError, Victim, can_run, hal
 from benchmarks.chaos_verdict import Ending
 from benchmarks.child import ChildError
 from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.engine_choice import CHOICES, LLAMACPP, Needs
 
 _EXAMPLE = """example:
   python -m benchmarks.chaos --seconds 120 --out benchmarks/results/chaos.json
 
 exit codes: 0 done, 1 something was violated, 2 bad usage, 3 the gateway could not be started"""
 
+NEEDS = Needs(num_streams=16, num_tokens=256)
 RECOVERY_S = 60.0
 REST_S = 20.0
 LEFT_S = 2.0
@@ -126,7 +128,8 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     if options.out is not None and options.out.suffix != ".json":
         return _refuse(f"--out {options.out}: must end in .json", EXIT_USAGE)
     with _workdir(options.workdir) as workdir:
-        gateway = Gateway(workdir, options.workers, options.engines, options.model)
+        pool = CHOICES[LLAMACPP].pool(options.model, options.engines, NEEDS)
+        gateway = Gateway(workdir, options.workers, {"demo": pool})
         child = gateway.start()
         try:
             campaign = eventloop.run(run_campaign(gateway, options))

@@ -1,9 +1,11 @@
 """The gateway under a chaos campaign, seen from outside: its command, its admin API, its processes in /proc."""
 
+import asyncio
 import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -15,11 +17,12 @@ from typing import Any
 
 import orjson
 
-from benchmarks.child import Child, Launch
+from benchmarks.child import Child, ChildError, Launch
 from benchmarks.client import Client, Target
 from benchmarks.peer_launch import free_port
 
 READY_S = 120.0
+SECRET_VARIABLE = b"FORGEGATE_ENGINE_SECRET="
 _SAMPLE = re.compile(rb"^(forgegate_\w+)(\{[^}]*\})? (\S+)$", re.MULTILINE)
 _ENGINE_LABEL = re.compile(rb'engine="[^"]')
 _STABLE_S = 5.5
@@ -49,24 +52,23 @@ class Gateway:
         self,
         workdir: Path,
         num_workers: int,
-        num_engines: int,
-        model: str,
-        engine_options: Mapping[str, int] = MappingProxyType({}),
+        pools: Mapping[str, Mapping[str, Any]],
+        ready_s: float = READY_S,
+        settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self.model = "demo"
-        self._home = workdir / "home"
+        """`pools`: each model's one pool, by the model's name; `settings`: what else the configuration says."""
+        self.model = next(iter(pools))
+        self.ready_s = ready_s
+        self.home = workdir / "home"
         self._port = free_port()
         self._admin_port = free_port()
-        pool = {
-            "engine": "llamacpp", "model": model, "replicas": num_engines,
-            "options": {"n_ctx": 4096, "n_seq_max": 16, "max_waiting": 512, **engine_options},
-        }  # fmt: skip
         server = {"port": self._port, "workers": num_workers, "admin": {"port": self._admin_port}}
-        config = {"server": server, "models": [{"name": self.model, "pools": [pool]}]}
+        models = [{"name": name, "pools": [dict(pool)]} for name, pool in pools.items()]
+        config = {"server": server, "models": models, **settings}
         path = workdir / "forgegate.yaml"
         path.write_text(json.dumps(config), "utf-8")  # JSON is YAML
         argv = (sys.executable, "-m", "gateway.cli", "serve", "--config", str(path))
-        self._launch = Launch(argv, "/health/ready", {"FORGEGATE_HOME": str(self._home)})
+        self._launch = Launch(argv, "/health/ready", {"FORGEGATE_HOME": str(self.home)})
         self._log = workdir / "serve.log"
         self.target = Target("http", "127.0.0.1", self._port)
         self._public = Client(self.target, keep_alive=False, timeout_s=10)
@@ -79,11 +81,21 @@ class Gateway:
 
     async def wait_ready(self) -> None:
         """Raises ChildError."""
-        await self.child.wait_ready(self._public, READY_S)
-        token = (self._home / "admin-token").read_text("ascii").strip()
-        self._admin = Client(
-            Target("http", "127.0.0.1", self._admin_port, api_key=token), keep_alive=False, timeout_s=10
-        )
+        await self.child.wait_ready(self._public, self.ready_s)
+        await self.wait_admin(self.ready_s)
+
+    async def wait_admin(self, timeout_s: float) -> None:
+        """Until its admin API answers, whether or not engines are ready. Raises ChildError."""
+        token_file, deadline_s = self.home / "admin-token", time.monotonic() + timeout_s
+        while True:
+            token = token_file.read_text("ascii").strip() if token_file.exists() else ""
+            target = Target("http", "127.0.0.1", self._admin_port, api_key=token or None)
+            self._admin = Client(target, keep_alive=False, timeout_s=10)
+            if (await self._admin.get("/admin/v1/engines")).status == 200:
+                return
+            if not self.child.is_running or time.monotonic() > deadline_s:
+                raise ChildError(f"forgegate does not answer its admin API\n{self.child.tail()}")
+            await asyncio.sleep(0.1)
 
     @property
     def admin(self) -> Client:
@@ -124,6 +136,33 @@ class Gateway:
                 totals["requests"] += float(value)
         return totals
 
+    async def direct(self, engine_id: str) -> Target:
+        """Where this engine answers itself, with the secret of its launch. Raises GatewayError."""
+        engine = next((engine for engine in await self.engines() if engine["id"] == engine_id), None)
+        if engine is None or not engine["url"] or engine["pid"] is None:
+            raise GatewayError(f"engine {engine_id} is not up")
+        lines = _environment(engine["pid"])
+        secret = next((line[len(SECRET_VARIABLE) :] for line in lines if line.startswith(SECRET_VARIABLE)), b"")
+        return Target.from_url(engine["url"], secret.decode("ascii"))
+
+    async def command(self, *words: str, timeout_s: float) -> str:
+        """What `forgegate WORDS` prints, run against this gateway. Raises GatewayError."""
+        argv = (sys.executable, "-m", "gateway.cli", *words)
+        environment = {**os.environ, **self._launch.env}
+        child = await asyncio.create_subprocess_exec(
+            *argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+        )
+        try:
+            output, _ = await asyncio.wait_for(child.communicate(), timeout_s)
+        except TimeoutError as exc:
+            child.kill()
+            await child.wait()
+            raise GatewayError(f"`forgegate {' '.join(words)}` did not end within {timeout_s:g} s") from exc
+        text = output.decode("utf-8", "replace").strip()
+        if child.returncode != 0:
+            raise GatewayError(f"`forgegate {' '.join(words)}` ended with exit code {child.returncode}: {text}")
+        return text
+
     def client_ports(self, pid: int) -> set[int]:
         """Ports of the clients whose connections this worker holds."""
         inodes = set(_socket_inodes(pid))
@@ -136,7 +175,7 @@ class Gateway:
 
     def processes(self) -> list[int]:
         """Everything alive that was started by this gateway, itself included: all of it has its home in the environment."""
-        mark = f"FORGEGATE_HOME={self._home}".encode()
+        mark = f"FORGEGATE_HOME={self.home}".encode()
         return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if mark in _environment(pid)]
 
     def kill(self) -> None:

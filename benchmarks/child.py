@@ -50,6 +50,10 @@ class Child:
         """Of the child itself, which leads the group."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     async def wait_ready(self, client: Client, timeout_s: float) -> None:
         """Raises ChildError when it exits or does not get ready in time."""
         deadline_s = time.monotonic() + timeout_s

@@ -24,7 +24,7 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "python": platform.python_version(),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "versions": {name: version for name in _PACKAGES if (version := version_of(name))},
     }
 
 
@@ -87,7 +87,8 @@ def _memory_bytes() -> int | None:
         return None
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """Of an installed distribution."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 from benchmarks.adapter_answers import Reply
-from benchmarks.adapter_swap import Flip, Kill, Swap
+from benchmarks.adapter_swap import Flip, Kill, Swap, _drawn
+from benchmarks.chaos_gateway import GatewayError, Victim
 from benchmarks.chaos_verdict import Ending
 from tests.benchmarks.replies import SIGNED, reply
 
@@ -60,3 +63,33 @@ def test_bad(bad: Reply, words: str) -> None:
 def test_the_kill_must_be_of_the_engine_that_answered() -> None:
     elsewhere = Swap(MANNERS, flips=list(FLIPS), kills=[Kill("demo-1", 12.0, 2)])
     assert "although its engine demo-0 lived" in elsewhere.violation(reply("Hello", "voice@1", 10.0, 11.0, 12.1, CUT))
+
+
+class Fleet:
+    """Two engines, of which the second returns after some looks."""
+
+    ready_s = 0.5
+
+    def __init__(self, num_looks: int) -> None:
+        self._num_looks = num_looks
+
+    async def victims(self) -> list[Victim]:
+        self._num_looks -= 1
+        up = ["demo-0"] if self._num_looks >= 0 else ["demo-0", "demo-1"]
+        return [Victim("worker", "0", 1), *(Victim("engine", name, 2) for name in up)]
+
+
+@pytest.mark.parametrize(
+    ("name", "num_needed", "num_looks", "num_ready"),
+    [("demo-0", 1, 2, 1), ("demo-0", 2, 2, 2), ("demo-1", 1, 2, 2), ("demo-0", 2, 0, 2)],
+)
+async def test_a_kill_waits_for_its_engine_and_for_as_many_as_must_be_up(
+    name: str, num_needed: int, num_looks: int, num_ready: int
+) -> None:
+    victim, found = await _drawn(cast(Any, Fleet(num_looks)), name, num_needed)
+    assert (victim.name, found) == (name, num_ready)
+
+
+async def test_an_engine_that_stays_away_ends_the_run() -> None:
+    with pytest.raises(GatewayError, match="demo-1 does not come back"):
+        await _drawn(cast(Any, Fleet(1000)), "demo-1", 1)
