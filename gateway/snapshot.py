@@ -2,11 +2,13 @@
 
     control --Snapshot(version n)--> worker --Ack(n)--> control
             <-- Want(adapter) ------        <-- Uses --
+            <-- WantEngine(model) --
 
-A worker decides from the newest snapshot it holds. The one thing that it asks for is an adapter that a waiting request
-names and no engine holds; the answer is a snapshot in which one does, or in which the adapter says why none will. An
-admin call that changed the snapshot returns once every worker has acknowledged it. The messages are msgspec structs,
-encoded as JSON, tagged by `type`, and framed by `gateway.channel`.
+A worker decides from the newest snapshot it holds. It asks for two things, each where a request waits for it: an adapter
+that no engine holds, and an engine of a model whose engines start on demand. The answer is a snapshot in which there is
+one, or in which the adapter or the engines say why there will be none. An admin call that changed the snapshot returns once
+every worker has acknowledged it. The messages are msgspec structs, encoded as JSON, tagged by `type`, and framed by
+`gateway.channel`.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Engine(msgspec.Struct, frozen=True):
     kind: str
     """`llamacpp`, `vllm` or `remote`."""
     state: str
-    """`starting`, `ready`, `draining`, `backoff`, `failed` or `stopped`: only `ready` takes new requests."""
+    """`starting`, `ready`, `draining`, `asleep`, `backoff`, `failed` or `stopped`: only `ready` takes new requests."""
     host: str
     port: int
     tls: bool = False
@@ -51,6 +53,8 @@ class Engine(msgspec.Struct, frozen=True):
     """Why it is not ready, in words fit for a user; empty when it is."""
     retry_after_s: int = 1
     """What a refused client should wait before it tries again."""
+    is_on_demand: bool = False
+    """Control starts or wakes it for a `WantEngine`: a request may wait for it unless it has failed. False while it is kept stopped."""
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -63,6 +67,8 @@ class Model(msgspec.Struct, frozen=True):
     context_length: int | None = None
     capabilities: tuple[str, ...] = ()
     """Endpoints and features, for example `chat`, `completions`, `tokenize`."""
+    refused_options: tuple[str, ...] = ()
+    """Fields of requests that some engine of the model answers with 400, for example `min_p` beside speculation."""
     created: int = 0
     """Unix seconds."""
 
@@ -130,6 +136,10 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     """How long a request waits for its adapter to be loaded."""
     max_adapter_waiting: int = 256
     """Requests of one worker that may wait so; further ones are answered 503."""
+    engine_wait_s: float = 300.0
+    """How long a request waits for an engine that starts on demand."""
+    max_engine_waiting: int = 256
+    """Requests of one worker that may wait so; further ones are answered 503."""
     admin_sha256: str = ""
     """SHA-256 of the admin token in hex; who presents it reaches candidates, and the load and unload calls."""
     admin_url: str = ""
@@ -180,6 +190,16 @@ class Want(msgspec.Struct, frozen=True, tag="want"):
     adapter: str
 
 
+class WantEngine(msgspec.Struct, frozen=True, tag="want_engine"):
+    """Worker to control: a request waits for an engine of this model, none of which is ready and one of which starts on demand.
+
+    A worker sends it when the first one comes, and again at every snapshot that names none as starting while any waits. A request
+    for an adapter sends `Want` alone: to load it, control starts an engine where it has to.
+    """
+
+    model: str
+
+
 class Uses(msgspec.Struct, frozen=True, tag="uses"):
     """Worker to control: adapters that requests asked for since the last such message, each once, in the order of their last use.
 
@@ -191,4 +211,4 @@ class Uses(msgspec.Struct, frozen=True, tag="uses"):
 
 
 ToWorker = Snapshot | Ping | Drain
-ToControl = Ready | Ack | Pong | EngineTrouble | Want | Uses
+ToControl = Ready | Ack | Pong | EngineTrouble | Want | WantEngine | Uses

@@ -16,7 +16,7 @@ from gateway.data.answer import HeldAnswer
 from gateway.data.framing import BodyRelay, ResponseHead
 from gateway.data.snapshot import Address, header_value
 from gateway.data.upstream import Pool
-from gateway.errors import BadAnswer, ControlUnreachable
+from gateway.errors import ControlUnreachable, EngineFailed
 
 PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 ANSWER_S = 600.0
@@ -95,7 +95,7 @@ class _Reply:
     def on_lost(self, has_answered: bool) -> None:
         self._fail("closed the connection before its answer was complete")
 
-    def on_bad_answer(self, error: BadAnswer) -> None:
+    def on_bad_answer(self, error: EngineFailed) -> None:
         self._fail("gave an answer that is no valid HTTP")
 
     def _fail(self, what: str) -> None:

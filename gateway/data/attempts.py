@@ -1,8 +1,8 @@
 """The engine's side of a hot request: which replicas it tries, and what it waits for in between.
 
     _try_next --> taken from the pool or dialled --> sent --> the connection reports to the exchange
-       ^   `-- none left: _wait for the adapter --,     |
-       `------------------------------------------'     `-- failed: _attempt_failed --> _try_elsewhere | _wait | _fail
+       ^   `-- none: _wait for adapter or engine --,     |
+       `-------------------------------------------'     `-- failed: _attempt_failed --> _try_elsewhere | _wait | _fail
 
 An attempt holds a lease: its engine's counters are up from `_try_next` to the next attempt, a wait, or the end.
 """
@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 
 from gateway import errors, failures
 from gateway.data.body import replace_model
-from gateway.data.claim import MAX_ABSENCES, Claim
+from gateway.data.claim import MAX_ABSENCES, AdapterClaim, Claim, EngineClaim
 from gateway.data.framing import BodyRelay, ResponseHead
 from gateway.data.relay import Relay
 from gateway.data.request import Client, Request
@@ -30,7 +30,7 @@ class Attempts(ABC):
     _route: ModelRoute | None = None
     _model_name = ""
     _claim: Claim | None = None
-    """Of a request for an adapter."""
+    """Of a request for an adapter, and of one that has to wait for an engine."""
     _engine: EngineRoute | None = None
     _connection: UpstreamConnection | None = None
     _dialling: asyncio.Task[None] | None = None
@@ -70,7 +70,14 @@ class Attempts(ABC):
     def on_lost(self, has_answered: bool) -> None: ...
 
     @abstractmethod
-    def on_bad_answer(self, error: errors.BadAnswer) -> None: ...
+    def on_bad_answer(self, error: errors.EngineFailed) -> None: ...
+
+    @abstractmethod
+    def wait_answered(self, route: ModelRoute) -> None:
+        """See `Waiter`, as for the next one."""
+
+    @abstractmethod
+    def wait_refused(self, error: GatewayError) -> None: ...
 
     @abstractmethod
     def _fail(self, error: GatewayError) -> None:
@@ -164,7 +171,7 @@ class Attempts(ABC):
         self._body, self._held_head = None, b""
         try:
             if not self._try_elsewhere(error):
-                self._wait(None if self._claim is not None else error)
+                self._wait(None if isinstance(self._claim, AdapterClaim) else error)
         except GatewayError as final:
             self._fail(final)
             return
@@ -173,7 +180,7 @@ class Attempts(ABC):
 
     def _may_try_again(self, error: GatewayError) -> bool:
         """Bounds the attempts: a request that ends engines must not end them all, and no adapter is chased for ever."""
-        if self._claim is not None and isinstance(error, errors.AdapterAbsent):
+        if isinstance(self._claim, AdapterClaim) and isinstance(error, errors.AdapterAbsent):
             self._claim.num_absences += 1
             return self._claim.num_absences <= MAX_ABSENCES
         self._num_losses += 1
@@ -182,17 +189,19 @@ class Attempts(ABC):
     def _try_elsewhere(self, error: GatewayError) -> bool:
         """Like `_try_next`, for an adapter among the replicas that hold it by now."""
         if self._claim is not None:
-            newest = self._relay.index.adapters.get(self._claim.name, self._route)
+            newest = self._claim.route(self._relay.index) or self._route
             if newest is not self._route and isinstance(error, errors.AdapterAbsent):
                 self._tried = ()  # what it says of that replica too may be newer than the denial
             self._route = newest
         return self._try_next()
 
     def _wait(self, refusal: GatewayError | None) -> None:
-        """Wait until a replica holds the adapter. Raises `refusal`, or AdapterNotReady."""
+        """Wait until a replica is ready, which holds the adapter if it is one that is asked for. Raises `refusal`, or NoEngineReady."""
         if refusal is not None:
             raise refusal
-        assert self._claim is not None
+        if self._claim is None:
+            assert self._route is not None
+            self._claim = EngineClaim(self._route.model.name, self._relay.line, self)
         self._deadline_s = self._claim.enter(self._relay.index, self._tried, self._relay.clock())
         self._release_lease()
         self._payload = b""

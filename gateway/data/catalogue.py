@@ -3,12 +3,15 @@
 base model   id demo                   parent null   root demo@0123456789ab
 alias        id support                parent demo   root support@3f2a91c04b7d, null where the traffic is split; shares
 version      id support@3f2a91c04b7d   parent demo   root itself; proof, gate, is_candidate, is_resident
+
+All of them have the model's `capabilities`, whether `literal_special_text` is one of those, and the `refused_options` of requests.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from backends.base import LITERAL_SPECIAL_TEXT
 from gateway.data.auth import is_visible
 from gateway.data.snapshot import AliasRoute, Index, ModelRoute
 from gateway.snapshot import Share
@@ -78,4 +81,6 @@ def _entry(route: ModelRoute, name: str, created: int, root: str | None, parent:
         "parent": parent,
         "context_length": route.model.context_length,
         "capabilities": list(route.model.capabilities),
+        "literal_special_text": LITERAL_SPECIAL_TEXT in route.model.capabilities,
+        "refused_options": list(route.model.refused_options),
     }

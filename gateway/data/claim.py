@@ -1,48 +1,115 @@
-"""What a request for an adapter has beside the others: the version that it is bound to, and its waits for it."""
+"""What a request may have to wait for, and its waits for it: an adapter on some engine, or an engine of the model.
+
+AdapterClaim   of every request for a version of an adapter, which it stays bound to
+EngineClaim    of one that found no engine of its model ready, and one that starts on demand; rare, so made only then
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
+from typing import ClassVar, Protocol
 
-import orjson
+from msgspec.structs import replace
 
-from gateway.data.adapterline import AdapterLine, Waiter
-from gateway.data.snapshot import Index
-from gateway.errors import AdapterNotReady
+from gateway.accesslog import AccessLine
+from gateway.data.snapshot import Index, ModelRoute
+from gateway.data.waitline import Awaited, WaitLine
+from gateway.errors import AdapterNotReady, GatewayError, NoEngineReady
+from gateway.snapshot import Snapshot, Want, WantEngine
 
-WAIT_HEADER = "x-forgegate-adapter-wait-ms"
+ADAPTER, ENGINE = "adapter", "engine"
 MAX_ABSENCES = 3
 """How often a request goes elsewhere or waits again because a replica did not know the adapter."""
+GONE_RETRY_S = 1
 
 
-class Claim:
-    """One request's claim on one version. It waits `adapter_wait_s` in all, however often it has to."""
+class Waiter(Protocol):
+    """The request itself; no longer in line when it is called."""
 
-    __slots__ = ("_entered_s", "_line", "_waiter", "is_waiting", "name", "num_absences", "waited_s")
+    def wait_answered(self, route: ModelRoute, /) -> None:
+        """A replica of `route` is ready."""
+        ...
 
-    def __init__(self, name: str, line: AdapterLine, waiter: Waiter) -> None:
+    def wait_refused(self, error: GatewayError, /) -> None:
+        """None will be."""
+        ...
+
+
+class Claim(ABC):
+    """One request's claim on one thing. It waits a certain time in all, however often it has to."""
+
+    __slots__ = ("_entered_s", "_limit_s", "_line", "_waiter", "is_waiting", "name", "num_absences", "waited_s")
+    kind: ClassVar[str]
+    header: ClassVar[str]
+    """Tells the client how long it waited, in milliseconds."""
+
+    def __init__(self, name: str, line: WaitLine, waiter: Waiter) -> None:
         self.name = name
         self._line = line
         self._waiter = waiter
         self._entered_s = 0.0
+        self._limit_s = 0.0
         self.is_waiting = False
         self.num_absences = 0
+        """How often a replica that should have had it did not."""
         self.waited_s: float | None = None
         """None for a request that did not have to wait."""
 
+    @property
+    def awaited(self) -> Awaited:
+        return Awaited(self.kind, self.name)
+
+    @abstractmethod
+    def asking(self) -> Want | WantEngine: ...
+
+    @abstractmethod
+    def route(self, index: Index) -> ModelRoute | None: ...
+
+    @abstractmethod
+    def refusal(self, index: Index) -> GatewayError | None: ...
+
+    @abstractmethod
+    def must_ask_again(self, route: ModelRoute) -> bool: ...
+
+    @abstractmethod
+    def limit(self, snapshot: Snapshot) -> int: ...
+
+    @abstractmethod
+    def no_place(self, limit: int, index: Index) -> GatewayError: ...
+
+    @abstractmethod
+    def longest_s(self, index: Index) -> float:
+        """Return how long it may wait in all, as things stand."""
+
+    @abstractmethod
+    def too_late(self, index: Index) -> GatewayError:
+        """Return the answer once that time is over."""
+
+    @abstractmethod
+    def noted(self, line: AccessLine, route: ModelRoute) -> AccessLine:
+        """Return `line` with what the log has of such a request."""
+
+    def ready(self, route: ModelRoute) -> None:
+        self._waiter.wait_answered(route)
+
+    def refused(self, error: GatewayError) -> None:
+        self._waiter.wait_refused(error)
+
     def enter(self, index: Index, tried: Collection[str], now_s: float) -> float:
-        """Begin to wait for a replica, `tried` ones only once they were without it; returns until when. Raises AdapterNotReady."""
-        self._line.enter(self._waiter, self.name, index, tried)
+        """Begin to wait for a replica, `tried` ones only once they were without it; returns until when. Raises NoEngineReady."""
+        self._line.enter(self, index, tried)
         self.is_waiting = True
         self._entered_s = now_s
         self.waited_s = self.waited_s or 0.0
-        return now_s + index.snapshot.adapter_wait_s - self.waited_s
+        self._limit_s = max(self._limit_s, self.longest_s(index))
+        return now_s + self._limit_s - self.waited_s
 
     def leave(self, now_s: float) -> None:
         """The wait is over, in whichever way."""
         if self.is_waiting:
             self.is_waiting = False
-            self._line.leave(self._waiter)
+            self._line.leave(self)
             self.waited_s = (self.waited_s or 0.0) + now_s - self._entered_s
 
     @property
@@ -52,24 +119,94 @@ class Claim:
 
     def header_line(self) -> bytes:
         """Return the line that tells the client how long it waited; empty for a request that did not."""
-        return b"" if self.waited_s is None else b"%b: %d\r\n" % (WAIT_HEADER.encode(), self.waited_s * 1000)
+        return b"" if self.waited_s is None else b"%b: %d\r\n" % (self.header.encode(), self.waited_s * 1000)
 
-    def too_late(self, index: Index) -> AdapterNotReady:
-        """Return the answer once the time to wait is over."""
-        message = f"the adapter {self.name} was not loaded within {index.snapshot.adapter_wait_s:g} s"
+
+class AdapterClaim(Claim):
+    """Waits until a ready replica holds a version."""
+
+    __slots__ = ()
+    kind = ADAPTER
+    header = "x-forgegate-adapter-wait-ms"
+
+    def asking(self) -> Want:
+        return Want(self.name)
+
+    def route(self, index: Index) -> ModelRoute | None:
+        return index.adapters.get(self.name)
+
+    def refusal(self, index: Index) -> GatewayError | None:
+        route = index.adapters.get(self.name)
+        if route is None:
+            message = f"the adapter {self.name} was removed while the request waited for it"
+            return AdapterNotReady(message, param="model", retry_after_s=GONE_RETRY_S)
+        return route.refusal() or (route.not_ready() if route.is_given_up else None)
+
+    def must_ask_again(self, route: ModelRoute) -> bool:
+        """A replica that holds it and is not ready becomes so, or is named no longer: either is another snapshot."""
+        return route.adapter is not None and not route.adapter.engines
+
+    def limit(self, snapshot: Snapshot) -> int:
+        return snapshot.max_adapter_waiting
+
+    def no_place(self, limit: int, index: Index) -> GatewayError:
+        message = f"the adapter {self.name} is not loaded, and {limit} requests wait for adapters already"
         return AdapterNotReady(message, param="model", retry_after_s=index.retry_after_s(self.name))
 
+    def longest_s(self, index: Index) -> float:
+        """Where no engine of its model is up, the start of one comes first."""
+        route, snapshot = index.adapters[self.name], index.snapshot
+        return snapshot.adapter_wait_s + (0.0 if route.has_ready_engine else snapshot.engine_wait_s)
 
-def is_denial(answer: bytes, name: str) -> bool:
-    """Return whether the body of an engine's 404 says that it does not know the model `name`.
+    def too_late(self, index: Index) -> GatewayError:
+        message = f"the adapter {self.name} was not loaded within {self._limit_s:g} s"
+        return AdapterNotReady(message, param="model", retry_after_s=index.retry_after_s(self.name))
 
-    Our engine says so with the code `model_not_found`; vLLM with the type `NotFoundError`, which it also has for other
-    things, and a message that names the model.
-    """
-    try:
-        error = orjson.loads(answer)["error"]
-        if error.get("code") == "model_not_found":
-            return True
-        return "notfound" in str(error.get("type")).lower().replace("_", "") and name in str(error.get("message"))
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
-        return False
+    def noted(self, line: AccessLine, route: ModelRoute) -> AccessLine:
+        return replace(line, base=route.model.name, adapter_wait_ms=self.wait_ms)
+
+
+class EngineClaim(Claim):
+    """Waits until an engine of a model is ready."""
+
+    __slots__ = ()
+    kind = ENGINE
+    header = "x-forgegate-engine-wait-ms"
+
+    def asking(self) -> WantEngine:
+        return WantEngine(self.name)
+
+    def route(self, index: Index) -> ModelRoute | None:
+        return index.models.get(self.name)
+
+    def refusal(self, index: Index) -> GatewayError | None:
+        route = index.models.get(self.name)
+        if route is None:
+            return index.no_such_model(self.name)
+        return None if route.ready else route.hopeless()
+
+    def must_ask_again(self, route: ModelRoute) -> bool:
+        """One that starts goes on, whoever asks."""
+        return not any(engine.is_on_demand and engine.state == "starting" for engine in route.model.engines)
+
+    def limit(self, snapshot: Snapshot) -> int:
+        return snapshot.max_engine_waiting
+
+    def no_place(self, limit: int, index: Index) -> GatewayError:
+        return self._unserved(f"and {limit} requests wait for engines already", index)
+
+    def longest_s(self, index: Index) -> float:
+        return index.snapshot.engine_wait_s
+
+    def too_late(self, index: Index) -> GatewayError:
+        return self._unserved(f"nor was one within {self._limit_s:g} s", index)
+
+    def noted(self, line: AccessLine, route: ModelRoute) -> AccessLine:
+        return replace(line, engine_wait_ms=self.wait_ms)
+
+    def _unserved(self, why: str, index: Index) -> GatewayError:
+        route = index.models.get(self.name)
+        if route is None:
+            return index.no_such_model(self.name)
+        error = route.not_ready()
+        return NoEngineReady(f"{error.message}, {why}", param="model", retry_after_s=error.retry_after_s)

@@ -3,19 +3,17 @@
     start --route--> connecting --sent--> waiting --first body byte--> relaying --> finished
       |   ^  ^            |                  |                            |
       |   |  `-- retry ---+------------------'          error event, or a cut connection
-      `-> waiting for its adapter <- retry --'
+      `-> waiting in line <------ retry -----'
 
 A retry (another replica, or a fresh connection in place of a stale one) is possible until the first body byte goes to
-the client; until then the engine's head is held back too. A request for an adapter that no ready replica holds waits in
-line for it; so does one whose engine answers 404 because it does not hold the adapter any more. `_finish` is the only way
-out, and it runs exactly once: lease, books and client are settled there.
+the client; until then the engine's head is held back too. In line wait a request for an adapter that no ready replica holds,
+one whose engine answers 404 because it does not hold the adapter any more, and one whose model has engines that start on
+demand and none that is up. `_finish` is the only way out, and it runs exactly once: lease, books and client are settled there.
 """
 
 from __future__ import annotations
 
 import time
-
-from msgspec.structs import replace
 
 from gateway import errors, failures
 from gateway.accesslog import AccessLine
@@ -23,7 +21,8 @@ from gateway.data.answer import BODILESS, HeldAnswer, head_bytes, make_body
 from gateway.data.attempts import Attempts
 from gateway.data.auth import authenticate
 from gateway.data.body import estimate_tokens, read_fields
-from gateway.data.claim import WAIT_HEADER, Claim, is_denial
+from gateway.data.claim import AdapterClaim
+from gateway.data.complaints import ErrorEvent, is_death, is_denial
 from gateway.data.framing import BodyRelay, ResponseHead
 from gateway.data.snapshot import ModelRoute
 from gateway.errors import GatewayError
@@ -52,7 +51,7 @@ class Exchange(Attempts):
             self._route = route = relay.find_route(fields, request)
             self._num_tokens = estimate_tokens(fields, len(request.body), request.head.path)
             if route.adapter is not None:
-                self._claim = Claim(route.adapter.name, relay.line, self)
+                self._claim = AdapterClaim(route.adapter.name, relay.line, self)
                 relay.note_use(route.adapter.name)
             if not self._try_next():
                 self._wait(route.hopeless())
@@ -67,17 +66,17 @@ class Exchange(Attempts):
         """Hold the head for the client until body bytes follow; returns the relay for them."""
         status = self._status = head.status
         assert self._engine is not None
+        if status != 200 and self._is_judged(status):
+            held = self._held = HeldAnswer(head, length)
+            self._body = held.body
+            return held.body
         lines = self._engine.answer_headers
         if self._claim is not None:
-            if status == 404:
-                held = self._held = HeldAnswer(head, length)
-                self._body = held.body
-                return held.body
             lines = self._claim.header_line() + lines
         is_http_1_1 = self._request.head.http_version == "1.1"
         if self._relay.is_draining or (length < 0 and not is_http_1_1 and status not in BODILESS):
             self._can_continue = False
-        body = self._body = make_body(head, length, self._write_first, is_http_1_1)
+        body = self._body = make_body(head, length, self._write_first, is_http_1_1, self._request.head.dialect)
         self._held_head = head_bytes(head, length, self._request, lines, self._queue_s, self._can_continue)
         return body
 
@@ -105,17 +104,24 @@ class Exchange(Attempts):
             return
         self._attempt_failed(errors.EngineReset(f"the engine {self._engine_id} closed the connection"))
 
-    def on_bad_answer(self, error: errors.BadAnswer) -> None:
-        """The engine's bytes make no sense."""
+    def on_bad_answer(self, error: errors.EngineFailed) -> None:
+        """The engine's bytes make no sense, or end a stream with an error."""
         self._connection = None
-        self._fail(error)
+        if isinstance(error, errors.StreamFailed):
+            self._stream_failed(error)
+        else:
+            self._fail(error)
 
-    # What the line for adapters reports.
+    # What the line reports.
 
-    def adapter_ready(self, route: ModelRoute) -> None:
-        """A ready replica holds the adapter: go on."""
+    def wait_answered(self, route: ModelRoute) -> None:
+        """A replica is ready: go on."""
         self._leave_line()
         self._route = route
+        path = self._request.head.path
+        if path not in route.paths:  # before its first start, an engine's kind alone said what it serves
+            self._fail(route.not_served(self._model_name, path))
+            return
         try:
             if not self._try_next():
                 self._tried = ()  # all have failed this request before; how often it tries is bounded
@@ -123,7 +129,7 @@ class Exchange(Attempts):
         except Exception as exc:  # noqa: BLE001 - as in `start`; the others in line must be woken too
             self._fail(self._relay.internal_error(exc))
 
-    def adapter_refused(self, error: GatewayError) -> None:
+    def wait_refused(self, error: GatewayError) -> None:
         """None will."""
         self._fail(error)
 
@@ -174,21 +180,47 @@ class Exchange(Attempts):
 
     # The answer.
 
+    def _is_judged(self, status: int) -> bool:
+        """Whether what the engine says with this status may mean that another one has to answer."""
+        return status == 500 or (status == 404 and isinstance(self._claim, AdapterClaim))
+
     def _judge(self, held: HeldAnswer) -> None:
-        """An engine answered 404 to a request for an adapter: pass it on, unless it means that the adapter is not there."""
+        """Pass on an answer that was held, unless it means that the adapter is not there, or the engine dead."""
         self._held = None
-        content = held.content()
-        assert self._claim is not None
+        content, claim = held.content(), self._claim
         assert self._engine is not None
-        if is_denial(content, self._claim.name):
-            self._attempt_failed(errors.AdapterAbsent(f"the engine {self._engine_id} does not hold {self._claim.name}"))
+        if self._status == 500 and is_death(content):
+            self._attempt_failed(self._death())
+            return
+        if self._status == 404 and claim is not None and is_denial(content, claim.name):
+            self._attempt_failed(errors.AdapterAbsent(f"the engine {self._engine_id} does not hold {claim.name}"))
             return
         if self._relay.is_draining:
             self._can_continue = False
-        lines = self._claim.header_line() + self._engine.answer_headers
+        lines = self._engine.answer_headers
+        if claim is not None:
+            lines = claim.header_line() + lines
         self._held_head = head_bytes(held.head, len(content), self._request, lines, self._queue_s, self._can_continue)
         self._write_first(content)
         self._finish(self._status, None)
+
+    def _stream_failed(self, error: errors.StreamFailed) -> None:
+        """The engine ends a stream with an error: pass its event on as the last one, unless it means that the engine is dead."""
+        said = ErrorEvent(error.event)
+        if said.is_death:
+            self._attempt_failed(self._death())
+            return
+        is_its_fault = said.status >= 500
+        if is_its_fault:
+            self._relay.report_trouble(self._engine_id, error.code)
+        if not self._is_head_sent:
+            self._write_first(b"")
+        assert self._body is not None
+        self._body.fail(error.event)
+        self._finish(said.status, error if is_its_fault else None)
+
+    def _death(self) -> errors.EngineDied:
+        return errors.EngineDied(f"the engine {self._engine_id} died before its answer was complete")
 
     def _write_first(self, data: bytes) -> None:
         """Send the held head with the first body bytes; from here on the body writes to the client directly."""
@@ -228,10 +260,10 @@ class Exchange(Attempts):
             extra["x-forgegate-engine"] = self._engine_id
             extra["x-forgegate-model"] = self._route.resolved
             extra["x-forgegate-queue-ms"] = str(int(self._queue_s * 1000))
-        elif self._claim is not None:
-            extra["x-forgegate-model"] = self._claim.name
+        elif self._claim is not None and self._route is not None:
+            extra["x-forgegate-model"] = self._route.resolved
         if self._claim is not None and self._claim.waited_s is not None:
-            extra[WAIT_HEADER] = str(int(self._claim.waited_s * 1000))
+            extra[self._claim.header] = str(int(self._claim.waited_s * 1000))
         request = self._request
         return errors.render(error, request.head.dialect, request.id, is_keep_alive=self._can_continue, extra=extra)
 
@@ -272,5 +304,5 @@ class Exchange(Attempts):
             key=self._key_name,
         )
         if self._claim is not None and route is not None:
-            line = replace(line, base=route.model.name, adapter_wait_ms=self._claim.wait_ms)
+            line = self._claim.noted(line, route)
         self._relay.book(line)

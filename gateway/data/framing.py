@@ -6,6 +6,9 @@ A body relay writes to the client as it is fed. Its invariant for event streams:
 chunk boundary and at an event boundary, so that an error event can follow at any moment. In the usual case (a read that
 is whole chunks and ends with an event) the engine's bytes are written verbatim; else the incomplete tail is held back
 until its end arrives, which costs a client nothing, since it cannot use half an event.
+
+An error event of the engine's is not written: it ends the answer, and who owns the answer decides what the client is told.
+Engines say more after it (vLLM: `data: [DONE]`, as after a success), which would be a second end.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from backends.dialects import Dialect, has_last_event
-from gateway.errors import BadAnswer, status_line
+from gateway.errors import BadAnswer, StreamFailed, status_line
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HELD_BYTES = 1024 * 1024
@@ -29,10 +32,15 @@ _HOP_BY_HOP = frozenset(
 )  # fmt: skip
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*)?\Z")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-_BARE_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}\Z").match
+_BARE_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}\r\Z").match
 _KNOWN_SIZES: dict[bytes, int] = {}
-"""Size lines seen before, as numbers: looking one up takes a third of the time of parsing it."""
+"""Size lines seen before, up to their line feed, as numbers: looking one up takes a third of the time of parsing it."""
 _MAX_KNOWN_SIZES = 4096
+_OPENAI = Dialect.OPENAI
+_ERROR_AT, _NAMED_ERROR_AT = 9, 8
+_ERROR_MARKS = {_ERROR_AT: b'data: {"error"', _NAMED_ERROR_AT: b"event: error"}
+"""How an API's error events begin."""
+_E = ord("e")
 _SIZE_LINE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n").match
 
 
@@ -178,11 +186,11 @@ class BodyRelay(Protocol):
     """Received from the engine, framing included; it also tells the idle check that something moved."""
 
     def feed(self, data: bytes) -> None:
-        """Pass on what may be passed on. Raises BadAnswer."""
+        """Pass on what may be passed on. Raises BadAnswer, and StreamFailed at an error event."""
         ...
 
     def end(self) -> None:
-        """The engine closed its side: sets `is_done` where that is how this body ends."""
+        """The engine closed its side: sets `is_done` where that is how this body ends. Raises StreamFailed."""
         ...
 
     def is_answered(self, dialect: Dialect) -> bool:
@@ -233,11 +241,13 @@ class EventBody:
     """Writes body bytes in the client's framing; of an event stream only whole events."""
 
     __slots__ = (
-        "_held", "_is_client_chunked", "_is_event_stream", "_is_torn", "has_extra", "is_done", "last_piece", "num_bytes",
-        "write",
+        "_error_at", "_held", "_is_client_chunked", "_is_event_stream", "_is_torn", "has_extra", "is_done", "last_piece",
+        "num_bytes", "write",
     )  # fmt: skip
 
-    def __init__(self, write: Write, *, is_event_stream: bool, is_client_chunked: bool) -> None:
+    def __init__(
+        self, write: Write, is_event_stream: bool, is_client_chunked: bool, dialect: Dialect = Dialect.OPENAI
+    ) -> None:
         self.write = write
         self.num_bytes = 0
         self.is_done = False
@@ -249,23 +259,40 @@ class EventBody:
         self._held = bytearray()
         self._is_torn = False
         """The client holds part of an event (only one above MAX_HELD_BYTES is passed on so)."""
+        self._error_at = _ERROR_AT if dialect is _OPENAI else _NAMED_ERROR_AT
+        """How far after the line feed before it an error event has an `e` that no other event has there."""
 
     def emit(self, body: bytes) -> None:
-        """Write what is complete, and everything once `is_done` is set; hold the rest."""
-        if not self._is_event_stream:
-            self._write_piece(body)
-        else:
-            searched = len(self._held)
-            self._held += body
-            cut = len(self._held) if self.is_done else event_end(self._held, max(0, searched - 3))
-            if not cut and len(self._held) > MAX_HELD_BYTES:
-                cut, self._is_torn = len(self._held), True
-            elif cut:
-                self._is_torn = False
-            self._write_piece(bytes(self._held[:cut]))
-            del self._held[:cut]
+        """Write what is complete, and everything once `is_done` is set; hold the rest. Raises StreamFailed."""
+        self._write_piece(self._whole_events(body) if self._is_event_stream else body)
         if self.is_done and self._is_client_chunked:
             self.write(b"0\r\n\r\n")
+
+    def _whole_events(self, body: bytes) -> bytes:
+        """Add `body` to what is held; returns what may be written of that."""
+        held, was_torn = self._held, self._is_torn
+        searched = len(held)
+        held += body
+        cut = len(held) if self.is_done else event_end(held, max(0, searched - 3))
+        if cut:
+            self._is_torn = False
+        elif len(held) > MAX_HELD_BYTES:
+            cut, self._is_torn = len(held), True
+        piece = bytes(held[:cut])
+        del held[:cut]
+        mark = _ERROR_MARKS[self._error_at]
+        if mark in piece and not was_torn and not self._is_torn:
+            self._stop_at_error(piece, mark)
+        return piece
+
+    def _stop_at_error(self, piece: bytes, mark: bytes) -> None:
+        """Write what comes before the first error event, and raise StreamFailed with that; return where there is none after all."""
+        found = re.search(rb"(?:\A|\n\r?\n)(%b.*?(?:\n\r?\n|\Z))" % re.escape(mark), piece, re.DOTALL)
+        if found is not None:
+            self._write_piece(piece[: found.start(1)])
+            failure = StreamFailed("the engine ended its answer with an error")
+            failure.event = found[1]
+            raise failure
 
     def is_answered(self, dialect: Dialect) -> bool:
         """Looked for only once something went wrong: a chunk costs no search."""
@@ -291,10 +318,13 @@ class ChunkedBody(EventBody):
 
     __slots__ = ("_can_pass", "_decoder")
 
-    def __init__(self, write: Write, *, is_event_stream: bool, is_client_chunked: bool) -> None:
-        super().__init__(write, is_event_stream=is_event_stream, is_client_chunked=is_client_chunked)
+    def __init__(
+        self, write: Write, is_event_stream: bool, is_client_chunked: bool, dialect: Dialect = Dialect.OPENAI
+    ) -> None:
+        super().__init__(write, is_event_stream, is_client_chunked, dialect)
         self._can_pass = is_client_chunked
-        self._decoder = ChunkDecoder()
+        self._decoder: ChunkDecoder | None = None
+        """Made when the first piece needs it: most answers never do."""
 
     def feed(self, data: bytes) -> None:
         self.num_bytes += len(data)
@@ -302,6 +332,8 @@ class ChunkedBody(EventBody):
             self.last_piece = data
             self.write(data)
             return
+        if self._decoder is None:
+            self._decoder = ChunkDecoder()
         decoder = self._decoder
         body = decoder.feed(data)
         self.is_done = decoder.is_done
@@ -313,26 +345,33 @@ class ChunkedBody(EventBody):
         """Nothing to do: only the last chunk ends a chunked body."""
 
     def _is_whole(self, data: bytes) -> bool:
-        """Whether `data` is whole plain chunks and ends with an event, or with the last chunk (sets `is_done`)."""
-        pos, size, length = 0, len(data), 0
+        """Whether `data` is whole plain chunks, none an error, and ends with an event, or with the last chunk (sets `is_done`).
+
+        Whether a chunk is an error is told by one byte; what only looks like one takes the longer way.
+        """
+        pos, size, error_at = 0, len(data), self._error_at
+        ends_event = False
         while pos < size:
-            line_end = data.find(b"\r\n", pos, pos + 10)
-            if line_end < 0:
+            line_end = data.find(b"\n", pos, pos + 11)
+            length = _KNOWN_SIZES.get(data[pos:line_end], -1)
+            if length < 0 and (line_end < 0 or (length := _learn_size(data[pos:line_end])) < 0):
                 return False
-            line = data[pos:line_end]
-            length = _KNOWN_SIZES.get(line, -1)
-            if length < 0 and (length := _learn_size(line)) < 0:
-                return False
-            pos = line_end + length + 4
-            if data[pos - 2 : pos] != b"\r\n":
-                return False
+            pos = line_end + length + 3
             if not length:
-                self.is_done = pos == size
+                self.is_done = pos == size and data.endswith(b"\r\n\r\n")
                 return self.is_done
-        if not self._is_event_stream:
-            return True
-        # The event's end must lie in the last chunk itself: `1\r\n` + `\n` + `\r\n` only looks like one.
-        return (length >= 2 and data.endswith(b"\n\n\r\n")) or (length >= 4 and data.endswith(b"\r\n\r\n\r\n"))
+            tail = data[pos - 4 : pos]
+            if tail == b"\n\n\r\n" and length > 8:
+                if data[line_end + error_at] == _E:
+                    return False
+                ends_event = True
+            elif tail[2:] != b"\r\n" or (length > 8 and data[line_end + error_at] == _E):
+                return False
+            else:
+                # The event's end must lie in the last chunk itself: `1\r\n` + `\n` + `\r\n` only looks like one.
+                text = data[pos - 2 - min(length, 4) : pos - 2]
+                ends_event = text.endswith(b"\n\n") or text == b"\r\n\r\n"
+        return ends_event or not self._is_event_stream
 
 
 class UntilCloseBody(EventBody):
@@ -357,7 +396,7 @@ def event_end(body: bytearray, start: int) -> int:
 
 
 def _learn_size(line: bytes) -> int:
-    """Return the number in a plain size line, and remember it; -1 for any other line."""
+    """Return the number in a plain size line, up to its line feed, and remember it; -1 for any other line."""
     if _BARE_SIZE(line) is None:
         return -1
     if len(_KNOWN_SIZES) < _MAX_KNOWN_SIZES:

@@ -13,18 +13,19 @@ from typing import Protocol
 
 from gateway.accesslog import AccessLine, AccessLog
 from gateway.counters import Counters
-from gateway.data.adapterline import AdapterLine
 from gateway.data.auth import is_visible
 from gateway.data.body import Fields
+from gateway.data.claim import ADAPTER, ENGINE
 from gateway.data.heads import HeadTable
 from gateway.data.request import Refusal, Request, RequestHead
 from gateway.data.session import session_key
 from gateway.data.snapshot import EngineRoute, Index, ModelRoute
 from gateway.data.upstream import Pool
-from gateway.errors import GatewayError, InternalError, NotFound
+from gateway.data.waitline import WaitLine
+from gateway.errors import GatewayError, InternalError
 from gateway.metrics import Metrics
 from gateway.routing.base import Policy, candidates
-from gateway.snapshot import EngineTrouble, Snapshot, ToControl, Uses, Want
+from gateway.snapshot import EngineTrouble, Snapshot, ToControl, Uses, Want, WantEngine
 
 TROUBLE_INTERVAL_S = 1.0
 """Control probes an engine at once when it hears of trouble; once a second is often enough."""
@@ -80,8 +81,8 @@ class Relay:
         """Requests in flight, hot ones."""
         self.connections: set[Watched] = set()
         """Client connections, busy or idle."""
-        self.line = AdapterLine(self._want)
-        """Hot requests that wait for their adapter."""
+        self.line = WaitLine(self._ask)
+        """Hot requests that wait for their adapter, or for an engine."""
         self.num_started = 0
         self.num_finished = 0
         self._policy = policy
@@ -94,7 +95,7 @@ class Relay:
         self._last_id = 0
 
     def swap(self, snapshot: Snapshot) -> None:
-        """From now on decide from `snapshot`; requests in flight keep the routes they have, those that wait for an adapter may go on."""
+        """From now on decide from `snapshot`; requests in flight keep the routes they have, those that wait may go on."""
         self.index = Index(snapshot)
         if self.line:
             self.line.wake(self.index)
@@ -109,8 +110,7 @@ class Relay:
         name, path = fields.model, request.head.path
         route = self.index.models.get(name) or self._find_adapter(name, fields, request)
         if path not in route.paths:
-            has = ", ".join(sorted(route.paths)) or "nothing that clients could ask for"
-            raise NotFound(f"the model {name!r} does not serve {path} (it serves: {has})", param="model")
+            raise route.not_served(name, path)
         return route
 
     def _find_adapter(self, name: str, fields: Fields, request: Request) -> ModelRoute:
@@ -153,9 +153,9 @@ class Relay:
             self._report(Uses(tuple(self._uses)))
             self._uses.clear()
 
-    def _want(self, adapter: str) -> None:
+    def _ask(self, message: Want | WantEngine) -> None:
         self.send_uses()
-        self._report(Want(adapter))
+        self._report(message)
 
     def tick(self) -> None:
         """Enforce deadlines. Called several times a second; requests and chunks arm no timers of their own."""
@@ -183,7 +183,7 @@ class Relay:
         """Write the records into log and metrics; called a few times a second."""
         lines, self._ended = self._ended, []
         self.metrics.observe(lines)
-        self.metrics.set_waiting(len(self.line))
+        self.metrics.set_waiting(self.line.num_waiting(ADAPTER), self.line.num_waiting(ENGINE))
         self.access_log.write(lines)
 
     def account_refusal(self, refusal: Refusal, address: str, request_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gateway.errors import AdapterNotReady, ModelNotFound, NoEngineReady
+from gateway.errors import AdapterNotReady, ModelNotFound, NoEngineReady, NotFound
 from gateway.routing import split
 from gateway.snapshot import Adapter, Alias, Engine, Model, Snapshot
 
@@ -22,6 +22,11 @@ ENDPOINTS = {
     "/v1/messages/count_tokens": "messages",
 }
 """Relayed paths, and the capability that a model must name to be asked there (`backends.base.ENDPOINTS`)."""
+
+
+_NOT_CALLED = frozenset(("ready", "failed"))
+_GIVEN_UP = frozenset(("failed", "stopped", "asleep"))
+"""States that an engine does not leave by itself."""
 
 
 class Address(NamedTuple):
@@ -74,6 +79,11 @@ class ModelRoute:
         self.only = self.routes[self.ready[0].id] if len(self.ready) == 1 else None
         """The one ready replica, where there is no choice."""
 
+    def not_served(self, name: str, path: str) -> NotFound:
+        """Return the answer for a path at which the model, asked for by `name`, is not served."""
+        has = ", ".join(sorted(self.paths)) or "nothing that clients could ask for"
+        return NotFound(f"the model {name!r} does not serve {path} (it serves: {has})", param="model")
+
     def not_ready(self) -> NoEngineReady:
         """Return the answer for a model none of whose replicas takes requests, with each one's state and reason."""
         states = "; ".join(f"{engine.id}: {engine.detail or engine.state}" for engine in self.model.engines)
@@ -81,9 +91,24 @@ class ModelRoute:
         message = f"no engine of model {self.model.name!r} is ready ({states or 'it has none'})"
         return NoEngineReady(message, param="model", retry_after_s=max(1, retry_after_s))
 
+    @property
+    def has_ready_engine(self) -> bool:
+        """Whether an engine of the model takes requests, whichever adapters it holds."""
+        return any(engine.state == "ready" for engine in self.model.engines)
+
+    @property
+    def can_be_called(self) -> bool:
+        """Whether an engine of the model is on its way because somebody asked, or starts when somebody does."""
+        return any(engine.is_on_demand and engine.state not in _NOT_CALLED for engine in self.model.engines)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether no engine of the model is up, and none will be unless somebody sees to it."""
+        return not self.can_be_called and all(engine.state in _GIVEN_UP for engine in self.model.engines)
+
     def hopeless(self) -> NoEngineReady | None:
         """Return why a request that finds no ready replica need not wait for one; None where it may."""
-        if self.adapter is None or not any(engine.state == "ready" for engine in self.model.engines):
+        if not self.can_be_called and (self.adapter is None or not self.has_ready_engine):
             return self.not_ready()
         return self.refusal()
 
@@ -151,10 +176,10 @@ class Index:
         return 1 if route is None or route.adapter is None else route.adapter.retry_after_s
 
     def unready_reasons(self) -> list[str]:
-        """Return why nothing can be served; empty as soon as one model has a ready engine."""
+        """Return why nothing can be served; empty as soon as one model has a ready engine, or one that starts for a request."""
         if not self.models:
             return ["no model is configured"]
-        if any(route.ready for route in self.models.values()):
+        if any(route.ready or route.can_be_called for route in self.models.values()):
             return []
         return [route.not_ready().message for route in self.models.values()]
 

@@ -18,7 +18,7 @@ from typing import Protocol, cast
 from gateway.data.framing import MAX_HEAD_BYTES, BodyRelay, ResponseHead, parse_head
 from gateway.data.heads import HeadTable, split_length
 from gateway.data.snapshot import Address
-from gateway.errors import BadAnswer
+from gateway.errors import BadAnswer, EngineFailed
 
 IDLE_S = 4.0
 """Below the 5 s after which uvicorn, hence vLLM, closes an idle connection."""
@@ -40,8 +40,8 @@ class Receiver(Protocol):
         """The engine closed the connection early; `has_answered`: after at least one byte of this answer."""
         ...
 
-    def on_bad_answer(self, error: BadAnswer, /) -> None:
-        """The engine's bytes are no valid answer; the connection is closed."""
+    def on_bad_answer(self, error: EngineFailed, /) -> None:
+        """The engine's bytes are no valid answer, or a stream that ends with an error event; the connection is closed."""
         ...
 
 
@@ -85,7 +85,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._head_received(data)
                 return
             body.feed(data)
-        except BadAnswer as error:
+        except EngineFailed as error:
             self._refuse(error)
             return
         if body.is_done:
@@ -100,7 +100,11 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is None:
             return
         if body is not None and exc is None:
-            body.end()
+            try:
+                body.end()
+            except EngineFailed as error:
+                self._refuse(error)
+                return
             if body.is_done:
                 self._complete(body)
                 return
@@ -152,7 +156,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()
         receiver.on_complete(can_reuse)
 
-    def _refuse(self, error: BadAnswer) -> None:
+    def _refuse(self, error: EngineFailed) -> None:
         receiver = self._receiver
         self.close()
         if receiver is not None:

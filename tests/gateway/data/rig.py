@@ -36,6 +36,7 @@ from gateway.snapshot import (
     ToControl,
     Uses,
     Want,
+    WantEngine,
 )
 
 NUM_SLOTS = 8
@@ -188,9 +189,15 @@ class Rig:
         self.aliases: tuple[Alias, ...] = ()
         self.adapter_wait_s = 5.0
         self.max_adapter_waiting = 8
+        self.is_on_demand = False
+        self.detail = "loading weights"
+        """Of an engine that is not ready."""
+        self.engine_wait_s = 5.0
+        self.max_engine_waiting = 8
         self.admin_url = ""
         self.served_name = "m"
         self.capabilities: tuple[str, ...] = ("chat", "completions", "tokenize")
+        self.refused_options: tuple[str, ...] = ()
         self.port = 0
         self._version = 0
 
@@ -211,12 +218,15 @@ class Rig:
         routes = tuple(
             Engine(
                 f"m-{slot}", slot, "llamacpp", states[slot] if states else "ready", "127.0.0.1", engine.port,
-                secret=f"secret-{slot}", model=self.served_name, detail="" if not states else "loading weights",
-                retry_after_s=7,
+                secret=f"secret-{slot}", model=self.served_name, detail="" if not states else self.detail,
+                retry_after_s=7, is_on_demand=self.is_on_demand,
             )
             for slot, engine in enumerate(self.engines)
         )  # fmt: skip
-        model = Model("m", "m@0123456789ab", routes, context_length=2048, capabilities=self.capabilities, created=5)
+        model = Model(
+            "m", "m@0123456789ab", routes, context_length=2048, capabilities=self.capabilities,
+            refused_options=self.refused_options, created=5,
+        )  # fmt: skip
         snapshot = Snapshot(
             self._version,
             (model,),
@@ -227,6 +237,8 @@ class Rig:
             max_body_bytes=self.max_body_bytes,
             adapter_wait_s=self.adapter_wait_s,
             max_adapter_waiting=self.max_adapter_waiting,
+            engine_wait_s=self.engine_wait_s,
+            max_engine_waiting=self.max_engine_waiting,
             admin_sha256=hashlib.sha256(ADMIN_TOKEN).hexdigest(),
             admin_url=self.admin_url,
         )
@@ -239,6 +251,10 @@ class Rig:
     @property
     def wants(self) -> list[str]:
         return [report.adapter for report in self.reports if isinstance(report, Want)]
+
+    @property
+    def engine_wants(self) -> list[str]:
+        return [report.model for report in self.reports if isinstance(report, WantEngine)]
 
     @property
     def uses(self) -> list[str]:
@@ -254,7 +270,7 @@ class Rig:
         self.aliases = (*(old for old in self.aliases if old.name != alias), Alias(alias, "m", shares, created=7))
 
     async def waiting(self, num: int) -> None:
-        """Return once `num` requests wait for adapters."""
+        """Return once `num` requests wait in line."""
         for _ in range(400):
             if len(self.relay.line) == num:
                 return

@@ -7,7 +7,8 @@ import asyncio
 import orjson
 import pytest
 
-from gateway.data.claim import MAX_ABSENCES, is_denial
+from gateway.data.claim import MAX_ABSENCES
+from gateway.data.complaints import is_denial
 from gateway.snapshot import EngineTrouble, Uses, Want
 from tests.gateway.data.asking import DENIAL, V1, V2, ask, code, served
 from tests.gateway.data.rig import (

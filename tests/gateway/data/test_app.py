@@ -25,6 +25,8 @@ async def test_models(rig: Rig) -> None:
             "parent": None,
             "context_length": 2048,
             "capabilities": ["chat", "tokenize"],
+            "literal_special_text": False,
+            "refused_options": [],
         }
         missing = await client.get("/v1/models/a/b")
         assert missing.status_code == 404
@@ -37,9 +39,13 @@ async def test_models_lists_aliases_and_versions(rig: Rig) -> None:
     rig.hold("support@33", "m-0", is_candidate=True)
     rig.split("support", **{"11": 1})
     rig.aliases = (*rig.aliases, Alias("canary", "m", (Share("support@11", 9), Share("support@22", 1)), created=8))
+    rig.capabilities = ("chat", "literal_special_text")
+    rig.refused_options = ("min_p", "logit_bias")
     await rig.start(StubEngine(echo()))
-    base = {"object": "model", "owned_by": "forgegate", "context_length": 2048}
-    base["capabilities"] = ["chat", "completions", "tokenize"]
+    base = {
+        "object": "model", "owned_by": "forgegate", "context_length": 2048, "capabilities": list(rig.capabilities),
+        "literal_special_text": True, "refused_options": list(rig.refused_options),
+    }  # fmt: skip
     async with rig.client() as client:
         listed = {entry["id"]: entry for entry in (await client.get("/v1/models")).json()["data"]}
         assert list(listed) == ["m", "support", "canary", "support@11", "support@22"]

@@ -21,7 +21,7 @@ from gateway.data.framing import (
     event_end,
     parse_head,
 )
-from gateway.errors import BadAnswer
+from gateway.errors import BadAnswer, StreamFailed
 
 ERROR = b'data: {"error":{}}\n\n'
 
@@ -47,6 +47,11 @@ def decode(data: bytes) -> bytes:
 def feed_in_steps(body: BodyRelay, wire: bytes, step: int) -> None:
     for start in range(0, len(wire), step):
         body.feed(wire[start : start + step])
+
+
+def feed_all(body: BodyRelay, reads: list[bytes]) -> None:
+    for data in reads:
+        body.feed(data)
 
 
 payloads = st.lists(st.binary(max_size=40).filter(bool), max_size=8)
@@ -216,6 +221,50 @@ def test_the_last_event_is_recognised_once_the_client_has_it(
         body.feed(data)
     assert body.is_answered(Dialect.OPENAI) is is_answered
     assert not body.is_answered(Dialect.MESSAGES)
+
+
+@given(events, cuts, cuts, st.sampled_from([b"\n\n", b"\r\n\r\n"]), st.booleans(), st.booleans(), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_an_error_event_ends_the_stream_before_itself(
+    texts: list[bytes],
+    chunk_cuts: list[int],
+    read_cuts: list[int],
+    end: bytes,
+    is_named: bool,
+    is_client_chunked: bool,
+    is_until_close: bool,
+) -> None:
+    """However it is cut into chunks and reads, provided that it begins a chunk, which is how engines send it."""
+    said = (b'event: error\ndata: {"type":"error"}' if is_named else b'data: {"error": {"code": 500}}') + end
+    before = b"".join(text + end for text in texts)
+    parts = [*pieces(before, chunk_cuts), said, b"data: [DONE]" + end]
+    written: list[bytes] = []
+    kind = UntilCloseBody if is_until_close else ChunkedBody
+    dialect = Dialect.MESSAGES if is_named else Dialect.OPENAI
+    body = kind(written.append, is_event_stream=True, is_client_chunked=is_client_chunked, dialect=dialect)
+    wire = b"".join(parts) if is_until_close else b"".join(map(chunk, parts)) + b"0\r\n\r\n"
+    with pytest.raises(StreamFailed) as caught:
+        feed_all(body, pieces(wire, read_cuts))
+    assert caught.value.event == said
+    assert body.fail(ERROR)
+    received = b"".join(written)
+    assert (decode(received) if is_client_chunked else received) == before + ERROR
+
+
+@pytest.mark.parametrize("dialect", [Dialect.RESPONSES, Dialect.MESSAGES])
+def test_an_error_event_of_another_api_is_an_event(dialect: Dialect) -> None:
+    written: list[bytes] = []
+    body = ChunkedBody(written.append, is_event_stream=True, is_client_chunked=True, dialect=dialect)
+    body.feed(chunk(ERROR))
+    assert written == [chunk(ERROR)]
+
+
+def test_an_error_event_without_its_end_is_one_when_the_connection_closes() -> None:
+    body = UntilCloseBody(lambda _: None, is_event_stream=True, is_client_chunked=True)
+    body.feed(b'data: 1\n\ndata: {"error": 1}\n')
+    with pytest.raises(StreamFailed) as caught:
+        body.end()
+    assert caught.value.event == b'data: {"error": 1}\n'
 
 
 def test_extensions_and_trailers_are_dropped() -> None:

@@ -15,6 +15,7 @@ import pytest
 from backends.base import ENDPOINTS
 from gateway.snapshot import Key
 from tests.gateway.data.rig import DONE, Call, Rig, Script, StubEngine, chunk
+from tests.gateway.data.vllm_wire import DEATH_EVENT, DONE_EVENT, MESSAGES_DEATH_EVENT
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 TOKEN = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
@@ -122,6 +123,23 @@ async def test_an_engine_that_dies_in_a_stream_raises_in_the_sdk(rig: Rig, sdks:
         assert error.message == "the engine m-0 closed the connection"
     await rig.settle()
     assert rig.lines[-1].error == "engine_reset"
+
+
+@pytest.mark.parametrize(
+    ("path", "last"),
+    [("/v1/chat/completions", (DEATH_EVENT, DONE_EVENT)), ("/v1/messages", (MESSAGES_DEATH_EVENT,))],
+)
+async def test_a_vllm_whose_core_dies_in_a_stream_raises_in_the_sdk(
+    rig: Rig, sdks: Sdks, path: str, last: tuple[bytes, ...]
+) -> None:
+    rig.engines[0].scripts = [events(DELTAS[path], *last, is_whole=True)]
+    seen: list[object] = []
+    with pytest.raises((openai.APIError, anthropic.APIStatusError)) as caught:
+        await sdks.read(path, seen)
+    assert len(seen) == 1
+    assert "the engine m-0 died before its answer was complete" in str(caught.value)
+    await rig.settle()
+    assert (rig.lines[-1].status, rig.lines[-1].error) == (502, "engine_died")
 
 
 @pytest.mark.parametrize("path", DELTAS)

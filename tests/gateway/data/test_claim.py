@@ -1,0 +1,108 @@
+"""How long a claim waits, and in which words it is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.data.claim import AdapterClaim, EngineClaim
+from gateway.data.snapshot import Index, ModelRoute
+from gateway.data.waitline import WaitLine
+from gateway.errors import AdapterNotReady, GatewayError, NoEngineReady
+from gateway.snapshot import Adapter, Engine, Model, Snapshot
+
+
+class Deaf:
+    def wait_answered(self, route: ModelRoute) -> None: ...
+
+    def wait_refused(self, error: GatewayError) -> None: ...
+
+
+def index_of(*states: str, is_on_demand: bool = True, limit: int = 9) -> Index:
+    engines = tuple(
+        Engine(
+            f"m-{n}", n, "vllm", state, "h", 1, is_on_demand=is_on_demand, detail=f"{state} it is", retry_after_s=40 + n
+        )
+        for n, state in enumerate(states)
+    )
+    adapter = Adapter("a@1", "m", retry_after_s=3)
+    return Index(
+        Snapshot(
+            1, (Model("m", "m", engines),), (adapter,), engine_wait_s=300, adapter_wait_s=60, max_engine_waiting=limit
+        )
+    )
+
+
+def line() -> WaitLine:
+    return WaitLine(lambda _: None)
+
+
+def test_an_engine_is_awaited_for_one_time_in_all() -> None:
+    claim = EngineClaim("m", line(), Deaf())
+    index = index_of("stopped")
+    assert claim.wait_ms is None
+    assert claim.header_line() == b""
+    assert claim.enter(index, (), 1000.0) == 1300.0
+    claim.leave(1100.0)
+    assert claim.enter(index, (), 2000.0) == 2200.0
+    claim.leave(2000.5)
+    claim.leave(3000.0)
+    assert (claim.wait_ms, claim.header_line()) == (100500.0, b"x-forgegate-engine-wait-ms: 100500\r\n")
+
+
+def test_an_adapter_is_awaited_longer_where_an_engine_has_to_start_first() -> None:
+    assert AdapterClaim("a@1", line(), Deaf()).enter(index_of("ready", "stopped"), (), 0.0) == 60.0
+    claim = AdapterClaim("a@1", line(), Deaf())
+    assert claim.enter(index_of("stopped"), (), 0.0) == 360.0
+    claim.leave(100.0)
+    # The engine that it had waited for has lost the adapter: what is left of the time still counts.
+    assert claim.enter(index_of("ready"), (), 100.0) == 360.0
+    assert "not loaded within 360 s" in claim.too_late(index_of("ready")).message
+    claim.leave(100.0)
+
+
+@pytest.mark.parametrize("state", ["stopped", "asleep", "starting", "backoff", "draining"])
+def test_an_engine_that_may_come_is_awaited(state: str) -> None:
+    assert EngineClaim("m", line(), Deaf()).refusal(index_of(state)) is None
+    assert EngineClaim("m", line(), Deaf()).refusal(index_of("failed", state)) is None
+
+
+def test_what_will_not_come_is_refused_with_its_reason() -> None:
+    for index in (
+        index_of("failed"),
+        index_of("stopped", is_on_demand=False),
+        index_of("starting", is_on_demand=False),
+    ):
+        error = EngineClaim("m", line(), Deaf()).refusal(index)
+        assert type(error) is NoEngineReady
+        assert "it is" in error.message
+        assert error.retry_after_s == 40
+
+
+@pytest.mark.parametrize(
+    ("index", "is_refused"),
+    [
+        (index_of("failed"), True),
+        (index_of("stopped", "failed", is_on_demand=False), True),
+        (index_of("backoff", is_on_demand=False), False),
+        (index_of("stopped"), False),
+        (index_of("failed", "ready"), False),
+    ],
+)
+def test_an_adapter_in_line_is_refused_once_no_engine_of_its_model_will_be_up(index: Index, is_refused: bool) -> None:
+    error = AdapterClaim("a@1", line(), Deaf()).refusal(index)
+    assert (error is not None) is is_refused
+    assert error is None or "failed it is" in error.message
+
+
+def test_too_late_and_no_place_name_the_engines_states() -> None:
+    claim, index = EngineClaim("m", line(), Deaf()), index_of("starting", limit=2)
+    claim.enter(index, (), 0.0)
+    late = claim.too_late(index)
+    assert late.message == "no engine of model 'm' is ready (m-0: starting it is), nor was one within 300 s"
+    assert late.retry_after_s == 40
+    full = claim.no_place(2, index)
+    assert (
+        full.message == "no engine of model 'm' is ready (m-0: starting it is), and 2 requests wait for engines already"
+    )
+    assert not isinstance(full, AdapterNotReady)
+    claim.leave(1.0)
