@@ -56,8 +56,32 @@ class AdminClient:
         reply = self._call("GET", f"/admin/v1/engines/{quote(engine_id)}/logs", params={"lines": num_lines})
         return [str(line) for line in reply["lines"]]
 
-    def restart(self, engine_id: str) -> None:
-        self._call("POST", f"/admin/v1/engines/{quote(engine_id)}/restart")
+    def restart(self, engine_id: str) -> dict[str, Any]:
+        return self._command(engine_id, "restart")
+
+    def drain(self, engine_id: str) -> dict[str, Any]:
+        """It takes no new requests from here on; it stops by and by."""
+        return self._command(engine_id, "drain")
+
+    def sleep(self, engine_id: str, level: int) -> dict[str, Any]:
+        """It takes no new requests from here on; it falls asleep by and by."""
+        return self._command(engine_id, "sleep", level=level)
+
+    def wake(self, engine_id: str) -> dict[str, Any]:
+        """It is on its way."""
+        return self._command(engine_id, "wake")
+
+    def _command(self, engine_id: str, name: str, **params: int) -> dict[str, Any]:
+        return self._call("POST", f"/admin/v1/engines/{quote(engine_id)}/{name}", params=params)
+
+    def tune(
+        self, engine_id: str, order: Mapping[str, Any], on_event: Callable[[dict[str, Any]], None] = lambda _: None
+    ) -> dict[str, Any]:
+        """Measure an engine's speculation and follow that; returns the last event. Whoever leaves ends it."""
+        path = f"/admin/v1/engines/{quote(engine_id)}/tune"
+        with self._reaching():
+            request = self._client.build_request("POST", path, json=dict(order), timeout=SILENCE_S)
+            return self._followed(request, "tuned", on_event)
 
     # Adapters ---------------------------------------------------------------------------------------------------------
 
@@ -85,14 +109,7 @@ class AdminClient:
                 "POST", "/admin/v1/adapters", params=params, headers=headers, content=_told(packed, on_sent),
                 timeout=httpx.Timeout(TIMEOUT_S, read=SILENCE_S, write=SILENCE_S),
             )  # fmt: skip
-            reply = self._client.send(request, stream=True)
-            try:
-                if reply.is_error:
-                    reply.read()
-                    self._content(reply)
-                return self._last(reply, on_event)
-            finally:
-                reply.close()
+            return self._followed(request, "published", on_event)
 
     def adapters(self) -> list[dict[str, Any]]:
         """Every version."""
@@ -171,8 +188,18 @@ class AdminClient:
             raise AdminError(str(message), reply.status_code)
         return content
 
-    def _last(self, reply: httpx.Response, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """The event that ends the stream; the others are told."""
+    def _followed(self, request: httpx.Request, end: str, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        reply = self._client.send(request, stream=True)
+        try:
+            if reply.is_error:
+                reply.read()
+                self._content(reply)
+            return self._last(reply, end, on_event)
+        finally:
+            reply.close()
+
+    def _last(self, reply: httpx.Response, end: str, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """The event called `end`; the others are told."""
         for line in reply.iter_lines():
             try:
                 event = json.loads(line)
@@ -182,10 +209,10 @@ class AdminClient:
                 error = event["error"]
                 kind = ProofNegative if error.get("code") == "proof_failed" else AdminError
                 raise kind(str(error["message"]), int(event["status"]))
-            if event.get("event") == "published":
+            if event.get("event") == end:
                 return dict(event)
             on_event(event)
-        raise AdminError(f"{self._url} ended its answer early: was the gateway stopped? Publish again")
+        raise AdminError(f"{self._url} ended its answer early: was the gateway stopped? Do it again")
 
     def _strange(self, reply: httpx.Response) -> AdminError:
         return AdminError(f"{self._url} does not answer as forgegate's admin API (status {reply.status_code})")

@@ -4,10 +4,7 @@ Numpy only. A model folder holds `config.json`, one or more `*.safetensors` and 
 derived form (GGUF of any level, AWQ ...) carries, so that a base and an adapter always match or are refused.
 """
 
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from backends import modelfolder
+from backends import atomicfile, modelfolder, sourcedigests
 from backends.errors import BackendError, ModelUnusable
-from backends.sourcedigests import CACHE, known_digests, stamp_of
 
 ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -117,25 +113,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well, so that `path` is whole or absent.
-
-    Raises ArtifactError when the disk refuses, in the block too.
-    """
-    temporary: Path | None = None
+    """`backends.atomicfile.atomic_path`. Raises ArtifactError when the disk refuses, in the block too."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        with atomicfile.atomic_path(path) as temporary:
+            yield temporary
     except OSError as exc:
         raise ArtifactError(f"cannot write {path}: {exc.strerror or exc}") from exc
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -143,11 +126,6 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Like `atomic_path`, opened for writing bytes."""
     with atomic_path(path) as temporary, temporary.open("wb") as out:
         yield out
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def weight_files(model_dir: Path) -> list[Path]:
@@ -178,36 +156,11 @@ def load_weights(model_dir: Path) -> dict[str, Tensor]:
 
 
 def source_digest(model_dir: Path, cache_dir: Path | None = None) -> str:
-    """`sha256:<hex>` over the model's content: every tensor's name, dtype, shape and bytes in the order of names, then the tokenizer.
-
-    How the tensors are spread over files, and how the JSON is laid out, does not change it. With `cache_dir`, a digest is computed once
-    per (path, size, mtime) of the files. Raises ArtifactError.
-    """
-    if cache_dir is None:
-        return _compute_digest(model_dir)
-    stamp = _stamp(model_dir)
-    cached = known_digests(cache_dir)
-    if stamp not in cached:
-        digest = _compute_digest(model_dir)
-        # Read again: another process may have added its own while we hashed. A lost entry costs one more hashing, nothing else.
-        cached = {**known_digests(cache_dir), stamp: digest}
-        with atomic_writer(cache_dir / CACHE) as out:
-            out.write(json.dumps(cached, indent=0, sort_keys=True).encode())
-    return cached[stamp]
-
-
-def _compute_digest(model_dir: Path) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(load_weights(model_dir).items()):
-        head = json.dumps([name, tensor.dtype, list(tensor.shape)], separators=(",", ":")).encode()
-        digest.update(len(head).to_bytes(8, "little") + head)
-        digest.update(tensor.data.data)
-    for path in tokenizer_files(model_dir):
-        content = path.read_bytes()
-        if path.suffix == ".json":
-            content = json.dumps(read_json(path), sort_keys=True, separators=(",", ":")).encode()
-        digest.update(len(content).to_bytes(8, "little") + content)
-    return f"sha256:{digest.hexdigest()}"
+    """`backends.sourcedigests.source_digest`. Raises ArtifactError."""
+    try:
+        return sourcedigests.source_digest(model_dir, cache_dir)
+    except ModelUnusable as exc:
+        raise ArtifactError(str(exc)) from exc
 
 
 def read_json(path: Path) -> Any:
@@ -218,12 +171,3 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
     except ValueError as exc:
         raise ArtifactError(f"{path}: not valid JSON: {exc}") from exc
-
-
-def _stamp(model_dir: Path) -> str:
-    try:
-        return stamp_of(model_dir)
-    except ModelUnusable as exc:
-        raise ArtifactError(str(exc)) from exc
-    except OSError as exc:
-        raise ArtifactError(f"{model_dir}: {exc}") from exc

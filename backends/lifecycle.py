@@ -1,132 +1,110 @@
 """The life of one engine: a state machine in one task that owns all of its state; everybody else sends commands.
 
-                    start                200                    stop / restart
-        stopped ----------> starting ----------> ready ----------------------> draining -> stopped | starting
-           ^                 |   ^                 |
-           |        death    |   | delay over      | death, or too many missed probes
-           |                 v   |                 v
-           +------ stop --- backoff <--------------+
-                             | too many early deaths, or the engine refuses its configuration (exit code 3)
-                             v
-                           failed ---- restart --> starting
+                    start                200                    stop / restart / drain / sleep
+        stopped ----------> starting ----------> ready ----------------------------> draining -> stopped | starting | asleep
+         ^ ^  ^              |  |  ^               ^ |                                  |
+         | |  '- not let in -'  |  |               | '- death, or too many missed       |
+         | |                    |  | delay over    |    probes: backoff                 |
+         | |              death |  |               '--- a command, or a request that ---'
+         | |                    v  |                    still runs, keeps it
+         | '------- stop ----- backoff
+         |                      | too many early deaths; or, from any of these, the engine refuses its configuration,
+         |                      v or its output says that no other try will end better
+         |                    failed --- restart --> starting
+         | death, stop        start
+        asleep -------------------> starting: it wakes, in the process that it has; not let in, it sleeps on
 
-An engine without a child (remote) lives the same life: it never dies, it only stops answering.
+`starting` has three parts: what is loaded is made, the gate is passed (memory, and its turn), the child becomes ready. A
+sleeping engine wakes through the gate, too. In `draining` nobody sends it new requests, and the running ones end first; then
+it falls asleep, or its child is told to end. Only a drain that makes way for others, or for idleness, gives up where requests
+run on. A request that waits starts what is stopped or asleep, but not what was drained by command or has failed. An engine
+without a child (remote) lives the same life: it never dies, it only stops answering.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
-import re
-import secrets
-import socket
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass
 
-from backends.base import LOOPBACK, Backend, Facts, Identity, LaunchSpec
+from backends.base import Facts, Identity
 from backends.errors import BackendError, ProbeFailed
-from backends.logring import LogRing
-from backends.lookout import Lookout
-from backends.probe import Prober
-from backends.process import REFUSED, Child, Launcher, exit_words
-from backends.restart import RestartPolicy
+from backends.lifestate import LifeState
+from backends.process import REFUSED, exit_words
 from backends.status import (
-    Announce,
-    Broken,
+    Admitted,
+    Drain,
     Event,
     Exited,
     Prepared,
     Preparing,
     Probed,
     ProbeNow,
+    Progressed,
     Refused,
     Restart,
     Start,
     State,
-    Status,
     Stop,
-    Timing,
+    Turned,
 )  # fmt: skip
+from backends.ties import START, WAKE
 
-_PORT_TAKEN = re.compile(r"address already in use|port \S+ is (already )?(taken|in use)|\bEADDRINUSE\b", re.IGNORECASE)
 MAX_PORT_RETRIES = 5
-ERROR_LINES = 50
-_LAUNCH_LINE = "(control) start"
-
+DRAIN_LOOK_S = 0.05
+LAST_S = 1.0
+"""For the child to end where its requests used up the grace."""
 
 _Phase = Callable[[], Awaitable["_Phase | None"]]
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that is free now; by the time it is used another process may have it."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+@dataclass(slots=True)
+class _Leaving:
+    """Where an engine that drains goes, and how long its requests may keep it."""
+
+    after: _Phase
+    doing: str
+    done: str
+    patience_s: float
+    grace_s: float | None = None
+    """From SIGTERM to SIGKILL; None: what is left of the patience."""
+    level: int = 0
+    is_yielding: bool = False
+    """Requests that outlast the patience keep it ready; else they are cut."""
+    is_held: bool = False
 
 
-class EngineLife:
-    """One engine, supervised. `run` is the task; the other public methods send it commands.
-
-    `refuse` says why these weights may not serve here, or nothing.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        launcher: Launcher,
-        prober: Prober,
-        log: LogRing,
-        announce: Announce,
-        refuse: Callable[[Identity], str] = lambda _: "",
-        timing: Timing | None = None,
-        policy: RestartPolicy | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
-        pick_port: Callable[[], int] = free_port,
-    ) -> None:
-        self.status = Status()
-        self.log = log
-        self.backend = backend
-        self._launcher = launcher
-        self._announce = announce
-        self._refuse = refuse
-        self._timing = timing or backend.timing
-        self._policy = policy or backend.policy
-        self._clock = clock
-        self._chance = chance
-        self._pick_port = pick_port
-        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
-        self._lookout = Lookout(backend, launcher, prober, self._inbox)
-        self._settled = asyncio.Event()
-        self._launch = 0
-        self._child: Child | None = None
-        self._early_deaths: tuple[float, ...] = ()
-        self._num_port_retries = 0
-        self._next_after_drain: _Phase | None = self._stopped
-        self._grace_s = self._timing.stop_grace_s
+class EngineLife(LifeState):
+    """One engine, supervised. `run` is the task; the other public methods send it commands."""
 
     # Commands ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start unless it runs."""
-        self._inbox.put_nowait(Start())
+        """Start unless it runs; wake it if it sleeps."""
+        self._inbox.put(Start())
+
+    def want(self) -> None:
+        """A request waits for it: start or wake it, unless that takes a command."""
+        self._inbox.put(Start(is_wanted=True))
 
     def restart(self) -> None:
         """Drain and start anew; a failed or waiting engine starts at once."""
-        self._inbox.put_nowait(Restart())
+        self._inbox.put(Restart())
 
     def stop(self, grace_s: float | None = None) -> None:
         """Drain and stay stopped; a second call with a smaller grace hurries the first."""
-        self._inbox.put_nowait(Stop(self._timing.stop_grace_s if grace_s is None else grace_s, is_last=False))
+        self._inbox.put(Stop(self._timing.stop_grace_s if grace_s is None else grace_s, is_last=False))
+
+    def drain(self, drain: Drain) -> None:
+        """Sleep or stop once no request runs. One that is not ready can only stop."""
+        self._inbox.put(drain)
 
     def close(self, grace_s: float | None = None) -> None:
         """Stop and end `run`."""
-        self._inbox.put_nowait(Stop(self._timing.stop_grace_s if grace_s is None else grace_s, is_last=True))
+        self._inbox.put(Stop(self._timing.stop_grace_s if grace_s is None else grace_s, is_last=True))
 
     def probe_now(self) -> None:
         """Somebody had trouble with this engine: look now rather than at the next tick."""
-        self._inbox.put_nowait(ProbeNow())
+        self._inbox.put(ProbeNow())
 
     async def settled(self) -> None:
         """Until the first start came to an end, good or bad."""
@@ -135,19 +113,23 @@ class EngineLife:
     # The task ---------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
+        self._leaving = _Leaving(self._stopped, "", "", 0.0)
         phase: _Phase | None = self._rest
         try:
             while phase is not None:
                 phase = await phase()
         finally:
-            if self._child is not None:
-                self._child.kill()
+            if self._attempt.child is not None:
+                self._attempt.child.kill()
             self._lookout.close()
+            self._ties.gate.leave()
             self._settled.set()
 
     async def _stopped(self) -> _Phase | None:
-        self._change(pid=None)
-        await self._enter(State.STOPPED, "stopped by command")
+        self._start.reset(START)
+        self._change(pid=None, is_held=self._leaving.is_held)
+        await self._enter(State.STOPPED, self._leaving.done)
+        self._settled.set()
         return await self._rest()
 
     async def _failed(self) -> _Phase | None:
@@ -158,24 +140,26 @@ class EngineLife:
         """Nothing runs: only commands matter."""
         while True:
             match await self._next(None):
+                case Start(is_wanted=True) if self.status.is_held or self.status.state is State.FAILED:
+                    continue
                 case Start() | Restart():
                     self._early_deaths, self._num_port_retries = (), 0
                     return self._starting
                 case Stop(is_last=True):
                     return None
-                case Stop() if self.status.state is State.FAILED:
-                    return self._stopped
+                case Stop() as stop if self.status.state is State.FAILED:
+                    return self._drain_for(stop)
+                case Drain(is_command=True, level=0) as drain:
+                    return self._make_way(drain)
                 case _:
                     continue
 
     async def _starting(self) -> _Phase | None:
         self._begin_launch()
-        await self._enter(State.STARTING, f"{self.backend.title} is starting")
-        self._lookout.prepare(self._launch)
-        deadline: float | None = None  # what is prepared at first use (a conversion) does not count
-        last = "it was not asked"
+        await self._enter(State.STARTING, self._start.words(self.backend.title))
+        self._lookout.prepare(self._attempt.number)
         while True:
-            match await self._next(self._timing.start_poll_s):
+            match await self._next(None):
                 case Preparing(text=text):
                     self.log.add(f"(control) {text}")
                     await self._enter(State.STARTING, text)
@@ -183,33 +167,48 @@ class EngineLife:
                     return await self._give_up(str(error))
                 case Prepared(outcome=Identity() as identity):
                     self._change(identity=identity)
-                    problem = self._refuse(identity) or await self._spawn()
-                    if problem:
+                    if problem := self._ties.refuse(identity):
                         return await self._give_up(problem)
-                    deadline = self._clock() + self._timing.start_timeout_s
+                    self._lookout.admit(self._attempt.number, self._ties.gate)
+                case Admitted(problem=""):
+                    problem = await self._spawn()
+                    return await self._give_up(problem) if problem else self._loading
+                case Admitted(problem=problem):
+                    return self._rest_for(problem)
+                case event:
+                    if (phase := self._commanded(event)) is not None:
+                        return phase
+
+    async def _loading(self) -> _Phase | None:
+        """Its child runs, or is awake again, and answers soon."""
+        deadline = self._clock() + self._timing.start_timeout_s
+        last, progress = "it was not asked", ""
+        while True:
+            match await self._next(self._timing.start_poll_s):
+                case Progressed(text=text):
+                    progress = text
                 case Exited(code=code):
                     return await self._after_exit(code)
                 case Probed(outcome=Facts() as facts):
                     self._change(facts=facts)
+                    self._start.end()
                     return self._ready
                 case Probed(outcome=Refused(reason=reason)):
                     return await self._give_up(reason)
                 case Probed(outcome=ProbeFailed() as error):
                     last = str(error)
-                case Restart():
-                    return self._drain_to(self._starting, self._timing.stop_grace_s)
-                case Stop() as stop:
-                    return self._drain_for(stop)
-                case None if deadline is not None and self._clock() >= deadline:
+                case None if self._clock() >= deadline:
                     return await self._after_death(f"not ready within {self._timing.start_timeout_s:g} s: {last}")
-                case None if deadline is not None:
+                case None:
                     self._probe()
-                case _:
-                    continue
+                case event:
+                    if (phase := self._commanded(event)) is not None:
+                        return phase
+            await self._tell_start(progress)
 
     async def _ready(self) -> _Phase | None:
         self._num_port_retries = 0
-        self._change(ready_since=self._clock())
+        self._change(ready_since=self.status.ready_since or self._clock(), sleep_level=0, is_held=False)
         await self._enter(State.READY)
         self._settled.set()
         num_missed, interval_s = 0, self._timing.probe_interval_s
@@ -225,81 +224,152 @@ class EngineLife:
                     return await self._give_up(reason)
                 case Probed():
                     num_missed = 0
-                case Restart():
-                    return self._drain_to(self._starting, self._timing.stop_grace_s)
-                case Stop() as stop:
-                    return self._drain_for(stop)
                 case ProbeNow() | None:
                     self._probe()
-                case _:
-                    continue
+                case Drain() as drain:
+                    return self._make_way(drain)
+                case event:
+                    if (phase := self._commanded(event)) is not None:
+                        return phase
 
     async def _draining(self) -> _Phase | None:
-        await self._enter(State.DRAINING, f"{self.backend.title} is being stopped")
-        if self._child is None:
-            return self._next_after_drain
-        self._child.terminate()
-        deadline = self._clock() + self._grace_s
+        await self._enter(State.DRAINING, self._leaving.doing)  # from here on, no worker sends it requests
+        deadline = self._clock() + self._leaving.patience_s
+        while self._ties.num_running() > 0 and (left_s := deadline - self._clock()) > 0:
+            match await self._next(min(left_s, DRAIN_LOOK_S)):
+                case Exited():
+                    return self._after_drain()
+                case Start(is_wanted=False) if self._leaving.after == self._stopped:
+                    return self._ready
+                case Stop() | Restart() as command:
+                    self._commanded(command)
+                    deadline = min(deadline, self._clock() + self._leaving.patience_s)
+                case _:
+                    continue
+        leaving = self._leaving
+        if leaving.is_yielding and self._ties.num_running() > 0:
+            return self._ready
+        if leaving.level:
+            return self._falling_asleep
+        left_s = max(deadline - self._clock(), min(LAST_S, leaving.patience_s))
+        return await self._end_within(left_s if leaving.grace_s is None else leaving.grace_s)
+
+    async def _end_within(self, grace_s: float) -> _Phase | None:
+        """The child is told to end, and killed where it does not."""
+        child = self._attempt.child
+        if child is None:
+            return self._after_drain()
+        child.terminate()
+        deadline = self._clock() + grace_s
         while True:
             match await self._next(max(0.0, deadline - self._clock())):
                 case Exited():
-                    self._child = None
-                    return self._next_after_drain
+                    return self._after_drain()
                 case Stop() as stop:
                     self._drain_for(stop)
                     deadline = min(deadline, self._clock() + stop.grace_s)
-                case Start() | Restart() if self._next_after_drain == self._stopped:
-                    self._next_after_drain = self._starting
+                case Start(is_wanted=True) if self._leaving.is_held:
+                    continue
+                case Start() | Restart() if self._leaving.after == self._stopped:
+                    self._leaving.after = self._starting
                 case None:
-                    self._child.kill()
+                    child.kill()
                     deadline = self._clock() + 1.0
                 case _:
                     continue
+
+    async def _falling_asleep(self) -> _Phase | None:
+        leaving, is_recalled = self._leaving, False
+        await self._enter(State.DRAINING, f"{self.backend.title} falls asleep (level {leaving.level})")
+        self._lookout.sleep(self._attempt.number, self.status, leaving.level, self._timing.sleep_timeout_s)
+        while True:
+            match await self._next(None):
+                case Exited():
+                    return self._after_drain()
+                case Turned(error=None):
+                    self._change(sleep_level=leaving.level, ready_since=None)
+                    return self._waking if is_recalled else self._asleep
+                case Turned(error=error):
+                    leaving.done = f"it was to sleep, and was stopped instead: {error}"
+                    return await self._end_within(self._timing.stop_grace_s)
+                case Start():
+                    is_recalled = True
+                case event:
+                    if (phase := self._commanded(event)) is not None:
+                        return phase
+
+    async def _asleep(self) -> _Phase | None:
+        self._start.reset(WAKE)
+        await self._enter(State.ASLEEP, f"asleep (level {self.status.sleep_level}): {self._leaving.done}")
+        while True:
+            match await self._next(None):
+                case Exited(code=code):
+                    await self._end_child()
+                    return self._rest_for(f"the engine ended while it slept: {exit_words(code)}")
+                case Start():
+                    return self._waking
+                case event:
+                    if (phase := self._commanded(event)) is not None:
+                        return phase
+
+    async def _waking(self) -> _Phase | None:
+        self._start.reset(WAKE)
+        await self._enter(State.STARTING, self._start.words(self.backend.title))
+        self._lookout.admit(self._attempt.number, self._ties.gate)
+        while True:
+            match await self._next(self._timing.start_poll_s):
+                case Preparing(text=text):
+                    await self._enter(State.STARTING, text)
+                case Admitted(problem=""):
+                    self._start.begin()
+                    self._lookout.wake(self._attempt.number, self.status, self._timing.sleep_timeout_s)
+                case Admitted(problem=problem):
+                    self._leaving.done = problem
+                    return self._asleep
+                case Turned(error=None):
+                    return self._loading
+                case Turned(error=error):
+                    return await self._after_death(f"the engine did not wake up: {error}")
+                case Exited(code=code):
+                    return await self._after_exit(code)
+                case None if self._start.has_begun:
+                    await self._tell_start()
+                case event:
+                    if (phase := self._commanded(event)) is not None:
+                        return phase
 
     async def _backoff(self) -> _Phase | None:
         deadline = self._clock() + self.status.retry_after_s
         while (left_s := deadline - self._clock()) > 0:
             match await self._next(left_s):
-                case Start() | Restart():
+                case Start(is_wanted=False) | Restart():
                     break
-                case Stop() as stop:
-                    return self._drain_for(stop)
-                case _:
-                    continue
+                case event:
+                    if (phase := self._commanded(event)) is not None:
+                        return phase
         return self._starting
+
+    def _commanded(self, event: Event | None) -> _Phase | None:
+        """What commands lead to wherever they mean the same."""
+        match event:
+            case Restart():
+                return self._drain_to(self._starting, self._timing.stop_grace_s)
+            case Stop() as stop:
+                return self._drain_for(stop)
+            case Drain(level=0) as drain:
+                return self._make_way(drain)
+            case _:
+                return None
 
     # Effects, each done by the task itself ----------------------------------------------------------------------------
 
-    def _begin_launch(self) -> None:
-        self._launch += 1
-        self._child = None
-        self._lookout.forget_probe()
-        secret = self.backend.secret_for(secrets.token_urlsafe(32))
-        self._change(
-            address=self.backend.address(self._pick_port()), secret=secret, pid=None, ready_since=None, facts=None,
-            num_restarts=self._launch - 1,
-        )  # fmt: skip
-
-    async def _spawn(self) -> str:
-        """Start the child, if this backend has one; why not, else empty."""
-        try:
-            spec = self.backend.launch(self.status.address.port)
-            if spec is None:
-                return ""
-            self.log.add(f"{_LAUNCH_LINE} {self._launch} on port {self.status.address.port}")
-            env = {**spec.env, "FORGEGATE_ENGINE_SECRET": self.status.secret}
-            self._child = await self._launcher.spawn(LaunchSpec(spec.argv, env, spec.cwd), self.log)
-        except BackendError as exc:
-            return str(exc)
-        self._change(pid=self._child.pid)
-        self._lookout.follow(self._child, self._launch)
-        return ""
-
     async def _after_exit(self, code: int) -> _Phase:
-        error = self._error_line()
+        if self.status.facts is None and (failure := await self._attempt.explain()) is not None:
+            return await (self._give_up if failure.is_final else self._after_death)(failure.reason)
+        error = self._attempt.error_line()
         if code != REFUSED:
             return await self._after_death(f"the engine ended: {exit_words(code)}{f' ({error})' if error else ''}")
-        if _PORT_TAKEN.search(error) and self._num_port_retries < MAX_PORT_RETRIES:
+        if self._attempt.is_port_taken(code) and self._num_port_retries < MAX_PORT_RETRIES:
             self._num_port_retries += 1
             return self._starting
         return await self._give_up(error or "the engine refuses its configuration")
@@ -324,56 +394,32 @@ class EngineLife:
         await self._enter(State.FAILED, reason)
         return self._failed
 
-    async def _end_child(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            await child.wait()
-        self._change(pid=None)
+    def _after_drain(self) -> _Phase:
+        """The child is gone, as it should."""
+        self._attempt.child = None
+        return self._leaving.after
+
+    def _rest_for(self, reason: str) -> _Phase:
+        """No command: the next request may start it."""
+        self._leaving = _Leaving(self._stopped, "", reason, 0.0)
+        return self._stopped
 
     def _drain_for(self, stop: Stop) -> _Phase:
         grace_s = min(stop.grace_s, self._timing.stop_grace_s)
         return self._drain_to(self._closed if stop.is_last else self._stopped, grace_s)
 
     def _drain_to(self, after: _Phase, grace_s: float) -> _Phase:
-        self._next_after_drain, self._grace_s = after, grace_s
+        self._leaving = _Leaving(after, f"{self.backend.title} is being stopped", "stopped by command", grace_s)
+        return self._draining
+
+    def _make_way(self, drain: Drain) -> _Phase:
+        self._leaving = _Leaving(
+            self._stopped, f"it takes no new requests: {drain.why}", drain.why, drain.patience_s, self._timing.stop_grace_s,
+            drain.level, not drain.is_command, drain.is_command,
+        )  # fmt: skip
         return self._draining
 
     async def _closed(self) -> _Phase | None:
         self._change(pid=None)
         await self._enter(State.STOPPED, "stopped by command")
         return None
-
-    def _error_line(self) -> str:
-        """The last `error: ...` line of this launch, without its head; empty where there is none."""
-        for line in reversed(self.log.tail(ERROR_LINES)):
-            if line.startswith("error: "):
-                return line.removeprefix("error: ")
-            if line.startswith(_LAUNCH_LINE):
-                break
-        return ""
-
-    def _change(self, **changes: object) -> None:
-        self.status = replace(self.status, **changes)  # type: ignore[arg-type]
-
-    async def _enter(self, state: State, detail: str = "") -> None:
-        self._change(state=state, detail=detail)
-        if state not in (State.READY, State.BACKOFF):
-            self._change(retry_after_s=1.0)
-        await self._announce(self.status)
-
-    async def _next(self, timeout_s: float | None) -> Event | None:
-        """The next event that belongs to the present launch; None after `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while True:
-                    event = await self._inbox.get()
-                    if isinstance(event, Broken):
-                        raise event.error
-                    if getattr(event, "launch", self._launch) == self._launch:
-                        return event
-        except TimeoutError:
-            return None
-
-    def _probe(self) -> None:
-        self._lookout.probe(self._launch, self.status, self._timing.probe_timeout_s)

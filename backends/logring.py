@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 MAX_LINE_BYTES = 4096
 """Longer lines are cut: an engine that prints a whole prompt must not fill the memory of the control process."""
+
+
+def _last_drawn(line: bytes) -> bytes:
+    """What a terminal shows of a line that was drawn again and again, each time from its start."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
 class LogRing:
@@ -17,6 +23,8 @@ class LogRing:
     """
 
     def __init__(self, path: Path | None = None, num_lines: int = 500, max_bytes: int = 8 * 1024 * 1024) -> None:
+        self.on_line: Callable[[str], None] | None = None
+        """Hears every line that the child writes, and each state of a line that it draws again (a bar of progress)."""
         self._lines: deque[str] = deque(maxlen=num_lines)
         self._path = path
         self._max_bytes = max_bytes
@@ -27,7 +35,11 @@ class LogRing:
         """Take bytes as they come from the child, whole lines or not."""
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
-            self.add(line.decode("utf-8", "replace").rstrip("\r"))
+            self._take(_last_drawn(line))
+        if b"\r" in self._partial:
+            drawn = _last_drawn(self._partial)
+            self._partial = b"\r" + drawn + (b"\r" if self._partial.endswith(b"\r") else b"")
+            self._hear(drawn)
         if len(self._partial) > MAX_LINE_BYTES:
             self.flush()
 
@@ -35,7 +47,15 @@ class LogRing:
         """The child closed its output: an unfinished line is a line."""
         partial, self._partial = self._partial, b""
         if partial:
-            self.add(partial.decode("utf-8", "replace"))
+            self._take(_last_drawn(partial))
+
+    def _take(self, line: bytes) -> None:
+        self.add(line.decode("utf-8", "replace"))
+        self._hear(line)
+
+    def _hear(self, line: bytes) -> None:
+        if self.on_line is not None and line:
+            self.on_line(line.decode("utf-8", "replace")[:MAX_LINE_BYTES])
 
     def add(self, line: str) -> None:
         line = line[:MAX_LINE_BYTES]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,6 +35,8 @@ class StoredTensor:
     dtype: str
     shape: tuple[int, ...]
     num_bytes: int
+    begin: int
+    """Where its bytes begin in the file."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -58,6 +60,15 @@ def read_optional_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
+    """The folder's chat template: newer ones have a file of its own. None where there is none."""
+    try:
+        return (folder / "chat_template.jinja").read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        template = tokenizer_config.get("chat_template")
+        return template if isinstance(template, str) else None
 
 
 def weight_names(present: Iterable[str], index: Any) -> list[str]:
@@ -125,13 +136,15 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 def stored_tensors(paths: list[Path]) -> dict[str, StoredTensor]:
     """All tensors of these safetensors files, by name. Raises ModelUnusable naming a file that is not whole."""
-    return {name: tensor for path in paths for name, tensor in _tensors_of(path)}
+    return {name: tensor for path in paths for name, tensor in tensors_of(path)}
 
 
-def _tensors_of(path: Path) -> Iterator[tuple[str, StoredTensor]]:
+def tensors_of(path: Path) -> Iterator[tuple[str, StoredTensor]]:
+    """Of one safetensors file. Raises ModelUnusable where it is not whole."""
     try:
         with path.open("rb") as file:
             header, data_bytes = _read_header(file, path)
+            data_begin = path.stat().st_size - data_bytes
     except OSError as exc:
         raise ModelUnusable(f"{path}: {exc.strerror or exc}") from exc
     for name, entry in header.items():
@@ -151,7 +164,7 @@ def _tensors_of(path: Path) -> Iterator[tuple[str, StoredTensor]]:
             raise ModelUnusable(
                 f"{path}: tensor {name!r} has {end - begin:,} bytes, not what {dtype} {list(shape)} takes"
             )
-        yield name, StoredTensor(dtype, shape, end - begin)
+        yield name, StoredTensor(dtype, shape, end - begin, data_begin + begin)
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,11 +17,19 @@ _LOOK = "import importlib.util as u, sys; print(' '.join(n for n in sys.argv[1:]
 
 
 def choose_python(
-    engine: str, modules: Sequence[str], explicit: str | None, envs_dir: Path, current: str = sys.executable
+    engine: str,
+    modules: Sequence[str],
+    explicit: str | None,
+    envs_dir: Path,
+    current: str = sys.executable,
+    others: Sequence[str] = (),
 ) -> str:
-    """The first interpreter that finds all `modules`. Raises EngineUnavailable saying what each one lacks and how to mend it."""
+    """The first interpreter that finds all `modules`; `others` are environments that would do as well as the engine's own.
+
+    Raises EngineUnavailable saying what each one lacks and how to mend it.
+    """
     complaints = []
-    for python in _candidates(engine, explicit, envs_dir, current):
+    for python in _candidates((engine, *others), explicit, envs_dir, current):
         problem = lacking(python, modules)
         if not problem:
             return python
@@ -32,11 +41,10 @@ def choose_python(
     )
 
 
-def _candidates(engine: str, explicit: str | None, envs_dir: Path, current: str) -> list[str]:
+def _candidates(names: Sequence[str], explicit: str | None, envs_dir: Path, current: str) -> list[str]:
     if explicit is not None:
         return [str(Path(explicit).expanduser())]
-    environment = environment_python(envs_dir, engine)
-    return [current] if environment is None else [environment, current]
+    return [*filter(None, (environment_python(envs_dir, name) for name in names)), current]
 
 
 def environment_python(envs_dir: Path, name: str) -> str | None:
@@ -47,6 +55,23 @@ def environment_python(envs_dir: Path, name: str) -> str | None:
     link = envs_dir / name
     python = (link.resolve() if link.is_symlink() else link) / "bin" / "python"
     return str(python) if python.exists() else None
+
+
+def command_of(text: str) -> tuple[str, ...]:
+    """`python:` of a pool in words: the path of an interpreter, or a command that ends in one (`numactl -N 0 /opt/vllm/bin/python`).
+
+    Raises EngineUnavailable where a shell could not read it.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        return (str(path),)
+    try:
+        words = shlex.split(text)
+    except ValueError as exc:
+        raise EngineUnavailable(f"python: {text!r} cannot be split into words: {exc}") from exc
+    if not words:
+        raise EngineUnavailable("python: it is empty; name an interpreter, or leave it out")
+    return tuple(os.path.expanduser(word) for word in words)
 
 
 def lacking(python: str, modules: Sequence[str]) -> str:

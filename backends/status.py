@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,6 +16,7 @@ class State(StrEnum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
+    ASLEEP = "asleep"
     BACKOFF = "backoff"
     FAILED = "failed"
 
@@ -31,7 +33,9 @@ class Timing:
     max_missed_probes: int = 3
     """In a row: a ready engine that does not answer this often is killed and started again."""
     stop_grace_s: float = 12.0
-    """From SIGTERM to SIGKILL; the engine finishes running requests in it."""
+    """Running requests have it to finish; then the engine is told to end, and killed where it does not."""
+    sleep_timeout_s: float = 300.0
+    """For falling asleep and for waking up; weights that were dropped are read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,11 @@ class Status:
     ready_since: float | None = None
     """Clock reading when it became ready."""
     retry_after_s: float = 1.0
+    """While it starts: what is left if it takes as long as the last time."""
+    is_held: bool = False
+    """Drained by command: no request starts it, another command does."""
+    sleep_level: int = 0
+    """While asleep, how deep; see `SleepCalls.levels`."""
     facts: Facts | None = None
     identity: Identity = field(default_factory=Identity)
 
@@ -58,7 +67,10 @@ Announce = Callable[[Status], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    pass
+    """Also ends a sleep."""
+
+    is_wanted: bool = False
+    """By a request, which cannot start what was drained by command, nor what has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,19 @@ class Restart:
 class Stop:
     grace_s: float
     is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Take no more traffic; once the running requests have ended, sleep or stop."""
+
+    why: str
+    level: int = 0
+    """How deep to sleep; 0: stop."""
+    patience_s: float = math.inf
+    """Whatever still runs then keeps the engine ready."""
+    is_command: bool = False
+    """No request starts it afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +114,30 @@ class Preparing:
 class Prepared:
     launch: int
     outcome: Identity | BackendError
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """It may start now, or wake; `problem`: it may not, for this reason."""
+
+    launch: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """What its output says of the start."""
+
+    launch: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """It fell asleep, or woke up; or why not."""
+
+    launch: int
+    error: BackendError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +164,18 @@ class Broken:
     error: BaseException
 
 
-Event = Broken | Start | Restart | Stop | ProbeNow | Preparing | Prepared | Exited | Probed
+Event = (
+    Broken
+    | Start
+    | Restart
+    | Stop
+    | Drain
+    | ProbeNow
+    | Preparing
+    | Prepared
+    | Admitted
+    | Progressed
+    | Turned
+    | Exited
+    | Probed
+)

@@ -28,11 +28,13 @@ class AccessLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The model under the adapter; empty where none was asked for."""
     engine: str = ""
     status: int
-    """What ended the request: 499 a client that left, 502 and 504 also in a stream that had begun with 200."""
+    """What ended the request: 499 a client that left; of a stream that had begun with 200 also 502, 504, or what an engine's error says."""
     queue_ms: float = 0.0
     """From the complete request until it was sent to the engine."""
     adapter_wait_ms: float | None = None
     """Part of that which went by until an engine held the adapter; null where one did from the start."""
+    engine_wait_ms: float | None = None
+    """Part of it which went by until an engine had started; null where one was ready, and for adapters, whose wait includes it."""
     ttfb_ms: float | None = None
     """Until the first byte of the answer's body; null where none came."""
     duration_ms: float

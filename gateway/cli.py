@@ -35,6 +35,7 @@ COMMANDS = {
     "adapters": Command(
         "gateway.adapters:main", "publish LoRA adapters, flip, split and roll back what serves, prove it"
     ),
+    "data": Command("gateway.training:data", "check, clean, mix, split and show training data"),
     "bench": Command("benchmarks.cli:main", "measure an endpoint, or serve a mock one"),
 }
 

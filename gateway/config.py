@@ -6,6 +6,7 @@ Reading reports every fault of a file at once (`gateway.configfile`); a value th
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
 """Model names: what clients put into `model`. No `:` and no `@`, those separate versions."""
+IDLE_S = 600.0
 
 
 def port(default: int) -> Any:
@@ -54,23 +56,40 @@ class Server:
 @dataclass(frozen=True, slots=True)
 class Pool:
     engine: str
-    """Kind of engine: llamacpp (launched here) or remote (any OpenAI-compatible URL)."""
+    """Kind of engine: llamacpp or vllm (launched here), or remote (any OpenAI-compatible URL)."""
     model: str | None = None
-    """llamacpp: `demo`, a GGUF file, a model folder, or ORG/NAME[:QUANT] of a hub (pulled at first use). remote: its name there."""
+    """llamacpp: `demo`, a GGUF file, a model folder, or ORG/NAME[:QUANT] of a hub (pulled at first use). vllm: no GGUF. remote: a name."""
     replicas: int = counted(1, 64)
     """Engines of this kind to run side by side."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the engine, checked against its own schema (see the engine's options below)."""
     python: str | None = None
-    """Interpreter that runs the engine; else $FORGEGATE_HOME/envs/<engine>, else the one that runs forgegate."""
+    """Interpreter that runs the engine (vllm: or a command that ends in one); else $FORGEGATE_HOME/envs/<engine>, else our own."""
     start_timeout_s: float = positive(600.0)
     """How long the engine may take from its start until it is ready."""
+    resident: Literal["always", "on_demand"] = "always"
+    """on_demand: started by the first request that needs it, which waits, and stopped when idle or when another needs its memory."""
+    idle_timeout_s: float | None = field(default=None, metadata={"above": 0})
+    """on_demand: without requests for this long, it leaves (default: 600; .inf: only where its memory is needed)."""
+    sleep_level: int = field(default=0, metadata={"min": 0, "max": 2})
+    """on_demand: how it leaves. 0: it stops; 1: it sleeps with its weights in RAM; 2: it sleeps without them. For engines that can."""
     base_url: str | None = None
     """remote: http(s)://host[:port][/path]."""
     api_key: str | None = field(default=None, repr=False)
     """remote: sent as bearer token; write it as ${VARIABLE}."""
     capabilities: tuple[str, ...] = ()
     """remote: what it answers, for example [chat, completions, embeddings]; default chat and completions."""
+
+    @property
+    def is_on_demand(self) -> bool:
+        return self.resident == "on_demand"
+
+    @property
+    def idle_s(self) -> float:
+        """After which it leaves; infinite: never for that."""
+        if not self.is_on_demand:
+            return math.inf
+        return IDLE_S if self.idle_timeout_s is None else self.idle_timeout_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +110,10 @@ class Routing:
 class Limits:
     max_body_bytes: int = field(default=32 * 1024 * 1024, metadata={"min": 1024, "max": 1 << 31})
     """Largest request body; above it clients get 413."""
+    engine_wait_s: float = positive(300.0)
+    """How long a request waits for an engine that starts on demand; also how long such an engine waits for memory that others use."""
+    max_engine_waiting: int = counted(256, 1_000_000)
+    """Requests of one worker that may wait so; further ones get 503."""
 
 
 @dataclass(frozen=True, slots=True)

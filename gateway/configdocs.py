@@ -9,7 +9,9 @@ import textwrap
 import typing
 from typing import Any
 
-from backends.llamacpp.options import Options, option_docs
+from backends.llamacpp.options import Options
+from backends.optionschema import entries
+from backends.vllm.options import Options as VllmOptions
 from gateway import config
 
 WIDTH = 100
@@ -22,10 +24,11 @@ def render() -> str:
         "",
     ]
     lines += _section(config.Config, 0)
-    lines += ["# Options of engine llamacpp (models[].pools[].options):"]
-    docs = option_docs()
-    for item in dataclasses.fields(Options):
-        lines += _entry(item.name, _shown(item.default), docs.get(item.name, ""), 2)
+    for engine, schema in (("llamacpp", Options), ("vllm", VllmOptions)):
+        lines += [f"# Options of engine {engine} (models[].pools[].options):"]
+        for option in entries(schema):
+            shown = "" if option.is_group else _shown(option.default)
+            lines += _entry(option.name, shown, option.doc, 2 + 2 * option.depth)
     return "\n".join(lines) + "\n"
 
 

@@ -31,6 +31,9 @@ _VARIABLE = re.compile(r"\$(?:\$\{|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}\n]*))?\})
 _MARK = re.compile("\ue000([0-9]+)\ue001")  # private-use characters: plain text to YAML, in any context
 _MAX_DEPTH = 16
 _COMMON_POOL_KEYS = frozenset({"engine", "replicas"})
+_START_KEY = "start_timeout_s"
+"""Kinds of engines that are started here have it."""
+_RESIDENCY_KEYS = frozenset({"resident", "idle_timeout_s", "sleep_level"})
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 T = TypeVar("T")
@@ -203,10 +206,17 @@ class _Reader:
         except BadSpec as exc:
             self._report(pairs["engine"][1], f"{_join(where, 'engine')}: {exc}")
             return
+        known = kind.keys | _COMMON_POOL_KEYS | (_RESIDENCY_KEYS if _START_KEY in kind.keys else set())
         for key, (key_node, _) in pairs.items():
-            is_field = key in Pool.__dataclass_fields__
-            if is_field and key not in kind.keys | _COMMON_POOL_KEYS:
+            if key in Pool.__dataclass_fields__ and key not in known:
                 self._report(key_node, f"{_join(where, key)} does not belong to engine {engine}")
+            elif key in _RESIDENCY_KEYS & values.keys() - {"resident"} and values.get("resident") != "on_demand":
+                self._report(key_node, f"{_join(where, key)} is for `resident: on_demand`: this engine always stays")
+        if values.get("resident") == "on_demand" and values.get("replicas", 1) > 1:
+            self._report(
+                pairs["replicas"][1],
+                f"{_join(where, 'replicas')}: an engine that runs on demand is one, got {values['replicas']}",
+            )
         for key in sorted(kind.required - pairs.keys()):
             self._report(node, f"{_join(where, key)} is missing: engine {engine} needs it")
         if "base_url" in values and "base_url" in kind.keys:

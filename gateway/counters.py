@@ -4,6 +4,7 @@
     row num_slots + slot      outstanding tokens of that engine             | worker 0 | worker 1 | ... |
     row 2 * num_slots         client connections                            | worker 0 | worker 1 | ... |
     row 2 * num_slots + 1     1 for a worker that takes connections         | worker 0 | worker 1 | ... |
+    row 2 * num_slots + 2 + slot  requests ever sent to that engine         | worker 0 | worker 1 | ... |
 
 Each worker adds only to its own column, so that no lock is needed; readers sum a row. A row's sum may be torn by a
 concurrent write, which is one request old and harmless for balancing. Control clears a dead worker's column.
@@ -17,11 +18,13 @@ import tempfile
 
 _CELL_BYTES = 8
 _NUM_ENGINE_ROWS = 2
+"""That are zero while nothing runs."""
 _NUM_WORKER_ROWS = 2
+_NUM_SENT_ROWS = 1
 
 
 def _num_cells(num_slots: int, num_workers: int) -> int:
-    return (_NUM_ENGINE_ROWS * num_slots + _NUM_WORKER_ROWS) * num_workers
+    return ((_NUM_ENGINE_ROWS + _NUM_SENT_ROWS) * num_slots + _NUM_WORKER_ROWS) * num_workers
 
 
 class Counters:
@@ -39,6 +42,7 @@ class Counters:
         self._tokens_offset = num_slots * num_workers
         self._connections_offset = _NUM_ENGINE_ROWS * self._tokens_offset
         self._accepting_offset = self._connections_offset + num_workers
+        self._sent_offset = self._accepting_offset + num_workers
 
     @classmethod
     def create(cls, num_slots: int, num_workers: int) -> tuple[int, Counters]:
@@ -59,6 +63,8 @@ class Counters:
         cells = self._cells
         cells[index] += num_running
         cells[index + self._tokens_offset] += num_tokens
+        if num_running > 0:
+            cells[index + self._sent_offset] += num_running
 
     def add_connections(self, num: int) -> None:
         """Add to this worker's client connections; a negative number takes away."""
@@ -88,6 +94,10 @@ class Counters:
     def outstanding_tokens(self, slot: int) -> int:
         """Return the estimated tokens that the engine of `slot` still has to compute, over all workers."""
         return self._row(self._tokens_offset + slot * self._num_workers)
+
+    def sent(self, slot: int) -> int:
+        """Return how many requests were ever sent to the engine of `slot`; only a change means something, since a dead worker's go."""
+        return self._row(self._sent_offset + slot * self._num_workers)
 
     def clear_column(self, column: int) -> None:
         """Zero what a dead worker left behind. Only control calls this, and only after the worker is gone."""

@@ -14,7 +14,7 @@
     |  |- HeadTooLarge          431
     |  `- ClientGone            499    logged only: nobody is left to answer
     |- EngineError                     an engine's, or what lies between
-    |  |- EngineFailed          502    ConnectFailed, EngineReset, BadAnswer
+    |  |- EngineFailed          502    ConnectFailed, EngineReset, EngineDied, BadAnswer, StreamFailed
     |  |- NoEngineReady         503    AdapterNotReady, AdapterAbsent; + retry-after
     |  `- EngineTimeout         504    ConnectTimeout, FirstByteTimeout, IdleTimeout, TotalTimeout
     |- ControlUnreachable       503    the admin API does not answer a worker; + retry-after
@@ -177,10 +177,23 @@ class EngineReset(EngineFailed):
     code = "engine_reset"
 
 
+class EngineDied(EngineFailed):
+    """The engine's server says that what computes behind it is gone."""
+
+    code = "engine_died"
+
+
 class BadAnswer(EngineFailed):
     """The engine's bytes are no HTTP/1.1 response."""
 
     code = "engine_bad_answer"
+
+
+class StreamFailed(EngineFailed):
+    """The engine ended a stream with an error event of its own, which is kept in `event`."""
+
+    code = "stream_failed"
+    event: bytes = b""
 
 
 class NoEngineReady(EngineError):

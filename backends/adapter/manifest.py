@@ -118,6 +118,15 @@ def file_digest(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
+def stamp(version: Path) -> tuple[object, ...]:
+    """Changes when the version's own files do, as far as that shows without reading them. Raises OSError, VersionUnusable."""
+    marks: list[object] = []
+    for name in (MANIFEST, *sorted(read_manifest(version).files)):
+        found = (version / name).stat()
+        marks.append((name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+    return tuple(marks)
+
+
 def verify(version: Path) -> Manifest:
     """Reads the canonical files again. Raises VersionUnusable where they are not those that the digest names."""
     manifest = read_manifest(version)

@@ -1,6 +1,6 @@
 """Versions on disk, by digest. Standard library and msgspec: the gateway reads it, too.
 
-<root>/<sha256>/            a version: whole or absent
+<root>/<sha256>/            a version: whole or absent, and read-only
 <root>/.work-*/             what is being made; locked by the process that makes it, removed by the next one when that is dead
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from backends.adapter import manifest as manifests
 from backends.adapter.manifest import MANIFEST, Manifest
+from backends.adapter.sealed import OPEN_MODE, opened, remove_tree, seal
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _WORK = ".work-"
@@ -60,7 +60,7 @@ class Store:
         try:
             yield work
         finally:
-            shutil.rmtree(work.folder, ignore_errors=True)
+            remove_tree(work.folder)
             os.close(work.lock)
 
     def sweep(self) -> None:
@@ -70,7 +70,7 @@ class Store:
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path, ignore_errors=True)
+                    remove_tree(path)
                 finally:
                     os.close(fd)
 
@@ -85,18 +85,29 @@ class Store:
             if self.version(digest).is_dir():
                 return False
             raise
+        seal(self.version(digest))  # not before: a folder that cannot be written to cannot be moved
         _sync(self.root)
         return True
 
     def remove(self, digest: str) -> None:
         """All of it at once; nothing where it is not here."""
         with self.working() as work, suppress(FileNotFoundError):
+            self.version(digest).chmod(OPEN_MODE)
             self.version(digest).rename(work.folder / "removed")
+
+    def mark(self, digest: str, name: str) -> None:
+        """An empty file beside the version's own. Raises FileNotFoundError: it is not here."""
+        with opened(self.version(digest)):
+            (self.version(digest) / name).touch()
+
+    def unmark(self, digest: str, name: str) -> None:
+        with suppress(FileNotFoundError), opened(self.version(digest)):
+            (self.version(digest) / name).unlink()
 
     def attach(self, digest: str, name: str, made: Path) -> Manifest:
         """A file of `working`, derived from the version, becomes a part of it under `name`; the manifest tells its digest."""
         version = self.version(digest)
-        with _locked(version):
+        with opened(version):
             changed = manifests.read_manifest(version).attached(name, manifests.file_digest(made))
             told = made.with_name(f"{made.name}.{MANIFEST}")
             told.write_bytes(manifests.encode(changed))
@@ -129,16 +140,6 @@ class Store:
             if _is_same(fd, folder):
                 return Work(folder, fd)
             os.close(fd)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _is_same(fd: int, path: Path) -> bool:

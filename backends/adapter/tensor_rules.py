@@ -198,9 +198,30 @@ def _entries(subject: Subject) -> Iterator[Entry]:
         yield from factors.values()
 
 
+def vllm_limits(subject: Subject) -> Iterator[Problem]:
+    """What the vLLM engines of this gateway set aside memory for, and put adapters on, as they are configured."""
+    limits = subject.base.vllm
+    if limits is None or "vllm" not in subject.engines:
+        return
+    for module, factors in subject.factors.items():
+        factor, entry = next(iter(factors.items()))
+        stored, last = _rank(factor, entry), module.rsplit(".", 1)[-1]
+        if stored is not None and limits.max_rank < stored <= VLLM_RANKS[-1]:
+            fitting = next(rank for rank in VLLM_RANKS if rank >= stored)
+            words = f"tensor {entry.name} has rank {stored}; the vLLM engines of {subject.base.name} take up to {limits.max_rank}"
+            fix = f"set lora.max_rank: {fitting} in the options of its vllm pool, or train with a smaller r"
+            yield Problem("vllm-max-rank", entry.name, words, fix)
+        if last not in limits.target_modules:
+            words = (
+                f"tensor {entry.name} is on {last}, which the vLLM engines of {subject.base.name} put no adapters on"
+            )
+            fix = f"add {last} to lora.target_modules in the options of its vllm pool, or train without it"
+            yield Problem("vllm-target", entry.name, words, fix)
+
+
 TENSOR_RULES: dict[str, Rule] = {
     "wrong_base": wrong_base, "tensor_kind": tensor_kind, "nothing": nothing, "pair": pair, "dtype": dtype, "target": target,
-    "shape": shape, "rank_limit": rank_limit, "values": values,
+    "shape": shape, "rank_limit": rank_limit, "vllm_limits": vllm_limits, "values": values,
 }  # fmt: skip
 MATCHING_RULES: dict[str, Rule] = {
     "rank_mismatch": rank_mismatch, "outside_targets": outside_targets, "untrained_target": untrained_target,

@@ -318,7 +318,9 @@ class Answer:
             is_done, failure = self.is_done, self._failure
             chunk, self._pending = bytes(self._pending), bytearray()
             if failure:
-                yield chunk + self._wire.failure(failure)
+                if chunk:
+                    yield chunk
+                yield self._wire.failure(failure)  # in a piece of its own, by which a relay knows it
                 return
             if is_done:
                 yield chunk + self._wire.ending(self.choices, self.usage())

@@ -17,7 +17,8 @@ import numpy as np
 
 from backends.artifacts import ArtifactError, Tensor, atomic_path, load_weights, read_json, source_digest
 from backends.errors import PrepareFailed
-from backends.llamacpp.family import chat_template, why_foreign
+from backends.llamacpp.family import why_foreign
+from backends.modelfolder import chat_template
 
 FORMAT = 1  # raise it when the same source must be derived again
 Floats = np.ndarray[Any, np.dtype[np.float32]]

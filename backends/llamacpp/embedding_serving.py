@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.base import LITERAL_SPECIAL_TEXT
 from backends.llamacpp.answer import AnswerFailed
 from backends.llamacpp.api import embeddings as api
 from backends.llamacpp.api.embeddings import EmbeddingRequest, Input
@@ -25,7 +26,7 @@ _OFF_LOOP_VALUES = 8192
 class EmbeddingServing(ServedModel):
     """One model under one name."""
 
-    capabilities = ("embeddings", "tokenize")
+    capabilities = ("embeddings", "tokenize", LITERAL_SPECIAL_TEXT)
 
     def __init__(self, name: str, engine: EmbeddingEngine, pooling: str) -> None:
         super().__init__(name, engine)

@@ -68,12 +68,3 @@ def _foreign_tokenizer(tokenizer: Mapping[str, Any]) -> str:
         if any(token.get(key) != value for key, value in _PLAIN_ADDED.items()):
             return f"the added token {token.get('content')!r} is not a plain control token"
     return ""
-
-
-def chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
-    """The folder's chat template: newer ones have a file of its own. None where there is none."""
-    try:
-        return (folder / "chat_template.jinja").read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        template = tokenizer_config.get("chat_template")
-        return template if isinstance(template, str) else None

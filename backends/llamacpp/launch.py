@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 from backends.adapter.calls import LoraCalls
 from backends.base import (
     ENDPOINTS,
+    LITERAL_SPECIAL_TEXT,
     LOOPBACK,
     Address,
     BackendDefaults,
@@ -37,13 +39,13 @@ from backends.llamacpp.foreign import refusal_of_gguf
 from backends.llamacpp.header import Header, read_header, read_parts
 from backends.llamacpp.options import Options, OptionsError
 from backends.llamacpp.purpose import POOLED, for_purpose
-from backends.llamacpp.ram import free_ram
 from backends.llamacpp.shape import Shape, shape_of, shape_of_folder
 from backends.llamacpp.threads import num_physical_cores
 from backends.llamacpp.toolkit import PROGRESS
 from backends.logring import LogRing
 from backends.plan import RAM, Pick, Plan
 from backends.pythons import choose_python, environment_python, import_env, lacking
+from backends.ram import free_ram
 from backends.remote import listed_capabilities, listed_models
 from backends.restart import RestartPolicy
 from backends.status import Timing
@@ -58,13 +60,14 @@ ADAPTER_FILE = "adapter.gguf"
 """Of a version's files the one that is loaded."""
 CONVERTER_MODULES = ("torch", "transformers", "sentencepiece", "numpy", "tqdm", "yaml", "backends.llamacpp")
 """What llama.cpp's converter imports, and what runs it."""
+_ADAPTER_REQUESTS = re.compile(r'^forgegate_engine_adapter_requests\{adapter="([^"]*)"\} (\S+)$', re.MULTILINE)
 
 
 class LlamaCpp(BackendDefaults):
     kind = "llamacpp"
     title = "llama.cpp"
     ready_path = "/health"
-    capabilities = ENDPOINTS
+    capabilities = (*ENDPOINTS, LITERAL_SPECIAL_TEXT)
     policy = RestartPolicy()
     adapters = LoraCalls(ADAPTER_FILE)
 
@@ -144,12 +147,7 @@ class LlamaCpp(BackendDefaults):
         )
 
     async def load(self, fetch: Fetch) -> Load | None:
-        samples = parse_metrics((await fetch("/metrics")).text)
-        return Load(
-            num_running=int(samples.get("forgegate_engine_num_requests_running", 0)),
-            num_waiting=int(samples.get("forgegate_engine_num_requests_waiting", 0)),
-            kv_usage=samples.get("forgegate_engine_kv_cache_usage_ratio", 0.0),
-        )
+        return load_of((await fetch("/metrics")).text)
 
     def _interpreter(self) -> str:
         if not self._python or not Path(self._python).exists():  # an upgrade may have removed its environment
@@ -225,6 +223,26 @@ class LlamaCpp(BackendDefaults):
             return replace(plan, picks=(*_purpose_picks(given, options), *plan.picks))
         except NoRoom as exc:
             raise NoRoom(f"{self._spec.served_name}: {self._source} does not fit: {exc}") from exc
+
+
+def load_of(page: str) -> Load:
+    """What the engine's metrics page says."""
+    samples = parse_metrics(page)
+
+    def count(name: str) -> int:
+        return int(samples.get(f"forgegate_engine_{name}", 0))
+
+    num_cached = count("prefix_cache_hit_tokens_total")
+    return Load(
+        num_running=count("num_requests_running"),
+        num_waiting=count("num_requests_waiting"),
+        kv_usage=samples.get("forgegate_engine_kv_cache_usage_ratio", 0.0),
+        num_preemptions=count("preemptions_total"),
+        num_prompt_tokens=count("prompt_tokens_total") + num_cached,  # the engine's own count is of those it computed
+        num_cached_tokens=num_cached,
+        num_generated_tokens=count("generation_tokens_total"),
+        adapters_running=tuple(name for name, num in _ADAPTER_REQUESTS.findall(page) if float(num) > 0),
+    )
 
 
 class _Progress(LogRing):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.base import LITERAL_SPECIAL_TEXT
 from backends.llamacpp.adapter_file import Requirements
 from backends.llamacpp.adapters import (
     AdapterMissing,
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 
 _CHATS = ("chat", "responses", "messages")
 """APIs that need a chat template."""
+_FEATURES = ("json_schema", "tools")
+"""Of chat: answers of a form."""
 
 
 class Serving(ServedModel):
@@ -53,7 +56,8 @@ class Serving(ServedModel):
         super().__init__(name, engine)
         self.engine = engine
         self.template = template
-        self.capabilities = (*(_CHATS if template else ()), "completions", "tokenize")
+        apis = (*(_CHATS if template else ()), "completions", "tokenize")
+        self.capabilities = (*apis, *(_FEATURES if template else ()), LITERAL_SPECIAL_TEXT)
         self._grammars = Grammars(engine.model)
         required = Requirements(engine.model.metadata("forgegate.source_digest"), engine.is_batch_invariant)
         self.adapters = AdapterTable(engine, engine.max_adapters, required)

@@ -23,6 +23,7 @@ from gateway.control import aliases, proving
 from gateway.control.aliases import Move, Rules
 from gateway.control.desired import AliasState, Change, Desired, EngineProof, ProofReport, Version, VersionState
 from gateway.control.failpoints import failpoint
+from gateway.control.inspection import Inspection
 from gateway.control.library import Library
 from gateway.control.loads import LoadFailed, start
 from gateway.control.residents import Reach, Residents
@@ -59,6 +60,7 @@ class Adapters:
         self._desired = Desired()
         self._writing = asyncio.Lock()
         self._residents = Residents(library, prober, lambda: self._desired, publish, must_be_attested)
+        self._inspection = Inspection(library, lambda: self._desired.versions.values(), self._take_off)
 
     async def open(self) -> Self:
         """Read the store. Raises StoreFailed."""
@@ -68,9 +70,15 @@ class Adapters:
     def start(self) -> None:
         """Once workers can be told: versions are held against their files, beside whatever comes next."""
         start(self._examine(), self._residents.tasks, "examine versions")
+        self._inspection.start()
+
+    async def inspect(self) -> None:
+        """Look at all versions' files now; what is damaged goes off the engines."""
+        await self._inspection.round()
 
     async def close(self) -> None:
         """Loads end where they are; the store is closed."""
+        self._inspection.close()
         await self._residents.close()
         await self._store.close()
 
@@ -228,6 +236,14 @@ class Adapters:
         """It takes no traffic any more; its next launch is another one."""
         self._residents.down(engine_id)
 
+    def is_at_work(self, engine_id: str) -> bool:
+        """Whether something is being loaded there, or waits for that."""
+        return self._residents.is_at_work(engine_id)
+
+    def summon_by(self, summon: Callable[[str], bool], wait_s: float) -> None:
+        """Before the start: how an engine of a model is started on demand, which returns whether one comes, and how long it may take."""
+        self._residents.summon, self._residents.summon_wait_s = summon, wait_s
+
     def want(self, version: str, worker: int) -> None:
         """A request of `worker` (its column) waits for a version that no engine holds."""
         self._residents.want(version)
@@ -248,6 +264,12 @@ class Adapters:
         for version in list(self._desired.versions.values()):
             if await self._library.problem(version):
                 await self._publish()
+
+    async def _take_off(self, version: Version) -> None:
+        """It is damaged: whoever uses it may end, no engine reads it again."""
+        await self._publish()
+        with suppress(LoadFailed):  # they do not end: the next round tries again
+            await self._residents.free(version.name)
 
     async def _move(self, make: Callable[[], Change | None], alias: str) -> Change:
         """An alias's move, once what it will serve is there."""

@@ -14,17 +14,21 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from backends.lifecycle import EngineLife
-from backends.status import State
+from backends.status import Drain, State
 from gateway import errors
 from gateway.control.adapterapi import AdapterApi, add_routes
 from gateway.control.fleet import Fleet, Member
+from gateway.control.ondemand import next_words
 from gateway.control.supervisor import Supervisor
+from gateway.control.tuneapi import TuneApi, add_tune_routes
 from gateway.control.workers import ACK_TIMEOUT_S, WorkerPool
 from gateway.counters import Counters
 
 MAX_LOG_LINES = 500
 RESTART_S = 2 * ACK_TIMEOUT_S
 RECENT_LINES = 5
+SENT_TO_SLEEP = "by command: `forgegate engines wake {}` wakes it"
+DRAINED = "drained by command: `forgegate engines wake {}` starts it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,12 @@ class EngineView:
     state: str
     detail: str
     description: str
+    is_on_demand: bool
+    """The first request starts it, idleness or another's need for memory sends it away."""
+    is_held: bool
+    """Drained by command: no request starts it."""
+    advice: str
+    """What its user should change; empty where nothing."""
     url: str
     pid: int | None
     num_restarts: int
@@ -98,9 +108,11 @@ class LogView:
 
 
 @dataclass(frozen=True, slots=True)
-class Restarted:
+class Commanded:
     id: str
     state: str
+    warning: str
+    """What follows from it that may not be meant; empty where nothing."""
     replaced_workers: tuple[int, ...]
     """Those that did not take note in time, by column: they are killed, and the requests that they had are cut."""
 
@@ -130,16 +142,37 @@ class AdminApi:
         """The newest lines of an engine's output."""
         return LogView(engine_id, self._life(engine_id).log.tail(lines))
 
-    async def restart(self, engine_id: str) -> Restarted:
+    async def restart(self, engine_id: str) -> Commanded:
         """Drain an engine and start it anew; one that has failed starts at once. Returns when no worker sends it requests any more."""
         life = self._life(engine_id)
-        reported = self._fleet.next_report(engine_id)
-        life.restart()
-        await asyncio.wait(
-            {reported}, timeout=RESTART_S
-        )  # one that is just being stopped has nothing to report for a while
-        replaced = reported.result() if reported.done() else ()
-        return Restarted(engine_id, str(life.status.state), replaced)
+        return await self._commanded(engine_id, life.restart)
+
+    async def drain(self, engine_id: str) -> Commanded:
+        """Stop it once its running requests have ended; no request starts it again. Returns when no worker sends it requests any more."""
+        life = self._life(engine_id)
+        warning = self._last_one(engine_id)
+        return await self._commanded(
+            engine_id, lambda: life.drain(Drain(DRAINED.format(engine_id), is_command=True)), warning
+        )
+
+    async def sleep(self, engine_id: str, level: int = Query(1, ge=1, le=2)) -> Commanded:
+        """Let it sleep once its running requests have ended. 1: its weights go to RAM; 2: they are dropped, and read again when it wakes.
+
+        One that runs on demand is woken by the next request, others by command.
+        """
+        life = self._life(engine_id)
+        _require_sleep(engine_id, life, level)
+        is_on_demand = self._fleet.members[engine_id].is_on_demand
+        warning = "" if is_on_demand else self._last_one(engine_id)
+        why = f"by command; {next_words(level)}" if is_on_demand else SENT_TO_SLEEP.format(engine_id)
+        return await self._commanded(engine_id, lambda: life.drain(Drain(why, level, is_command=True)), warning)
+
+    async def wake(self, engine_id: str) -> Commanded:
+        """Wake it, or start it where it is stopped or has failed; one that runs goes on."""
+        life = self._life(engine_id)
+        if life.status.state is State.READY:
+            return Commanded(engine_id, str(life.status.state), "", ())
+        return await self._commanded(engine_id, life.start)
 
     async def workers(self) -> WorkerList:
         """The data workers."""
@@ -175,6 +208,22 @@ class AdminApi:
             )
         )
 
+    async def _commanded(self, engine_id: str, command: Callable[[], None], warning: str = "") -> Commanded:
+        reported = self._fleet.next_report(engine_id)
+        command()
+        # One that is just being stopped has nothing to report for a while.
+        await asyncio.wait({reported}, timeout=RESTART_S)
+        replaced = reported.result() if reported.done() else ()
+        return Commanded(engine_id, str(self._life(engine_id).status.state), warning, replaced)
+
+    def _last_one(self, engine_id: str) -> str:
+        """The warning where no other engine answers for its model."""
+        model = self._fleet.members[engine_id].model
+        ready = [member.id for member in self._fleet.of_model(model) if member.status.state is State.READY]
+        if ready != [engine_id]:
+            return ""
+        return f"{engine_id} was the only ready engine of {model}: its requests are refused until one is ready again"
+
     def _life(self, engine_id: str) -> EngineLife:
         if engine_id not in self._supervisor.lives:
             known = ", ".join(self._supervisor.lives)
@@ -192,6 +241,9 @@ class AdminApi:
             state=str(status.state),
             detail=status.detail,
             description=status.facts.description if status.facts else "",
+            is_on_demand=member.is_on_demand,
+            is_held=status.is_held,
+            advice=self._supervisor.advice(member.id),
             url=status.address.url if status.address.port else "",
             pid=status.pid,
             num_restarts=status.num_restarts,
@@ -204,7 +256,24 @@ class AdminApi:
         )
 
 
-def create_app(api: AdminApi, token: str, version: str, adapters: AdapterApi) -> FastAPI:
+def _require_sleep(engine_id: str, life: EngineLife, level: int) -> None:
+    """Raises Conflict, BadRequest."""
+    title, sleeps = life.backend.title, life.backend.sleeps
+    instead = f"`forgegate engines drain {engine_id}` stops it, which frees its memory, too"
+    if sleeps is None:
+        raise errors.Conflict(f"{engine_id} cannot sleep: {title} engines do not; {instead}")
+    if not sleeps.levels:
+        raise errors.Conflict(
+            f"{engine_id} cannot sleep: {title} does so on a GPU, with its sleep mode switched on; {instead}"
+        )
+    if level not in sleeps.levels:
+        known = ", ".join(map(str, sleeps.levels))
+        raise errors.BadRequest(f"{engine_id} does not sleep at level {level}, but at {known}", param="level")
+    if life.status.state is not State.READY:
+        raise errors.Conflict(f"{engine_id} is {life.status.state}: only a ready engine can fall asleep")
+
+
+def create_app(api: AdminApi, token: str, version: str, adapters: AdapterApi, tune: TuneApi | None = None) -> FastAPI:
     """The whole application: every route, every error as the envelope."""
 
     async def authorize(request: Request) -> None:
@@ -217,10 +286,15 @@ def create_app(api: AdminApi, token: str, version: str, adapters: AdapterApi) ->
     # Engine ids hold a model's name, which may hold slashes: hence `:path`.
     app.add_api_route("/admin/v1/engines", api.engines, methods=["GET"], dependencies=guarded)
     app.add_api_route("/admin/v1/engines/{engine_id:path}/logs", api.logs, methods=["GET"], dependencies=guarded)
-    app.add_api_route("/admin/v1/engines/{engine_id:path}/restart", api.restart, methods=["POST"], dependencies=guarded)
+    for name, command in (("restart", api.restart), ("drain", api.drain), ("sleep", api.sleep), ("wake", api.wake)):
+        app.add_api_route(
+            f"/admin/v1/engines/{{engine_id:path}}/{name}", command, methods=["POST"], dependencies=guarded
+        )
     app.add_api_route("/admin/v1/workers", api.workers, methods=["GET"], dependencies=guarded)
     app.add_api_route("/admin/v1/models", api.models, methods=["GET"], dependencies=guarded)
     add_routes(app, adapters, guarded)
+    if tune is not None:
+        add_tune_routes(app, tune, guarded)
     app.add_exception_handler(errors.GatewayError, _gateway_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)

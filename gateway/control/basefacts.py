@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from backends.base import Backend, Identity
-from backends.llamacpp.family import chat_template
 from backends.llamacpp.header import read_header
 from backends.llamacpp.launch import locate_model
-from backends.modelfolder import read_optional_json
+from backends.modelfolder import chat_template, read_optional_json
+from backends.vllm.options import Lora, Options
 from gateway import errors
 from gateway.config import Model, Pool
 
@@ -32,16 +32,20 @@ class BaseFacts:
     gguf: Path | None
     engines: tuple[str, ...]
     """Kinds of engines that serve adapters of it."""
+    vllm: Lora | None = None
+    """What all its vLLM engines take; None where it has none."""
 
     def to_json(self) -> bytes:
         """As `backends.adapter.ingest` reads it."""
-        told = {
+        told: dict[str, Any] = {
             "name": self.name,
             "source_digest": self.source_digest,
             "template_digest": self.template_digest,
             "folder": str(self.folder) if self.folder else None,
             "gguf": str(self.gguf) if self.gguf else None,
         }
+        if self.vllm is not None:
+            told["vllm"] = {"max_rank": self.vllm.max_rank, "target_modules": self.vllm.target_modules}
         return json.dumps(told).encode()
 
 
@@ -65,7 +69,8 @@ class Bases:
             return asked
         if not able:
             raise errors.BadRequest(
-                "no engine of this gateway serves adapters: those of kind remote do not; add a llamacpp pool",
+                "no engine of this gateway serves adapters: those of kind remote do not; add a llamacpp pool, or a vllm pool with "
+                "`lora: {}` among its options",
                 param="model",
             )
         if not asked:
@@ -103,6 +108,7 @@ class Bases:
             folder=folder,
             gguf=gguf,
             engines=tuple(dict.fromkeys(pool.engine for pool in self._of(model))),
+            vllm=_common(pool for pool in self._of(model) if pool.engine == "vllm"),
         )
 
     def _able(self) -> list[str]:
@@ -110,6 +116,15 @@ class Bases:
 
     def _of(self, name: str) -> list[Pool]:
         return [pool for model, pool, backend in self.pools if model.name == name and _is_able(backend)]
+
+
+def _common(pools: Iterable[Pool]) -> Lora | None:
+    """What engines of all these pools take."""
+    found = [lora for pool in pools if (lora := Options.from_mapping(pool.options).lora)]
+    if not found:
+        return None
+    targets = tuple(name for name in found[0].target_modules if all(name in lora.target_modules for lora in found))
+    return replace(found[0], max_rank=min(lora.max_rank for lora in found), target_modules=targets)
 
 
 def _is_able(backend: Backend) -> bool:

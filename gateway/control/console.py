@@ -27,14 +27,24 @@ class Console:
         self._err = err or sys.stderr
         self._clock = clock
         self._start = clock()
+        self._last: dict[str, str] = {}
+        """By engine, what was told of it last."""
 
     def engine(self, engine_id: str, status: Status) -> None:
         """An engine's new state."""
         facts = status.facts.description if status.facts and status.state is State.READY else status.detail
+        text = f"engine {engine_id}: {status.state}{f' ({facts})' if facts else ''}"
+        if self._last.get(engine_id) == text:
+            return
+        self._last[engine_id] = text
         self._tell(
-            "engine", f"engine {engine_id}: {status.state}{f' ({facts})' if facts else ''}",
+            "engine", text,
             engine=engine_id, state=str(status.state), detail=status.detail, pid=status.pid,
         )  # fmt: skip
+
+    def advice(self, engine_id: str, text: str) -> None:
+        """What its user should know, or change."""
+        self._tell("advice", f"engine {engine_id}: {text}", engine=engine_id, detail=text)
 
     def worker(self, text: str) -> None:
         self._tell("worker", text, detail=text)

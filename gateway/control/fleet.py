@@ -37,6 +37,7 @@ class Member:
     model: str
     capabilities: tuple[str, ...]
     """What its kind can at best; from the first time that it was ready, what it said itself."""
+    is_on_demand: bool = False
     status: Status = field(default_factory=Status)
     has_been_ready: bool = False
 
@@ -123,6 +124,8 @@ class Fleet:
             max_body_bytes=config.limits.max_body_bytes,
             adapter_wait_s=config.adapters.wait_s,
             max_adapter_waiting=config.adapters.max_waiting,
+            engine_wait_s=config.limits.engine_wait_s,
+            max_engine_waiting=config.limits.max_engine_waiting,
             admin_sha256=self._admin.token_sha256,
             admin_url=self._admin.url,
         )  # fmt: skip
@@ -131,6 +134,11 @@ class Fleet:
     def is_hopeless(self) -> bool:
         """Every engine has been given up and none was ever ready."""
         return all(m.status.state is State.FAILED and not m.has_been_ready for m in self.members.values())
+
+    @property
+    def can_serve(self) -> bool:
+        """An engine was ready, or is one that the first request starts."""
+        return any(m.has_been_ready or _is_callable(m) for m in self.members.values())
 
     def of_model(self, name: str) -> list[Member]:
         return [member for member in self.members.values() if member.model == name]
@@ -144,8 +152,16 @@ class Fleet:
             engines=tuple(_engine(member) for member in members),
             context_length=min(lengths, default=None),
             capabilities=self.capabilities(name),
+            refused_options=self._refused_options(members),
             created=self._created,
         )
+
+    def _refused_options(self, members: list[Member]) -> tuple[str, ...]:
+        """Of any of them: a request may go to each."""
+        options = [
+            option for member in members if member.status.facts for option in member.status.facts.refused_options
+        ]
+        return tuple(dict.fromkeys(options))
 
     def resolved(self, name: str) -> str:
         digest = next((m.status.identity.digest for m in self.of_model(name) if m.status.identity.digest), "")
@@ -172,7 +188,12 @@ def _engine(member: Member) -> wire.Engine:
         model=status.facts.model if status.facts else "",
         detail=status.detail,
         retry_after_s=max(1, math.ceil(status.retry_after_s)),
+        is_on_demand=member.is_on_demand and not status.is_held,
     )
+
+
+def _is_callable(member: Member) -> bool:
+    return member.is_on_demand and not member.status.is_held and member.status.state is not State.FAILED
 
 
 def _short(digest: str) -> str:

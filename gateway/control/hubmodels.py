@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from backends.hub.access import Access
+from backends.hub.choice import SAFETENSORS
 from backends.hub.client import HubClient
-from backends.hub.errors import HubError, NotPulled, Unreachable
+from backends.hub.errors import HubError, NoChoice, NotPulled, Unreachable
+from backends.hub.hfcache import cache_folder, find_cached
 from backends.hub.manifest import Manifest
 from backends.hub.names import HubName, looks_like_hub_name, parse_name
 from backends.hub.pull import Refusal, ask, refuse_early
@@ -25,7 +27,8 @@ from gateway.exits import CommandError
 from gateway.home import Home
 from gateway.pull import OFFLINE, pull_visibly
 
-ENGINES = frozenset({"llamacpp"})
+VLLM = "vllm"
+ENGINES = frozenset({"llamacpp", VLLM})
 """Which take a file or folder, and not a hub's name."""
 
 
@@ -49,26 +52,26 @@ class HubModels:
         """What is here is used as it is. Raises HubError."""
         for pool in self._pools():
             if _is_named(pool):
-                self._find(parse_name(str(pool.model)), tell)
+                self._find(pool, tell)
             elif (lease := self._store.lease_of(Path(pool.model or "").expanduser().absolute())) is not None:
                 self._leases.callback(lease.close)
 
     @property
     def missing(self) -> list[HubName]:
         """What is named as a hub does, and not here."""
-        return list(dict.fromkeys(parse_name(str(pool.model)) for pool in self._pools() if _is_named(pool)))
+        return list(dict.fromkeys(_name_of(pool) for pool in self._pools() if _is_named(pool)))
 
     def pull(self, access: Access, is_json: bool) -> None:
         """What is missing. Raises HubModelFailed."""
         for name in self.missing:
             try:
-                self._use(name, *pull_visibly(self._store, name, access, is_json, refusal=_refusal_of(name)))
+                self._use(name, *pull_visibly(self._store, name, access, is_json, refusal=self._refusal_of(name)))
             except HubError as exc:
                 raise HubModelFailed(name, exc) from exc
 
     def preview(self, access: Access) -> list[str]:
         """What a pull would bring; those pools leave `config`. Raises HubModelFailed: the hub has it not, or may not be asked."""
-        lines = [_preview(name, access) for name in self.missing]
+        lines = [_preview(name, access, self._refusal_of(name)) for name in self.missing]
         self.config = _changed(self.config, lambda pool: None if _is_named(pool) else pool)
         return lines
 
@@ -78,8 +81,18 @@ class HubModels:
     def _pools(self) -> list[Pool]:
         return [pool for model in self.config.models for pool in model.pools if pool.engine in ENGINES]
 
-    def _find(self, name: HubName, tell: Callable[[str], None]) -> None:
+    def _refusal_of(self, name: HubName) -> Refusal | None:
+        """Weights that llama.cpp cannot read are not fetched for it."""
+        if any(pool.engine != VLLM and _names(pool, name) for pool in self._pools()):
+            return lambda config: refusal_by_config(Path(name.repo), config)
+        return None
+
+    def _find(self, pool: Pool, tell: Callable[[str], None]) -> None:
+        name = _name_of(pool)
         found = find_pulled(self._store, name)
+        if found is None and pool.engine == VLLM and (folder := find_cached(name, cache_folder())) is not None:
+            self._put(name, str(folder), VLLM)
+            tell(f"{name.repo}: taken from the Hugging Face cache (commit {folder.name[:12]}); no hub is asked")
         if found is not None and self._use(name, *found):
             held = found[1]
             when = f"commit {held.commit[:12]}, pulled {held.pulled_at[:10]}"
@@ -91,9 +104,15 @@ class HubModels:
         if lease is None:
             return False
         self._leases.callback(lease.close)
-        path = str(shelf.entry_of(held))
-        self.config = _changed(self.config, lambda pool: replace(pool, model=path) if _names(pool, name) else pool)
+        self._put(name, str(shelf.entry_of(held)))
         return True
+
+    def _put(self, name: HubName, path: str, engine: str = "") -> None:
+        """In place of the name, for pools of `engine` or of all."""
+        self.config = _changed(
+            self.config,
+            lambda pool: replace(pool, model=path) if _names(pool, name) and engine in ("", pool.engine) else pool,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -104,13 +123,13 @@ class HubModels:
         self.close()
 
 
-def _preview(name: HubName, access: Access) -> str:
+def _preview(name: HubName, access: Access, refusal: Refusal | None) -> str:
     try:
         if access.is_offline:
             raise NotPulled(OFFLINE)
         with HubClient(access, backoff=Backoff(max_failures=1)) as client:
             offer = ask(client, name)
-            refuse_early(client, name, offer, _refusal_of(name))
+            refuse_early(client, name, offer, refusal)
     except Unreachable as exc:
         return f"{name} would be pulled from {access.endpoint}; how large it is cannot be told now: {exc}"
     except HubError as exc:
@@ -120,17 +139,24 @@ def _preview(name: HubName, access: Access) -> str:
     return f"{name} would be pulled from {access.endpoint}: {choice.label}, {files}, {size_words(choice.num_bytes)}"
 
 
-def _refusal_of(name: HubName) -> Refusal:
-    """Weights that llama.cpp cannot read are not fetched for it."""
-    return lambda config: refusal_by_config(Path(name.repo), config)
-
-
 def _is_named(pool: Pool) -> bool:
     return pool.engine in ENGINES and pool.model is not None and looks_like_hub_name(pool.model)
 
 
 def _names(pool: Pool, name: HubName) -> bool:
-    return _is_named(pool) and parse_name(str(pool.model)) == name
+    return _is_named(pool) and _name_of(pool) == name
+
+
+def _name_of(pool: Pool) -> HubName:
+    """vLLM is given safetensors, also of a repository that holds GGUFs beside them. Raises NoChoice."""
+    name = parse_name(str(pool.model))
+    if pool.engine != VLLM:
+        return name
+    if name.label.casefold() not in ("", SAFETENSORS):
+        raise NoChoice(
+            f"{name}: a GGUF is for engine llamacpp; for vLLM write {name.repo}, which means its safetensors model"
+        )
+    return replace(name, label=SAFETENSORS)
 
 
 def _changed(config: Config, change: Callable[[Pool], Pool | None]) -> Config:

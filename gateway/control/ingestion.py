@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.adapter.manifest import Manifest, VersionUnusable, read_manifest
+from backends.adapter.sealed import remove_tree
 from backends.adapter.store import Store
 from backends.base import LaunchSpec, Places
 from backends.demo.goldens import shipped_golden
@@ -21,7 +22,7 @@ from backends.errors import EngineUnavailable, ModelUnusable, SpawnFailed
 from backends.llamacpp.launch import converter_python
 from backends.modelfolder import read_config
 from backends.process import Launcher
-from backends.pythons import choose_python, import_env
+from backends.pythons import choose_python, command_of, import_env, lacking
 from gateway import errors
 from gateway.control.basefacts import BaseFacts, Bases
 from gateway.control.jsonchild import Outcome, Tell, run_child
@@ -30,7 +31,8 @@ from gateway.control.spool import Spool
 GOLDEN = "golden.safetensors"
 KNOWN = "known"
 """A mark in a version's folder: it was made durable once."""
-INGEST_MODULES = ("numpy", "gguf", "msgspec", "backends.adapter")
+CHECK_MODULES = ("numpy", "msgspec", "backends.adapter")
+INGEST_MODULES = ("gguf", *CHECK_MODULES)
 GOLDEN_MODULES = ("torch", "transformers", "peft", "safetensors", "finetune")
 INGEST_S = 2700.0
 """Above what its own conversion may take, so that the child is the one to say what took too long."""
@@ -87,7 +89,7 @@ class Ingestion:
     def mark(self, digest: str) -> None:
         """It is known until it is removed: whoever finds it unknown later has another database, and leaves it alone."""
         with suppress(FileNotFoundError):  # its folder is gone: whoever loads it is told
-            (self.store.version(digest) / KNOWN).touch()
+            self.store.mark(digest, KNOWN)
 
     def remove_strays(self, known: Collection[str], digests: Collection[str] | None = None) -> None:
         """Versions without a mark that nobody knows, removed or never made known; of all, or of these."""
@@ -98,7 +100,7 @@ class Ingestion:
             if digest not in known and folder.is_dir() and not (folder / KNOWN).exists():
                 going = folder.with_name(f".work-stray-{digest[:16]}")
                 folder.rename(going)  # killed in the middle, the next publication sweeps it
-                shutil.rmtree(going, ignore_errors=True)
+                remove_tree(going)
 
     async def ingest(self, base: BaseFacts, source: Path, tell: Tell) -> Stored:
         """`source`: an archive or a folder, read only. Raises AdapterRefused, PublishFailed."""
@@ -175,18 +177,33 @@ class Ingestion:
 
     def _ingest_argv(self, base: BaseFacts, source: Path, described: Path) -> tuple[str, ...]:
         """Blocks while interpreters are asked what they have. Raises EngineUnavailable."""
-        kind = "llamacpp" if "llamacpp" in base.engines else base.engines[0]
-        python = choose_python(
-            kind, INGEST_MODULES, self._bases.engine_pool(base.name, kind).python, self._places.envs_dir
-        )
+        python = self._ingest_python(base)
         argv = [
             python, "-P", "-m", "backends.adapter.ingest", "--upload", str(source), "--store", str(self.store.root),
             "--base", str(described), "--engines", ",".join(base.engines), "--max-bytes", str(self._spool.max_bytes),
             "--tools", str(self._places.tools_dir),
         ]  # fmt: skip
-        if base.folder is not None and not _is_ours(base.folder):
+        if "llamacpp" in base.engines and base.folder is not None and not _is_ours(base.folder):
             argv += ["--python", converter_python(python, self._places.envs_dir)]
         return tuple(argv)
+
+    def _ingest_python(self, base: BaseFacts) -> str:
+        """llama.cpp's, which makes GGUFs; any that has numpy where only vLLM serves it."""
+        envs_dir = self._places.envs_dir
+        if "llamacpp" in base.engines:
+            pool = self._bases.engine_pool(base.name, "llamacpp")
+            return choose_python("llamacpp", INGEST_MODULES, pool.python, envs_dir)
+        own = self._bases.engine_pool(base.name, base.engines[0]).python
+        command = command_of(own) if own is not None else ()
+        if len(command) == 1 and not lacking(command[0], CHECK_MODULES):
+            return command[0]
+        try:
+            return choose_python(base.engines[0], CHECK_MODULES, None, envs_dir, others=("vllm-cpu", "llamacpp"))
+        except EngineUnavailable as exc:
+            raise EngineUnavailable(
+                f"no python here has {' and '.join(CHECK_MODULES[:2])}: install an environment with `forgegate install vllm`, "
+                "vllm-cpu or llamacpp"
+            ) from exc
 
     def _stored(self, outcome: Outcome) -> Stored:
         try:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 from backends.adapter import manifest as manifests
 from backends.adapter.golden import Golden, GoldenError, read_golden
 from backends.adapter.manifest import VersionUnusable
+from backends.adapter.sealed import remove_tree
 from backends.adapter.store import Store
 from gateway.control.desired import Version
 from gateway.control.ingestion import KNOWN
@@ -28,6 +29,8 @@ class Library:
         self.store = Store(root)
         self._problems: dict[str, str] = {}
         """By digest, empty for one that is whole."""
+        self._stamps: dict[str, tuple[object, ...]] = {}
+        """Of those that were found whole, by digest."""
         self._goldens: OrderedDict[str, Golden] = OrderedDict()
         self._lock = threading.Lock()
         self._examining = asyncio.Lock()
@@ -48,13 +51,19 @@ class Library:
     async def file(self, version: Version, name: str) -> Path | str:
         """What an engine loads, the directory itself where `name` is empty; a text says why it cannot."""
         folder = self.store.version(version.digest)
-        if not name:
-            return folder
+        if not name:  # engines read it again, later and unasked
+            return await self.inspect(version) or folder
         try:
             found = await asyncio.to_thread(self.store.attachment, version.digest, name)
         except (OSError, VersionUnusable) as exc:
             return f"{exc}; {_FIX}"
         return found or f"{folder / name} is missing or damaged; {_FIX}"
+
+    async def inspect(self, version: Version, is_thorough: bool = False) -> str:
+        """`problem`, from a look at its files now; they are read where they changed since, or all of them where `is_thorough`."""
+        async with self._examining:
+            self._problems[version.digest] = await asyncio.to_thread(self._look, version, is_thorough)
+            return self._problems[version.digest]
 
     async def golden(self, version: Version) -> Golden | None:
         """None where it has none. Raises GoldenError for one that cannot be used."""
@@ -63,26 +72,37 @@ class Library:
     def forget(self, digest: str) -> None:
         """It was stored anew, or removed: look again."""
         self._problems.pop(digest, None)
+        self._stamps.pop(digest, None)
         with self._lock:
             self._goldens.pop(digest, None)
 
     async def unmark(self, digest: str) -> None:
         """Unless it is known, too, the next start deletes it."""
-        await asyncio.to_thread((self.store.version(digest) / KNOWN).unlink, missing_ok=True)
+        await asyncio.to_thread(self.store.unmark, digest, KNOWN)
 
     async def delete(self, digest: str) -> None:
         """Its files; killed in the middle, the next publication sweeps them."""
         self.forget(digest)
         await asyncio.to_thread(self._delete, digest)
 
+    def _look(self, version: Version, is_thorough: bool) -> str:
+        known = self._stamps.get(version.digest)
+        with suppress(OSError):
+            if not is_thorough and known is not None and known == manifests.stamp(self.store.version(version.digest)):
+                return ""
+        return self._examine(version)
+
     def _examine(self, version: Version) -> str:
         folder = self.store.version(version.digest)
         if not folder.is_dir():
             return f"its files are gone ({folder}); {_FIX}, or `forgegate adapters remove {version.name}`"
+        self._stamps.pop(version.digest, None)
         try:
+            stamp = manifests.stamp(folder)  # before they are read: what changes meanwhile is seen at the next look
             manifests.verify(folder)
         except (OSError, VersionUnusable) as exc:
             return f"{exc}; move {folder} away and {_FIX}"
+        self._stamps[version.digest] = stamp
         return ""
 
     def _golden(self, version: Version) -> Golden | None:
@@ -114,4 +134,4 @@ class Library:
             folder.rename(going)
         except FileNotFoundError:
             return
-        shutil.rmtree(going, ignore_errors=True)
+        remove_tree(going)

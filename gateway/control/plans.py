@@ -24,15 +24,20 @@ class PoolPlan:
 
 
 def plan_pools(pools: Sequence[tuple[Model, Pool, Backend]]) -> list[PoolPlan]:
-    """In the order of the configuration. Raises BackendError: a model that cannot be served, or memory that is too small."""
+    """In the order of the configuration. Raises BackendError: a model that cannot be served, or memory that is too small.
+
+    Engines that run on demand take turns: each may have what those leave that always stay.
+    """
     taken: Counter[str] = Counter()
-    planned = []
-    for model, pool, backend in pools:
+    planned: dict[int, PoolPlan] = {}
+    for index, (model, pool, backend) in sorted(enumerate(pools), key=lambda item: item[1][1].is_on_demand):
         what = backend.check()
         plan = backend.plan(taken)
-        taken.update(plan.taken() if plan is not None else {})
-        planned.append(PoolPlan(model.name, pool.engine, f"{pool.replicas} x {what}", plan))
-    return planned
+        if plan is not None and not pool.is_on_demand:
+            taken.update(plan.taken())
+        words = f"{pool.replicas} x {what}" if not pool.is_on_demand else f"on demand: {what}"
+        planned[index] = PoolPlan(model.name, pool.engine, words, plan)
+    return [planned[index] for index in range(len(pools))]
 
 
 def summary(planned: PoolPlan) -> str:

@@ -31,6 +31,7 @@ from gateway.control.wants import Refusals
 FETCH_S = 5.0
 MAX_SIBLINGS = 8
 BUG_RETRY_S = 30.0
+SUMMON_LOOK_S = 0.5
 
 
 Publish = Callable[[], Awaitable[object]]
@@ -68,12 +69,16 @@ class Residents:
         """By engine, of the present launch; absent while it is not up."""
         self.tasks: set[asyncio.Task[Any]] = set()
         self.refusals = Refusals(self.publish_soon, clock)
+        self.summon: Callable[[str], bool] = lambda _: False
+        """Start an engine of a model, if one is to be had on demand; whether one comes."""
+        self.summon_wait_s = 0.0
         self._prober = prober
         self._desired = desired
         self._publish = publish
         self._must_be_attested = must_be_attested
         self._sites: dict[str, Site] = {}
         self._ready: set[str] = set()
+        self._arrived = asyncio.Event()
         self._num_uses = 0
         self._last_use: dict[str, int] = {}
         self._kept: Counter[str] = Counter()
@@ -102,6 +107,7 @@ class Residents:
 
     def ready(self, engine_id: str) -> None:
         """From here on it takes traffic: what was refused may be had now."""
+        self._arrived.set()
         if engine_id in self.loads:
             self._ready.add(engine_id)
             for version in self._of_model(self.loads[engine_id].model):
@@ -112,6 +118,10 @@ class Residents:
         self._ready.discard(engine_id)
         if loads := self.loads.pop(engine_id, None):
             loads.close()
+
+    def is_at_work(self, engine_id: str) -> bool:
+        loads = self.loads.get(engine_id)
+        return loads is not None and loads.num_pending > 0
 
     def trouble(self, engine_id: str) -> None:
         """A worker was told there that an adapter is absent."""
@@ -319,6 +329,7 @@ class Residents:
         if version is None:
             raise LoadFailed("it was removed", None)
         await self.require(version)
+        await self._await_engine(version.model)
         self._freed.discard(name)
         tried: list[LoadFailed] = []
         for loads in self._places(version, silent):
@@ -333,6 +344,15 @@ class Residents:
             raise LoadFailed(f"no engine of {version.model} is ready", equip.NOT_READY_RETRY_S)
         waits = [exc.retry_s for exc in tried if exc.retry_s is not None]
         raise LoadFailed("; ".join(dict.fromkeys(exc.message for exc in tried)), min(waits, default=None))
+
+    async def _await_engine(self, model: str) -> None:
+        """Where none takes traffic, and one is to be had on demand: until it does, or is given up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.summon_wait_s):
+                while not any(loads.engine_id in self._ready for loads in self.of_model(model)) and self.summon(model):
+                    self._arrived.clear()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._arrived.wait(), SUMMON_LOOK_S)
 
     def _places(self, version: Version, silent: Collection[Loads]) -> list[Loads]:
         """Engines that may take it, the best first."""

@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -17,11 +17,14 @@ import uvicorn
 
 from backends.adapter.store import Store as VersionStore
 from backends.base import Backend, Identity, Places
+from backends.plan import Plan
 from backends.probe import Prober
 from backends.process import Launcher
+from backends.starttimes import StartTimes
 from gateway.config import Config, Model, Pool
 from gateway.control.adapterapi import AdapterApi
 from gateway.control.adapters import Adapters
+from gateway.control.advice import Advisor
 from gateway.control.aliases import Rules
 from gateway.control.app import AdminApi, create_app
 from gateway.control.basefacts import Bases
@@ -29,11 +32,17 @@ from gateway.control.console import Console
 from gateway.control.fleet import AdminAccess, Fleet
 from gateway.control.ingestion import Ingestion
 from gateway.control.library import Library
+from gateway.control.loadwatch import LoadWatch
+from gateway.control.memory import MachineMemory
 from gateway.control.publish import Publisher
+from gateway.control.room import Rules as StartRules
 from gateway.control.sockets import listen, url_of
 from gateway.control.spool import Spool
 from gateway.control.store import Store
-from gateway.control.supervisor import Supervisor
+from gateway.control.supervisor import Means, Supervisor
+from gateway.control.trial import Trials
+from gateway.control.tuneapi import TuneApi
+from gateway.control.tuning import Tuning
 from gateway.control.workers import WorkerPool, WorkerSetup
 from gateway.counters import Counters
 from gateway.exits import CommandError
@@ -47,6 +56,12 @@ NUM_LAST_LINES = 5
 Pools = list[tuple[Model, Pool, Backend]]
 
 
+def means_of(config: Config, home: Home) -> Means:
+    """This machine's memory, and what is remembered of earlier starts here."""
+    rules = StartRules(max_wait_s=config.limits.engine_wait_s)
+    return Means(MachineMemory(), StartTimes(home.models / "start-times.json"), rules)
+
+
 class Runtime:
     """The running whole. `async with await Runtime.open(...)`: whatever was opened is closed, however far it came."""
 
@@ -57,15 +72,27 @@ class Runtime:
         self._stack = stack
 
     @classmethod
-    async def open(cls, config: Config, pools: Pools, home: Home, console: Console) -> Self:
-        """Up to the point where workers listen and engines start. Raises CommandError, BackendError."""
+    async def open(
+        cls,
+        config: Config,
+        pools: Pools,
+        home: Home,
+        console: Console,
+        plans: Sequence[Plan | None] = (),
+        means: Means | None = None,
+    ) -> Self:
+        """Up to the point where workers listen and engines start. Raises CommandError, BackendError.
+
+        `plans`: of each pool, what its engines take of the memory; none: nothing is known.
+        """
+        means = means or means_of(config, home)
         async with contextlib.AsyncExitStack() as stack:
             runtime = cls(config, home, console, stack)
-            await runtime._bring_up(pools)
+            await runtime._bring_up(pools, plans or [None] * len(pools), means)
             runtime._stack = stack.pop_all()
         return runtime
 
-    async def _bring_up(self, pools: Pools) -> None:
+    async def _bring_up(self, pools: Pools, plans: Sequence[Plan | None], means: Means) -> None:
         config, home, stack, console = self._config, self._home, self._stack, self._console
         stack.callback(os.close, home.lock())
         server = config.server
@@ -84,16 +111,26 @@ class Runtime:
             config, lambda snapshot: self._workers.push(snapshot), adapters=self._adapters.snapshot,
             admin=AdminAccess(self.admin_url, token_sha256),
         )  # fmt: skip
-        self._supervisor = Supervisor(launcher, prober, self.fleet, home, console, self._adapters)
-        for model, pool, backend in pools:
-            self._supervisor.add(model, pool, backend)
-        self._workers = self._make_workers(launcher)
+        advisor = Advisor(lambda engine_id: self._supervisor.lives[engine_id].backend, console.advice)
+        self._supervisor = Supervisor(launcher, prober, self.fleet, home, console, self._adapters, means, advisor)
+        for (model, pool, backend), plan in zip(pools, plans, strict=True):
+            self._supervisor.add(model, pool, backend, plan)
+        self._adapters.summon_by(self._supervisor.on_demand.want, config.limits.engine_wait_s)
+        metrics_dir = stack.enter_context(_metrics_dir(home.run))
+        self._workers = self._make_workers(launcher, metrics_dir)
+        self._supervisor.on_demand.traffic = self._counters
         stack.push_async_callback(self._workers.kill)
         self._supervisor.start()  # engines load while the workers come up
         stack.push_async_callback(self._supervisor.stop, 0.0)
+        watch = LoadWatch(self._supervisor.load, self.fleet.members, metrics_dir, advisor.hear)
+        watch.start()
+        stack.push_async_callback(watch.close)
+        trials = Trials(launcher, prober, home.logs, self._supervisor.trial_ties)
+        tuning = Tuning(self.fleet, self._supervisor.lives, launcher, trials)
+        stack.push_async_callback(tuning.close)
         await self._workers.start()
         self._adapters.start()
-        await self._start_admin(admin, self._make_adapter_api(launcher, pools))
+        await self._start_admin(admin, self._make_adapter_api(launcher, pools), TuneApi(tuning))
         home.announce(RunInfo(os.getpid(), self.url, self.admin_url))
         stack.callback(home.withdraw)
 
@@ -119,10 +156,13 @@ class Runtime:
         return AdapterApi(self._adapters, publisher, rules.roots)
 
     def _identities(self, model: str) -> list[Identity]:
-        """What the model's engines have told of their weights so far."""
-        return [member.status.identity for member in self.fleet.of_model(model)]
+        """What the model's engines have told of their weights so far; where none has, one that runs on demand is started."""
+        found = [member.status.identity for member in self.fleet.of_model(model)]
+        if not any(identity.digest for identity in found):
+            self._supervisor.on_demand.want(model)
+        return found
 
-    def _make_workers(self, launcher: Launcher) -> WorkerPool:
+    def _make_workers(self, launcher: Launcher, metrics_dir: Path) -> WorkerPool:
         num_workers, num_slots = self._config.server.workers, len(self._supervisor.lives)
         counters_fd, self._counters = Counters.create(num_slots, num_workers)
         self._stack.callback(os.close, counters_fd)
@@ -132,7 +172,7 @@ class Runtime:
             counters_fd=counters_fd,
             num_workers=num_workers,
             num_slots=num_slots,
-            metrics_dir=self._stack.enter_context(_metrics_dir(self._home.run)),
+            metrics_dir=metrics_dir,
             logs_dir=self._home.logs,
             access_log=self._config.server.access_log,
         )
@@ -141,21 +181,21 @@ class Runtime:
             listener=_Ears(self._supervisor, self._adapters), on_death=self._console.worker,
         )  # fmt: skip
 
-    async def _start_admin(self, sock: socket.socket, adapters: AdapterApi) -> None:
+    async def _start_admin(self, sock: socket.socket, adapters: AdapterApi, tune: TuneApi) -> None:
         api = AdminApi(self.fleet, self._supervisor, self._workers, self._counters)
         server = _AdminServer(
             uvicorn.Config(
-                create_app(api, self._home.admin_token(), version(), adapters), loop="none", lifespan="off", access_log=False,
-                log_level="warning", timeout_graceful_shutdown=1,
+                create_app(api, self._home.admin_token(), version(), adapters, tune), loop="none", lifespan="off",
+                access_log=False, log_level="warning", timeout_graceful_shutdown=1,
             )
         )  # fmt: skip
         task = asyncio.create_task(server.serve(sockets=[sock]), name="admin API")
         self._stack.push_async_callback(_end_server, server, task)
 
     async def settle(self) -> None:
-        """Until the engines' first starts came to an end and one is ready. Raises CommandError when none ever will be."""
+        """Until the first starts came to an end and an engine is ready, or starts on demand. Raises CommandError when none ever will be."""
         await self._supervisor.settled()
-        while not any(member.has_been_ready for member in self.fleet.members.values()):
+        while not self.fleet.can_serve:
             if self.fleet.is_hopeless:
                 raise CommandError("\n".join(["no engine could be started", *self._post_mortem()]))
             self.fleet.changed.clear()
@@ -172,9 +212,13 @@ class Runtime:
         """What serves each model, in words, equal replicas counted."""
         shown: dict[str, list[str]] = {}
         for model in self._config.models:
-            facts = [m.status.facts.description for m in self.fleet.of_model(model.name) if m.status.facts]
+            members = self.fleet.of_model(model.name)
+            texts = [m.status.facts.description for m in members if m.status.facts]
+            texts += [
+                f"{m.kind}, started by the first request" for m in members if m.is_on_demand and not m.status.facts
+            ]
             shown[model.name] = [
-                f"{n} x {text}" if (n := facts.count(text)) > 1 else text for text in dict.fromkeys(facts)
+                f"{n} x {text}" if (n := texts.count(text)) > 1 else text for text in dict.fromkeys(texts)
             ]
         return shown
 
@@ -204,6 +248,9 @@ class _Ears:
 
     def want(self, version: str, worker: int) -> None:
         self._adapters.want(version, worker)
+
+    def want_engine(self, model: str, worker: int) -> None:
+        self._supervisor.on_demand.want(model)
 
     def used(self, versions: Iterable[str]) -> None:
         self._adapters.used(versions)

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from backends.hub.access import Access
 from backends.hub.names import looks_like_hub_name, parse_name, public_name
+from backends.plan import Plan
 from gateway.config import NAME, Config, single_model
 from gateway.configfile import load
 from gateway.control import failpoints
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="GGUF file, model folder, ORG/NAME[:QUANT] of a hub, or `demo` (default); a URL for remote",
     )
-    what.add_argument("--engine", help="llamacpp (default) or remote")
+    what.add_argument("--engine", help="llamacpp (default), vllm or remote")
     what.add_argument("--name", help="name clients ask for (default: made from MODEL)")
     where = parser.add_argument_group("where; these go before what the file says")
     where.add_argument("--host", help="address of the endpoint (default: 127.0.0.1)")
@@ -104,7 +105,7 @@ def _run(args: argparse.Namespace, models: HubModels, home: Home, console: Conso
     home.admin_token()
     for line in filter(None, map(summary, planned)):
         console.note(line)
-    return asyncio.run(serve(config, pools, home, console))
+    return asyncio.run(serve(config, pools, [pool.plan for pool in planned], home, console))
 
 
 def _pull_missing(args: argparse.Namespace, models: HubModels, home: Home) -> list[str]:
@@ -158,7 +159,7 @@ def with_flags(config: Config, args: argparse.Namespace) -> Config:
     return replace(config, server=changed)
 
 
-async def serve(config: Config, pools: Pools, home: Home, console: Console) -> int:
+async def serve(config: Config, pools: Pools, plans: Sequence[Plan | None], home: Home, console: Console) -> int:
     """Until a signal: the first drains, the second ends everything at once. Raises CommandError, BackendError."""
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -166,7 +167,7 @@ async def serve(config: Config, pools: Pools, home: Home, console: Console) -> i
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup keeps its meaning
             loop.add_signal_handler(number, signals.put_nowait, number)
     told = asyncio.create_task(signals.get())
-    runtime = await _unless(told, Runtime.open(config, pools, home, console))
+    runtime = await _unless(told, Runtime.open(config, pools, home, console, plans))
     if runtime is None:
         return DONE
     async with runtime:

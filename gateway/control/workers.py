@@ -20,7 +20,19 @@ from backends.pythons import import_env
 from gateway.channel import Channel, ChannelError, control_end
 from gateway.counters import Counters
 from gateway.exits import CommandError
-from gateway.snapshot import Ack, Drain, EngineTrouble, Ping, Ready, Snapshot, ToControl, ToWorker, Uses, Want
+from gateway.snapshot import (
+    Ack,
+    Drain,
+    EngineTrouble,
+    Ping,
+    Ready,
+    Snapshot,
+    ToControl,
+    ToWorker,
+    Uses,
+    Want,
+    WantEngine,
+)
 
 ACK_TIMEOUT_S = 2.0
 START_TIMEOUT_S = 30.0
@@ -59,6 +71,7 @@ class Listener(Protocol):
 
     def trouble(self, trouble: EngineTrouble) -> None: ...
     def want(self, version: str, worker: int) -> None: ...
+    def want_engine(self, model: str, worker: int) -> None: ...
     def used(self, versions: Iterable[str]) -> None: ...
 
 
@@ -298,6 +311,8 @@ class _Worker:
                         self._listener.trouble(message)
                     case Want(adapter=adapter):
                         self._listener.want(adapter, self.column)
+                    case WantEngine(model=model):
+                        self._listener.want_engine(model, self.column)
                     case Uses(adapters=adapters):
                         self._listener.used(adapters)
         except ChannelError as exc:

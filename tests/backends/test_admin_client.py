@@ -27,10 +27,16 @@ def test_calls_carry_the_token_and_quote_ids() -> None:
         assert admin.engines() == []
         assert admin.logs("org/m 1-0", 7) == ["a", "b"]
         admin.restart("demo-0")
+        admin.drain("demo-0")
+        admin.sleep("demo-0", 2)
+        admin.wake("demo-0")
     assert seen == [
         ("GET", "/admin/v1/engines", "Bearer token-1"),
         ("GET", "/admin/v1/engines/org/m%201-0/logs?lines=7", "Bearer token-1"),
         ("POST", "/admin/v1/engines/demo-0/restart", "Bearer token-1"),
+        ("POST", "/admin/v1/engines/demo-0/drain", "Bearer token-1"),
+        ("POST", "/admin/v1/engines/demo-0/sleep?level=2", "Bearer token-1"),
+        ("POST", "/admin/v1/engines/demo-0/wake", "Bearer token-1"),
     ]
 
 

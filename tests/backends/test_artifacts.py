@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends import artifacts
+from backends import artifacts, sourcedigests
 from backends.artifacts import ArtifactError, Tensor, bf16_tensor, read_tensors, source_digest, write_tensors
 from backends.demo.random_weights import write_random_model
 from backends.demo.shapes import SHAPES
@@ -79,7 +79,7 @@ def test_large_files_are_hashed_once(model_dir: Path, tmp_path: Path, monkeypatc
     cache = tmp_path / "cache"
     digest = source_digest(model_dir, cache)
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "_compute_digest", lambda _: pytest.fail("hashed again"))
+        patch.setattr(sourcedigests, "compute_digest", lambda _: pytest.fail("hashed again"))
         assert source_digest(model_dir, cache) == digest
     write_random_model(model_dir, SHAPES["tiny"], seed=2)
     assert source_digest(model_dir, cache) != digest

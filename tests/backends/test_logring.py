@@ -16,6 +16,23 @@ def test_lines_are_joined_over_pieces_and_the_newest_kept() -> None:
     assert ring.tail(0) == ()
 
 
+def test_a_bar_of_progress_is_heard_as_it_is_drawn_and_kept_as_it_was_last() -> None:
+    ring, heard = LogRing(), list[str]()
+    ring.on_line = heard.append
+    for piece in (b"before\nload:  0%", b"\rload: 50", b"%\rload: 70%\r", b"load: 100%\r", b"\nafter\r\n"):
+        ring.feed(piece)
+    assert ring.tail(9) == ("before", "load: 100%", "after")
+    assert heard == ["before", "load: 50", "load: 70%", "load: 100%", "load: 100%", "after"]
+
+
+def test_a_bar_of_progress_does_not_fill_the_log() -> None:
+    ring = LogRing()
+    for number in range(10_000):
+        ring.feed(b"\r%5d of 10000" % number)
+    ring.flush()
+    assert ring.tail(9) == (" 9999 of 10000",)
+
+
 def test_an_endless_line_does_not_fill_the_memory() -> None:
     ring = LogRing()
     for _ in range(100):

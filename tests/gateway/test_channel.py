@@ -9,7 +9,21 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.channel import MAX_FRAME_BYTES, Channel, ChannelError, control_end, worker_end
-from gateway.snapshot import Ack, Drain, EngineTrouble, Key, Model, Ready, Snapshot, ToControl, ToWorker, Uses, Want
+from gateway.snapshot import (
+    Ack,
+    Drain,
+    Engine,
+    EngineTrouble,
+    Key,
+    Model,
+    Ready,
+    Snapshot,
+    ToControl,
+    ToWorker,
+    Uses,
+    Want,
+    WantEngine,
+)
 
 Pair = tuple[Channel[ToWorker, ToControl], Channel[ToControl, ToWorker]]
 
@@ -26,11 +40,20 @@ async def pair() -> AsyncIterator[Pair]:
 
 async def test_every_message_arrives_as_it_was_sent(pair: Pair) -> None:
     control, worker = pair
-    snapshot = Snapshot(3, (Model("m", "m@1", ()),), keys=(Key("k", "00"),))
+    engine = Engine("m-0", 0, "vllm", "asleep", "h", 1, is_on_demand=True)
+    model = Model("m", "m@1", (engine,), refused_options=("min_p",))
+    snapshot = Snapshot(3, (model,), keys=(Key("k", "00"),), engine_wait_s=9.0, max_engine_waiting=3)
     for down in (snapshot, Drain(1.5)):
         await control.send(down)
         assert await worker.receive() == down
-    for up in (Ready(7), Ack(3), EngineTrouble("m-0", "engine_reset"), Want("s@1"), Uses(("s@1", "t@2"))):
+    for up in (
+        Ready(7),
+        Ack(3),
+        EngineTrouble("m-0", "engine_reset"),
+        Want("s@1"),
+        WantEngine("m"),
+        Uses(("s@1", "t@2")),
+    ):
         worker.post(up)
         assert await control.receive() == up
 

@@ -65,7 +65,36 @@ def test_secrets_are_not_shown() -> None:
     assert "sk-9" not in repr(Pool("remote", api_key="sk-9"))
 
 
+def test_residency() -> None:
+    pool = "models: [{name: demo, pools: [{engine: llamacpp, model: demo%s}]}]\n"
+    always, demanded, patient = (
+        parse(pool % more).models[0].pools[0]
+        for more in ("", ", resident: on_demand, sleep_level: 1", ", resident: on_demand, idle_timeout_s: .inf")
+    )
+    assert (always.is_on_demand, always.idle_s) == (False, math.inf)
+    assert (demanded.is_on_demand, demanded.idle_s, demanded.sleep_level) == (True, 600.0, 1)
+    assert patient.idle_s == math.inf
+
+
+_STAYS = "is for `resident: on_demand`: this engine always stays"
+_POOL = "models: [{name: demo, pools: [{engine: llamacpp, model: demo, %s}]}]"
+_REMOTE = "models: [{name: demo, pools: [{engine: remote, base_url: http://h, %s}]}]"
 BROKEN = {
+    "an engine that always stays has no idle time": (
+        _POOL % "idle_timeout_s: 5", f"f.yaml:1: models[0].pools[0].idle_timeout_s {_STAYS}",
+    ),
+    "an engine that always stays does not sleep": (
+        _POOL % "resident: always, sleep_level: 1", f"f.yaml:1: models[0].pools[0].sleep_level {_STAYS}",
+    ),
+    "several on demand": (
+        _POOL % "resident: on_demand, replicas: 2", "f.yaml:1: models[0].pools[0].replicas: an engine that runs on demand is one, got 2",
+    ),
+    "a remote on demand": (
+        _REMOTE % "resident: on_demand", "f.yaml:1: models[0].pools[0].resident does not belong to engine remote",
+    ),
+    "a deeper sleep": (
+        _POOL % "resident: on_demand, sleep_level: 3", "f.yaml:1: models[0].pools[0].sleep_level: must be 0 to 2, got 3",
+    ),
     "unknown key": (MINIMAL + "servr: {}", "f.yaml:2: unknown key 'servr' (did you mean 'server'?)"),
     "far from any key": (
         MINIMAL + "zzz: 1",
@@ -95,7 +124,7 @@ BROKEN = {
     ),
     "unknown engine": (
         "models: [{name: a, pools: [{engine: lamacpp}]}]",
-        "f.yaml:1: models[0].pools[0].engine: unknown engine 'lamacpp' (did you mean 'llamacpp'?); known: llamacpp, remote",
+        "f.yaml:1: models[0].pools[0].engine: unknown engine 'lamacpp' (did you mean 'llamacpp'?); known: llamacpp, vllm, remote",
     ),
     "key of another engine": (
         "models: [{name: a, pools: [{engine: llamacpp, model: demo,\n base_url: x}]}]",

@@ -19,13 +19,16 @@ def test_rows_sum_over_columns_and_columns_clear() -> None:
     workers[1].add(0, 1, 5)
     assert [reader.running(slot) for slot in range(3)] == [1, 0, 3]
     assert [reader.outstanding_tokens(slot) for slot in range(3)] == [5, 0, 150]
+    assert [reader.sent(slot) for slot in range(3)] == [1, 0, 3]
     reader.clear_column(1)
+    assert [reader.sent(slot) for slot in range(3)] == [0, 0, 1]
     assert [reader.running(slot) for slot in range(3)] == [0, 0, 1]
     assert reader.outstanding_tokens(2) == 100
     with pytest.raises(AssertionError, match="still counts"):
         workers[0].check_integrity()
     workers[1].check_integrity()
     workers[0].add(2, -1, -100)
+    assert reader.sent(2) == 1  # what has ended was sent nevertheless
     workers[0].check_integrity()
     workers[0].add(2, -1, 0)
     with pytest.raises(AssertionError, match="below zero"):

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from gateway.accesslog import AccessLine
 from gateway.counters import Counters
-from gateway.metrics import SECONDS, TABLE, Metrics, add_to_histogram
+from gateway.metrics import ENGINES_FILE, SECONDS, TABLE, Metrics, add_to_histogram
 from gateway.snapshot import Adapter, Alias, Engine, Model, Share, Snapshot
 
 
@@ -71,7 +71,9 @@ def test_every_row_of_the_table_is_exposed() -> None:
     metrics.observe([line("x@1", 200, resolved="x@1")])  # a base model may be called so
     metrics.observe_connect("m-0", 0.001)
     metrics.count_retry("m-0")
-    metrics.set_waiting(2)
+    metrics.observe([line("m", 200, engine="m-1", engine_wait_ms=31000.0)])
+    metrics.observe([line("m", 503, engine="", engine_wait_ms=0.0, error="no_engine_ready")])
+    metrics.set_waiting(2, 3)
     engine = Engine("m-0", 1, "llamacpp", "ready", "h", 1)
     snapshot = Snapshot(
         9,
@@ -106,15 +108,37 @@ def test_every_row_of_the_table_is_exposed() -> None:
     assert "secret@3" not in page, "a candidate is the admin's alone, and the page is open"
     assert 'forgegate_alias_share{adapter="support@2",alias="support"} 0.25' in page
     assert "forgegate_adapter_waiting 2.0" in page
+    assert "forgegate_engine_waiting 3.0" in page
+    assert 'forgegate_engine_wait_seconds_sum{model="m"} 31.0' in page
+    assert 'forgegate_engine_wait_seconds_count{model="m"} 2.0' in page
 
 
 def test_what_a_dead_workers_predecessor_had_waiting_is_forgotten(tmp_path: Path) -> None:
     code = (
         "import sys; from gateway import metrics; from gateway.counters import Counters; from gateway.snapshot import *;"
         "metrics.continue_files_of(0); made = metrics.Metrics(); fd, counters = Counters.create(1, 1);"
-        "sys.stdout.write(made.expose(Snapshot(1), counters).decode()); made.set_waiting(3)"
+        "sys.stdout.write(made.expose(Snapshot(1), counters).decode()); made.set_waiting(3, 4)"
     )
     for _ in range(2):
         env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
         page = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout
         assert "\nforgegate_adapter_waiting 0.0\n" in page
+        assert "\nforgegate_engine_waiting 0.0\n" in page
+
+
+def test_the_page_ends_with_what_control_wrote_of_the_engines(tmp_path: Path) -> None:
+    code = (
+        "import sys; from gateway import metrics; from gateway.counters import Counters; from gateway.snapshot import *;"
+        "metrics.continue_files_of(0); made = metrics.Metrics(); fd, counters = Counters.create(1, 1);"
+        "sys.stdout.write(made.expose(Snapshot(1), counters).decode())"
+    )
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": os.getcwd()}
+
+    def page() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert "forgegate_snapshot_version" in page(), "before control's first look there is nothing to append"
+    (tmp_path / ENGINES_FILE).write_text('# TYPE forgegate_engine_x gauge\nforgegate_engine_x{engine="m-0"} 1.0\n')
+    assert page().endswith('\n# TYPE forgegate_engine_x gauge\nforgegate_engine_x{engine="m-0"} 1.0\n')

@@ -46,7 +46,7 @@ def test_the_child_tells_stages_then_what_it_stored(base_file: Path, tmp_path: P
     assert (
         manifests.verify(version).as_json() == last["manifest"] == json.loads((version / "manifest.json").read_text())
     )
-    assert version.stat().st_mode & 0o777 == 0o755
+    assert version.stat().st_mode & 0o777 == 0o555
 
 
 def test_the_manifest_tells_identity_and_origin(ingester: Ingester) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from backends.adapter import ingest
 from backends.adapter.config_rules import VARIANTS, WHOLE_WEIGHTS
+from backends.vllm.options import LINEAR_MODULES
 from tests.backends.adapter.faulty import (
     ARCHIVES,
     FAULTS,
@@ -105,6 +108,37 @@ def test_a_rank_beyond_vllm_is_served_by_llamacpp_alone(ingester: Ingester, tmp_
     configured(r=rank, target_modules=["up_proj"], layers_to_transform=[0])(folder)
     check_refused(ingester(folder), "rank-limit", "", "vLLM takes up to 512")
     assert ingester(folder, engines="llamacpp").code == 0
+
+
+def limited(ingester: Ingester, folder: Path, **limits: object) -> Ingester:
+    """The same base, whose vLLM engines take this."""
+    told = json.loads(ingester.base.read_text())
+    base = folder / "limited.json"
+    base.write_text(json.dumps({**told, "vllm": {"max_rank": 16, "target_modules": LINEAR_MODULES, **limits}}))
+    return replace(ingester, base=base)
+
+
+def test_a_rank_above_that_of_the_vllm_engines_is_refused_with_the_option_that_mends_it(
+    ingester: Ingester, tmp_path: Path
+) -> None:
+    narrow = limited(ingester, tmp_path, max_rank=1)
+    told = narrow(HOST, engines="vllm,llamacpp")
+    check_refused(told, "vllm-max-rank", "", "take up to 1")
+    assert told.last["problems"][0]["fix"] == (
+        "set lora.max_rank: 8 in the options of its vllm pool, or train with a smaller r"
+    )
+    assert narrow(HOST, engines="llamacpp").code == 0
+
+
+def test_a_module_that_the_vllm_engines_leave_alone_is_refused_with_the_option_that_mends_it(
+    ingester: Ingester, tmp_path: Path
+) -> None:
+    without = limited(ingester, tmp_path, target_modules=[name for name in LINEAR_MODULES if name != "q_proj"])
+    told = without(HOST, engines="vllm")
+    check_refused(told, "vllm-target", Q_A, "is on q_proj, which the vLLM engines")
+    assert "add q_proj to lora.target_modules" in told.last["problems"][0]["fix"]
+    assert {problem["rule"] for problem in told.last["problems"]} == {"vllm-target"}
+    assert limited(ingester, tmp_path)(HOST, engines="vllm").code == 0
 
 
 def test_an_adapter_that_does_nothing_is_stored_with_a_warning(ingester: Ingester, tmp_path: Path) -> None:

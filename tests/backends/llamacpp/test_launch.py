@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from backends.base import Places, PoolSpec, Reply
+from backends.base import Load, Places, PoolSpec, Reply
 from backends.digests import file_digest
 from backends.errors import BadSpec, EngineUnavailable, ModelUnusable, NoRoom, PrepareFailed
 from backends.llamacpp.header import read_header
-from backends.llamacpp.launch import DEMO_DIR, LlamaCpp, check_model
+from backends.llamacpp.launch import DEMO_DIR, LlamaCpp, check_model, load_of
+from backends.llamacpp.metrics import EngineMetrics
 from backends.llamacpp.threads import num_physical_cores
 from backends.plan import GIB
 from backends.process import Launcher
@@ -229,6 +230,17 @@ async def test_what_a_ready_engine_says(places: Places) -> None:
     load = await engine.load(fetch)
     assert load is not None
     assert (load.num_running, load.num_waiting, load.kv_usage) == (3, 0, 0.25)
+
+
+def test_the_load_is_read_off_the_page_that_the_engine_writes() -> None:
+    metrics = EngineMetrics(100, lambda: {"tiger@1": 2, "idle@2": 0})
+    metrics.num_running, metrics.num_waiting, metrics.num_cells_used = 3, 4, 25
+    metrics.num_prompt_tokens, metrics.num_reused_tokens, metrics.num_generated_tokens = 70, 30, 50
+    metrics.num_preempted = 6
+    assert load_of(metrics.page().decode()) == Load(
+        num_running=3, num_waiting=4, kv_usage=0.25, num_preemptions=6, num_prompt_tokens=100, num_cached_tokens=30,
+        num_generated_tokens=50, adapters_running=("tiger@1",),
+    )  # fmt: skip
 
 
 def test_the_engines_environment_goes_before_the_current_one(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_each_engine_says_what_it_was_started_for(embedder: EngineProcess, engin
             assert answer.status_code == 404
             assert "demo was started for embeddings (pooling: mean)" in answer.json()["error"]["message"]
         (listed,) = client.get("/v1/models").json()["data"]
-        assert listed["capabilities"] == ["embeddings", "tokenize"]
+        assert listed["capabilities"] == ["embeddings", "tokenize", "literal_special_text"]
         assert listed["embedding"] == {"dimensions": WIDTH_OF_DEMO, "pooling": "mean"}
         assert listed["max_model_len"] == 600
         assert client.post("/tokenize", json=chat).status_code == 400

@@ -252,6 +252,7 @@ def test_a_stop_id_ends_an_answer_that_ignores_the_end(engine: EngineProcess) ->
 
 def test_the_text_of_every_special_token_stays_text(engine: EngineProcess) -> None:
     with engine.client() as client:
+        assert "literal_special_text" in client.get("/v1/models").json()["data"][0]["capabilities"]
         for text in ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<tool_call>"):
             messages = [{"role": "user", "content": text}]
             chat = client.post("/tokenize", json={"messages": messages, "return_token_strs": True}).json()

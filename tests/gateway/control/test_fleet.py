@@ -134,3 +134,30 @@ async def test_who_waits_for_the_next_report_hears_when_the_workers_have_it_and_
     gates[1].set()
     await second
     assert reported.result() == (2,)
+
+
+async def test_an_engine_that_runs_on_demand_is_told_as_one_until_it_is_drained_by_command() -> None:
+    owner, workers = fleet()
+    owner.members["demo-0"].is_on_demand = True
+    await owner.report("demo-0", Status(State.STOPPED, "not started"))
+    assert [engine.is_on_demand for engine in workers.pushed[-1].models[0].engines] == [True, False]
+    assert owner.can_serve
+    await owner.report("demo-0", Status(State.STOPPED, "drained by command", is_held=True))
+    assert not workers.pushed[-1].models[0].engines[0].is_on_demand
+    assert not owner.can_serve
+    await owner.report("demo-0", Status(State.FAILED, "no"))
+    assert not owner.can_serve
+    await owner.report("demo-1", ready())
+    assert owner.can_serve
+
+
+async def test_what_one_engine_refuses_its_model_refuses() -> None:
+    owner, workers = fleet()
+    await owner.report("demo-0", replace(ready(), facts=Facts("x", refused_options=("min_p", "logit_bias"))))
+    await owner.report("demo-1", replace(ready(), facts=Facts("x", refused_options=("min_p",))))
+    assert workers.pushed[-1].models[0].refused_options == ("min_p", "logit_bias")
+
+
+async def test_workers_are_told_how_long_requests_wait_for_engines() -> None:
+    owner, _ = fleet(parse(CONFIG.replace("max_body_bytes: 4096", "engine_wait_s: 9, max_engine_waiting: 7")))
+    assert (owner.snapshot().engine_wait_s, owner.snapshot().max_engine_waiting) == (9.0, 7)

@@ -56,6 +56,16 @@ def test_each_pool_sees_what_those_before_it_leave() -> None:
     ]  # fmt: skip
 
 
+def test_engines_on_demand_take_turns_in_what_those_leave_that_always_stay() -> None:
+    one = 2 * GIB + 612 * MIB
+    backends = [Planned(Plan((), (use(8 * GIB),), 1)) for _ in range(3)]
+    made = Pool(engine="llamacpp", model="demo", resident="on_demand")
+    demanded = (Model(name="d", pools=(made,)), made)
+    planned = plan_pools([(*demanded, backends[0]), (*pool(), backends[1]), (*demanded, backends[2])])  # type: ignore[arg-type]
+    assert [backend.seen for backend in backends] == [[{RAM: one}], [{}], [{RAM: one}]]
+    assert [entry.what for entry in planned] == ["on demand: an engine", "1 x an engine", "on demand: an engine"]
+
+
 def test_what_is_printed() -> None:
     plans = [Plan((PICK,), (use(8 * GIB, shared=2 * GIB),), 2, ("tight",)), None, Plan((), (use(None),), 1)]
     planned = plan_pools([(*pool(2), Planned(plan)) for plan in plans])  # type: ignore[misc]

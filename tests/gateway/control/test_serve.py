@@ -93,6 +93,15 @@ def _refusals_are_envelopes(served: Served) -> None:
         ("POST", "/admin/v1/engines/demo-0/restart", {"authorization": token[:-1]}, 401, "admin token"),
         ("GET", "/admin/v1/engines/nope/logs", good, 404, "there are: demo-0, demo-1"),
         ("GET", "/admin/v1/engines/demo-0/logs?lines=0", good, 400, "lines"),
+        (
+            "POST",
+            "/admin/v1/engines/demo-0/sleep",
+            good,
+            409,
+            "llama.cpp engines do not; `forgegate engines drain demo-0`",
+        ),
+        ("POST", "/admin/v1/engines/demo-0/sleep?level=3", good, 400, "level"),
+        ("POST", "/admin/v1/engines/nope/drain", good, 404, "there are: demo-0, demo-1"),
         ("GET", "/admin/v1/nothing", good, 404, "no such path"),
         ("DELETE", "/admin/v1/engines", good, 405, "DELETE is not possible"),
     ]
@@ -102,7 +111,9 @@ def _refusals_are_envelopes(served: Served) -> None:
         assert words in reply.json()["error"]["message"]
     paths = httpx.get(f"{served.admin_url}/openapi.json").json()["paths"]
     assert set(paths) == {
-        "/admin/v1/engines", "/admin/v1/engines/{engine_id}/logs", "/admin/v1/engines/{engine_id}/restart", "/admin/v1/models",
+        "/admin/v1/engines", "/admin/v1/engines/{engine_id}/logs", "/admin/v1/engines/{engine_id}/restart",
+        "/admin/v1/engines/{engine_id}/drain", "/admin/v1/engines/{engine_id}/sleep", "/admin/v1/engines/{engine_id}/wake",
+        "/admin/v1/engines/{engine_id}/tune", "/admin/v1/models",
         "/admin/v1/workers", "/admin/v1/adapters", "/admin/v1/adapters/{name}", "/admin/v1/adapters/{name}/pin",
         "/admin/v1/adapters/{name}/unpin", "/admin/v1/adapters/{name}/unload", "/admin/v1/aliases", "/admin/v1/aliases/{name}",
         "/admin/v1/aliases/{name}/rollback", "/admin/v1/load_lora_adapter", "/admin/v1/unload_lora_adapter",
@@ -130,6 +141,12 @@ def _the_command_line_finds_it(served: Served) -> None:
     assert "2/2" in run("models", "list")
     assert "listening on" in run("engines", "logs", "demo-0")
     assert run("chat").split() == ["t0", "t1", "t2", "t3", "t4"]
+    stopped = "drained by command: `forgegate engines wake demo-1` starts it"
+    assert run("engines", "drain", "demo-1") == f"demo-1: stopped ({stopped})\n"
+    assert stopped in run("engines", "list")
+    assert run("engines", "wake", "demo-1") == "demo-1: ready (llama.cpp on stub)\n"
+    assert run("engines", "wake", "demo-1", "--json") == '{"id": "demo-1", "state": "ready"}\n'
+    assert run("engines", "restart", "demo-1", "--no-wait") == "demo-1: restarting\n"
 
 
 def test_connections_spread_and_a_stopped_worker_is_named_by_the_call_that_replaced_it(

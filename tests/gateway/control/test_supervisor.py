@@ -7,12 +7,15 @@ from typing import Any, cast
 import pytest
 
 from backends.base import Backend, Identity
+from backends.errors import BadSpec
+from backends.llamacpp.launch import LlamaCpp
 from backends.probe import Prober
 from backends.process import Launcher
 from backends.status import State, Status
 from gateway.configfile import parse
 from gateway.control.fleet import Fleet
-from gateway.control.supervisor import Supervisor, backends_of
+from gateway.control.runtime import means_of
+from gateway.control.supervisor import NoTuning, Supervisor, backends_of
 from gateway.home import Home
 from gateway.snapshot import Snapshot
 
@@ -48,6 +51,9 @@ class Equipment:
     def down(self, engine_id: str) -> None:
         self.asked.append(f"down {engine_id}")
 
+    def is_at_work(self, engine_id: str) -> bool:
+        return False
+
 
 async def _nobody(snapshot: Snapshot) -> tuple[int, ...]:
     return ()
@@ -58,7 +64,7 @@ async def test_a_bug_in_one_engines_life_is_logged_and_shown_not_swallowed(tmp_p
     home, observed = Home(tmp_path), Observed()
     launcher, prober = await Launcher.start(), Prober()
     fleet = Fleet(config, _nobody)
-    supervisor = Supervisor(launcher, prober, fleet, home, observed, Equipment())
+    supervisor = Supervisor(launcher, prober, fleet, home, observed, Equipment(), means_of(config, home))
     ((model, pool, backend),) = backends_of(config, home)
 
     async def broken(*_: object) -> Identity:
@@ -104,6 +110,43 @@ async def test_an_engine_takes_traffic_once_it_holds_its_adapters_or_that_failed
     assert bool(fault) == any("RuntimeError: a bug" in line for line in supervisor.lives["far-0"].log.tail(5))
 
 
+async def test_an_engine_is_looked_at_between_its_adapters_and_its_traffic(tmp_path: Path) -> None:
+    equipment = Equipment()
+    equipment.end.set()
+    supervisor, fleet, _ = equipped(tmp_path, equipment)
+    seen: list[tuple[list[str], State]] = []
+
+    class Looks(NoTuning):
+        async def before_traffic(self, engine_id: str, status: Status) -> None:
+            seen.append((list(equipment.asked), fleet.members[engine_id].status.state))
+
+    supervisor._tuner = Looks()
+    await supervisor._announce("far-0")(Status(State.READY, ""))
+    async with asyncio.timeout(5):
+        while not fleet.members["far-0"].has_been_ready:
+            await asyncio.sleep(0.001)
+    assert seen == [(["add far-0", "equip far-0"], State.STARTING)]
+
+
+class Sleeps:
+    levels = (1,)
+
+
+def test_a_sleep_that_an_engine_cannot_have_is_refused_when_the_configuration_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(level: int) -> str:
+        pool = f"{{engine: llamacpp, model: demo, resident: on_demand, sleep_level: {level}}}"
+        with pytest.raises(BadSpec) as caught:
+            backends_of(parse(f"models: [{{name: m, pools: [{pool}]}}]"), Home(tmp_path))
+        return str(caught.value)
+
+    cannot = "such an engine, as it is configured, cannot sleep; with 0 it stops when it is idle"
+    assert told(1) == f"m: sleep_level: 1: {cannot}"
+    monkeypatch.setattr(LlamaCpp, "sleeps", Sleeps())
+    assert told(2) == "m: sleep_level: 2: it can at level 1; with 0 it stops when it is idle"
+
+
 async def test_an_engine_that_ends_while_it_is_equipped_is_not_waited_for(tmp_path: Path) -> None:
     equipment = Equipment()
     supervisor, fleet, observed = equipped(tmp_path, equipment)
@@ -121,7 +164,7 @@ def equipped(home: Path, equipment: Equipment) -> tuple[Supervisor, Fleet, Obser
     """One engine, not started, that can hold adapters."""
     config = parse("models: [{name: far, pools: [{engine: remote, base_url: http://h}]}]")
     fleet, observed, nothing = Fleet(config, _nobody), Observed(), cast(Any, None)
-    supervisor = Supervisor(nothing, nothing, fleet, Home(home), observed, equipment)
+    supervisor = Supervisor(nothing, nothing, fleet, Home(home), observed, equipment, means_of(config, Home(home)))
     ((model, pool, backend),) = backends_of(config, Home(home))
     cast(Any, backend).adapters = object()
     supervisor.add(model, pool, backend)

@@ -43,6 +43,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.pool: WorkerPool
         self.wants: list[tuple[str, int]] = []
+        self.engine_wants: list[tuple[str, int]] = []
         self.uses: list[str] = []
 
     def trouble(self, trouble: EngineTrouble) -> None:
@@ -50,6 +51,9 @@ class Stage:
 
     def want(self, version: str, worker: int) -> None:
         self.wants.append((version, worker))
+
+    def want_engine(self, model: str, worker: int) -> None:
+        self.engine_wants.append((model, worker))
 
     def used(self, versions: Iterable[str]) -> None:
         self.uses.extend(versions)
@@ -208,6 +212,9 @@ class _Deaf:
     def want(self, version: str, worker: int) -> None:
         pass
 
+    def want_engine(self, model: str, worker: int) -> None:
+        pass
+
     def used(self, versions: Iterable[str]) -> None:
         pass
 
@@ -230,3 +237,24 @@ async def test_a_request_for_an_adapter_that_no_engine_holds_is_told_with_its_wo
         answer = await asking
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
     assert "it fits nowhere" in answer.text
+
+
+@pytest.mark.slow
+async def test_a_request_that_waits_for_an_engine_is_told_with_its_worker(stage: Stage) -> None:
+    asleep = msgspec.structs.replace(GONE, state="asleep", is_on_demand=True)
+    model = Model("m", "m", (asleep,), capabilities=("completions",))
+    await stage.pool.push(Snapshot(1, (model,)))
+    async with httpx.AsyncClient(timeout=20) as client:
+        url = f"http://127.0.0.1:{stage.port}/v1/completions"
+        asking = [asyncio.create_task(client.post(url, json={"model": "m", "prompt": "x"})) for _ in range(4)]
+        async with asyncio.timeout(10):
+            while not stage.engine_wants:
+                await asyncio.sleep(0.01)
+        failed = msgspec.structs.replace(asleep, state="failed", detail="out of memory", retry_after_s=7)
+        await stage.pool.push(Snapshot(2, (msgspec.structs.replace(model, engines=(failed,)),)))
+        answers = await asyncio.gather(*asking)
+    assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers} == {(503, "7")}
+    assert all("out of memory" in answer.text for answer in answers)
+    # One for each worker that a request came to, not one for each request.
+    assert {model for model, _ in stage.engine_wants} == {"m"}
+    assert 1 <= len(stage.engine_wants) == len(set(stage.engine_wants)) <= 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.llamacpp.ram import free_ram
+from backends.ram import free_ram
 
 MIB = 1 << 20
 
