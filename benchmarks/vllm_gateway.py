@@ -24,13 +24,13 @@ ENGINE = "demo-0"
 def _add_options(parser: Parser) -> None:
     add = parser.add_argument
     add("--concurrency", type=arguments.levels, default=(1, 8), metavar="C,C", help="streams (default 1,8)")
-    add("--repeats", type=arguments.whole(1), default=5, metavar="R", help="turns (default 5)")
+    add("--repeats", type=arguments.whole(1), default=7, metavar="R", help="turns (default 7)")
     add(
         "--requests-per-stream",
         type=arguments.whole(1),
-        default=4,
+        default=12,
         metavar="N",
-        help="of a run, 8 at least (default 4)",
+        help="of a run, 8 at least (default 12)",
     )
     add("--input-tokens", type=arguments.length, default="64", metavar="N", help="prompt length (default 64)")
     add("--output-tokens", type=arguments.length, default="64", metavar="N", help="answer length (default 64)")

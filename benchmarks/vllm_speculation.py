@@ -96,11 +96,11 @@ def _add_options(parser: Parser) -> None:
     add("--concurrency", type=arguments.levels, default=(1, 4, 8), metavar="C,C", help="streams (default 1,4,8)")
     add("--repeats", type=arguments.whole(1), default=5, metavar="R", help="turns (default 5)")
     add(
-        "--requests",
+        "--passes",
         type=arguments.whole(1),
-        default=len(PROMPTS),
+        default=2,
         metavar="N",
-        help=f"of a run (default {len(PROMPTS)})",
+        help="through all questions, by each stream (default 2)",
     )
     add("--depth", type=arguments.whole(1), default=3, metavar="N", help="draft tokens of a step (default 3)")
     add("--modes", type=_modes, default=(OFF, ON, TUNED), metavar="A,B", help="of off, on, tuned (default all)")
@@ -170,7 +170,10 @@ async def _runs(target: Target, options: argparse.Namespace) -> Runs:
 
 def _plan(mode: str, options: argparse.Namespace) -> Plan:
     workload = Workload(mode, output_tokens=Length(96, 96), prompts=PROMPTS, ignore_eos=False)
-    return Plan(workload, options.concurrency, options.requests, options.repeats, seed=options.seed)
+    per_stream = options.passes * len(PROMPTS)
+    return Plan(
+        workload, options.concurrency, repeats=options.repeats, seed=options.seed, requests_per_stream=per_stream
+    )
 
 
 def _judge(runs: Runs, options: argparse.Namespace, findings: Findings) -> None:
