@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from backends.adapter.golden import Golden
 from backends.adapter.proof import Verdict, judge, looks
 from backends.adapter.proof_case import ProofError
+from backends.adapter.recognition import Likeness, likeness
 
 Score = Callable[[str, Sequence[Sequence[int]]], Awaitable[list[list[float]]]]
 """By which model (an adapter's name, or the base's), which texts. Raises BackendError."""
@@ -33,18 +34,38 @@ def least(states: Sequence[str]) -> str:
     return min(states, key=ORDER.index, default="")
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A version that was proven in this launch, and what it is recognised by."""
+
+    reference: tuple[str, str]
+    proof: Proof
+    likeness: Likeness
+
+
 class Bench:
-    """One launch of an engine. The base's scores are asked for once."""
+    """One launch of an engine. The base's scores are asked for once; what was proven is recognised when it is loaded again."""
 
     def __init__(self, score: Score, base: str) -> None:
         self._score = score
         self._base = base
         self._base_scores: dict[tuple[int, ...], list[float]] = {}
+        self._known: dict[str, _Known] = {}
 
     async def prove(self, name: str, golden: Golden | None, siblings: Mapping[str, Golden]) -> Proof:
         """Raises BackendError where the engine gives no scores."""
         if golden is None:
             return Proof(UNATTESTED, "it has no reference: nothing says what it should answer")
+        known = self._known.pop(name, None)
+        if known is None or known.reference != _reference(golden) or not await self._is_recognised(name, known):
+            return await self._prove(name, golden, siblings)
+        self._known[name] = known
+        return known.proof
+
+    async def _is_recognised(self, name: str, known: _Known) -> bool:
+        return known.likeness.fits((await self._score(name, [known.likeness.prompt]))[0])
+
+    async def _prove(self, name: str, golden: Golden, siblings: Mapping[str, Golden]) -> Proof:
         served: list[list[float]] = []
         verdict: Verdict | None = None
         try:
@@ -58,7 +79,10 @@ class Bench:
         except ProofError as exc:
             return Proof(FAILED, str(exc))
         assert verdict is not None  # there is at least one look
-        return Proof(verdict.state, verdict.reason)
+        proof = Proof(verdict.state, verdict.reason)
+        if proof.state != FAILED and (found := likeness(prompts, base, served)) is not None:
+            self._known[name] = _Known(_reference(golden), proof, found)
+        return proof
 
     async def _base_of(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
         keys = [tuple(prompt) for prompt in prompts]
@@ -67,3 +91,7 @@ class Bench:
         if new := [key for key in dict.fromkeys(keys) if key not in self._base_scores]:
             self._base_scores.update(zip(new, await self._score(self._base, new), strict=True))
         return [self._base_scores[key] for key in keys]
+
+
+def _reference(golden: Golden) -> tuple[str, str]:
+    return golden.adapter_digest, golden.probe_id

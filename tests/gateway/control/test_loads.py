@@ -72,3 +72,40 @@ async def test_a_busy_stranger_takes_a_slot_and_keeps_nobody_waiting(tmp_path: P
             assert set(engine.held) == {"stranger", b}
         await made.want(a)
         assert set(engine.held) == {a, b}
+
+
+async def test_what_comes_back_is_recognised_by_one_text(tmp_path: Path) -> None:
+    async with rig(tmp_path, (1,)) as made:
+        a, b = await made.add("a"), await made.add("b")
+        await made.want(a)
+        await made.want(b)
+        engine = made.engines["demo-0"]
+        before = engine.num_scored
+        assert (await made.want(a)).proof == "proven"
+        assert engine.log[-1] == f"load {a}"
+        assert engine.num_scored - before == 1
+
+
+@pytest.mark.parametrize("instead", ["", "b"])
+async def test_what_comes_back_as_something_else_is_refused(tmp_path: Path, instead: str) -> None:
+    async with rig(tmp_path, (1,)) as made:
+        a, b = await made.add("a"), await made.add("b")
+        await made.want(a)
+        await made.want(b)
+        made.engines["demo-0"].serves["a"] = instead
+        told = await made.want(a)
+        assert not told.engines
+        assert "it failed its proof on demo-0" in told.refusal
+
+
+async def test_after_a_restart_everything_is_proven_anew(tmp_path: Path) -> None:
+    async with rig(tmp_path, (1,)) as made:
+        a = await made.add("a")
+        await made.want(a)
+        engine = made.engines["demo-0"]
+        first = engine.num_scored
+        await made.down("demo-0")
+        engine.restart()
+        await made.up("demo-0")
+        assert (await made.want(a)).proof == "proven"
+        assert engine.num_scored == 2 * first
