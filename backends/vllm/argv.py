@@ -28,6 +28,9 @@ LM_HEAD = "lm_head"
 ARCTIC = "arctic_inference"
 TOKENS_PER_SEQ, TOKENS_PER_SEQ_ON_CPU = 8, 16
 """What vLLM's own max_num_batched_tokens is per request of its own max_num_seqs (EngineArgs.get_batch_defaults), at least."""
+SHUTDOWN_S = 3600
+"""Told to end, vLLM finishes running requests for so long. Its default cuts them at once and answers 200 with half a text; how long
+they may really take is the caller's business, who kills it then, so that clients see an error."""
 PLUGINS = {"--tool-call-parser": "--tool-parser-plugin", "--reasoning-parser": "--reasoning-parser-plugin"}
 """Flags whose values a plugin adds to, and that plugin's flag."""
 
@@ -75,6 +78,7 @@ def vllm_argv(options: Options, serving: Serving, installed: Installed) -> tuple
     own = [
         "--model", serving.model, "--served-model-name", serving.served_name,
         "--host", serving.host, "--port", str(serving.port), "--disable-uvicorn-access-log",
+        "--shutdown-timeout", str(SHUTDOWN_S),
     ]  # fmt: skip
     for name in serving.middleware:
         own += ["--middleware", name]

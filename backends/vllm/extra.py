@@ -40,6 +40,7 @@ RESERVED = {
     "--disable-log-stats": "forgegate reads load and speculation from the engine's metrics",
     "--uvicorn-log-level": _LOG,
     "--disable-uvicorn-access-log": "forgegate sets it",
+    "--shutdown-timeout": "forgegate sets it",
     "--disable-access-log-for-endpoints": "forgegate turns the engine's access log off",
     "--log-level": _LOG,
     "--log-config-file": _LOG,

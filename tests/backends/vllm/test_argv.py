@@ -189,7 +189,7 @@ def test_an_option_of_a_group_is_in_its_json(path: str, version: str) -> None:
 def test_an_engine_without_options(version: str) -> None:
     assert argv_of({}, version) == (
         "--model", "/models/demo", "--served-model-name", "demo", "--host", "127.0.0.1", "--port", "9000",
-        "--disable-uvicorn-access-log", "--gpu-memory-utilization", "0.9",
+        "--disable-uvicorn-access-log", "--shutdown-timeout", "3600", "--gpu-memory-utilization", "0.9",
     )  # fmt: skip
     assert "--gpu-memory-utilization" not in argv_of({}, version, "cpu")
 
