@@ -174,13 +174,10 @@ def _excerpt(row: Row, check: str) -> str:
 def _compare(found: Examination, index: Index, usable: bytearray, watch: Watch) -> None:
     loaded = found.loaded
 
-    def question(place: int) -> str:
-        return loaded.row(place).question
-
     def same_answer(first: int, second: int) -> bool:
         return is_same_answer(loaded.row(first).answer, loaded.row(second).answer)
 
-    near = index.near_pairs(question, watch)
+    near = index.near_pairs(loaded.row, watch)
     keys = [*found.ledger.question, *_eval_keys(found)]
     ledger = found.ledger
     for match in matches(

@@ -22,7 +22,8 @@ _FAMILY = 3
 _MIN_SQUASHED = 4
 _MAX_COMPARED = 20
 _MAX_CACHED = 20_000
-GetText = Callable[[int], str]
+_MIN_TOO_COMMON = 20
+GetRow = Callable[[int], Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +68,53 @@ class Index:
             found = self._common[word] = int(self._words.of(np.array([_word_key(word)], dtype=np.uint64))[0])
         return found
 
-    def near_pairs(self, question: GetText, watch: Watch) -> list[tuple[int, int, bool]]:
+    def near_pairs(self, get_row: GetRow, watch: Watch) -> list[tuple[int, int, bool]]:
         """Pairs of indices whose questions are near duplicates, and whether they differ on the surface only."""
-        cached = _Cached(question)
+        cached = _Cached(get_row)
+        too_common = max(_MIN_TOO_COMMON, self._num_rows / 2)
         found = []
         for first, second in watch.follow("compare rows", candidate_pairs(np.array(self._signatures)), None):
-            likeness = compare(cached(first), cached(second), self.how_common)
+            likeness = compare(*_comparable(cached(first), cached(second)), self.how_common, too_common)
             if likeness.is_near:
                 found.append((first, second, likeness.is_surface))
         return _without_families(found)
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    instruction: str
+    """Squashed; empty where the row has no part that it shares with others."""
+    own: Gist
+    """Without the instruction."""
+    whole: Gist
+
+
+def _question_of(row: Row) -> _Question:
+    text, instruction = row.question, row.instruction
+    whole = gist_of(text)
+    if not instruction or not text.startswith(instruction):
+        return _Question("", whole, whole)
+    return _Question(squash(instruction), gist_of(text[len(instruction) :]), whole)
+
+
+def _comparable(first: _Question, second: _Question) -> tuple[Gist, Gist]:
+    """Where the instruction is the same, what it is applied to; else all of it."""
+    return (first.own, second.own) if first.instruction == second.instruction else (first.whole, second.whole)
+
+
 class _Cached:
-    """Gists of rows, the latest few thousand."""
+    """Questions of rows, the latest few thousand."""
 
-    def __init__(self, question: GetText) -> None:
-        self._question = question
-        self._kept: dict[int, Gist] = {}
+    def __init__(self, get_row: GetRow) -> None:
+        self._get_row = get_row
+        self._kept: dict[int, _Question] = {}
 
-    def __call__(self, index: int) -> Gist:
+    def __call__(self, index: int) -> _Question:
         found = self._kept.get(index)
         if found is None:
             if len(self._kept) >= _MAX_CACHED:
                 self._kept.clear()
-            found = self._kept[index] = gist_of(self._question(index))
+            found = self._kept[index] = _question_of(self._get_row(index))
         return found
 
 

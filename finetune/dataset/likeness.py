@@ -6,6 +6,7 @@ surface; other words in place of words are content, and then the texts are only 
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -19,12 +20,14 @@ MAX_REPLACED = 0.1
 MAX_DIFFERING = 0.5
 """Share of a text in words that the other has not; above it no look at the words is worth its time."""
 _MAX_TWINS = 2500
+_MIN_SIZE = 8
 ESTABLISHED = 5
 """Rows that have a word, from which on it is one of the set's own: put in place of another, it makes another question of a template."""
 _TAIL = re.compile(
     r"(?:은|는|이|가|을|를|에|의|도|로|으로|와|과|만|에서|에게|까지|부터|요|이요|입니다|인데요?|이에요|예요|하고|하는|한|할|해|해요|했어요|했는데요?|"
     r"합니다|하나요|할까요|되나요|돼요|됩니다|되는|된|될|습니다|어요|아요|네요|나요|까요|는데요?|고|서|면|다|s|es|ed|d|ing|ly|er|rs)?"
 )
+_SIGN = re.compile(r"(?<=\d)\s*([+*×÷^=<>])\s*(?=\d)|(?<=\d)\s+([-−/])\s+(?=\d)")
 HowCommon = Callable[[str], int]
 """In how many rows a word occurs."""
 
@@ -36,12 +39,14 @@ class Gist:
     squashed: str
     words: tuple[str, ...]
     numbers: tuple[str, ...]
+    """With the signs between them."""
     num_negations: int
 
 
 def gist_of(text: str) -> Gist:
     plain = gist(text)
-    return Gist(squash(plain), tuple(words(plain)), numbers(plain), num_negations(plain))
+    signs = tuple(sorted(_SIGN.findall(plain))) if any(char in plain for char in "+-*/×÷^=<>−") else ()
+    return Gist(squash(plain), tuple(words(plain)), (*numbers(plain), *signs), num_negations(plain))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +59,16 @@ class Likeness:
 NOT_ALIKE = Likeness(False, False)
 
 
-def compare(first: Gist, second: Gist, how_common: HowCommon) -> Likeness:
+def compare(first: Gist, second: Gist, how_common: HowCommon, too_common: float = math.inf) -> Likeness:
+    """Words that more than `too_common` rows have are no part of what a text says: they do not make it longer."""
     if first.numbers != second.numbers or first.num_negations != second.num_negations:
         return NOT_ALIKE
     if first.squashed == second.squashed:
         return Likeness(True, True)
     size = max(len(first.squashed), len(second.squashed))
-    if size < 8:
+    if too_common < math.inf:
+        size = max(sum(len(word) for word in each.words if how_common(word) <= too_common) for each in (first, second))
+    if size < _MIN_SIZE:
         return NOT_ALIKE
     removed, added = _differing(first.words, second.words)
     if (
@@ -93,7 +101,7 @@ def _without(found: tuple[str, ...], other: Counter[str]) -> list[str]:
 
 
 def _settle(removed: list[str], added: list[str], how_common: HowCommon) -> tuple[int, int, int, bool]:
-    """How many characters differ on the surface only, are lost, are gained; and whether words that the set knows well took each other's place."""
+    """How many characters differ on the surface only, are lost, are gained; and whether all words lost and gained are the set's own."""
     if "".join(removed) == "".join(added):
         return 0, 0, 0, False
     surface = 0

@@ -83,27 +83,14 @@ def _kind(path: Path) -> str:
 
 
 def _json_kind(path: Path) -> str:
-    """JSONL where the first lines are records of their own, whatever the name says."""
-    lines = (line for line in Decoder().read(path) if line.strip())
-    first = list(islice(lines, 2))
-    if first and first[0].lstrip().startswith("{"):
-        values = list(read_lines(iter(first)))
-        if all(isinstance(value, dict) for value in values) and not _holds_records(values):
-            return "JSONL"
-        # One broken line among whole ones must not make it another kind of file.
-        if len(first) == 2 and any(isinstance(value, dict) for value in values) and first[1].lstrip().startswith("{"):
-            return "JSONL"
-    return (
-        "JSON"
-        if path.suffix.lower() == ".json" or (first[0].lstrip()[:1] in ("[", "{") and not _is_lines(path))
-        else "JSONL"
-    )
-
-
-def _is_lines(path: Path) -> bool:
-    """Whether most of the first lines are records by themselves."""
-    lines = [line for line in islice(Decoder().read(path), 50) if line.strip()]
-    return 2 * sum(isinstance(value, dict) for value in read_lines(iter(lines))) > len(lines)
+    """JSONL where most of the first lines are records of their own, whatever the name says."""
+    lines = list(islice((line for line in Decoder().read(path) if line.strip()), 50))
+    if lines[0].lstrip()[0] not in "[{":
+        return "JSON" if path.suffix.lower() == ".json" else "JSONL"
+    objects = [value for value in read_lines(iter(lines)) if isinstance(value, dict)]
+    if len(lines) == 1 and objects and _holds_records(objects):
+        return "JSON"
+    return "JSONL" if 2 * len(objects) >= len(lines) else "JSON"
 
 
 def _holds_records(values: Iterable[Any]) -> bool:

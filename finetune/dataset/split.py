@@ -55,7 +55,7 @@ def split(
             clusters.join(keys.setdefault(question_key(row), place), place)
         for row in loaded.rows():
             index.add(row)
-        for first, second, _ in index.near_pairs(lambda place: loaded.row(place).question, watch):
+        for first, second, _ in index.near_pairs(loaded.row, watch):
             clusters.join(first, second)
         num_rows = len(spool)
         chosen = choose(num_rows, clusters.find, share, seed)
