@@ -74,6 +74,7 @@ def _parser() -> Parser:
     add("--budget", type=arguments.number(1), default=560.0, metavar="S", help="for this call (default 560)")
     add("--parts", type=arguments.names, metavar="A,B", help=f"only these, again if need be: {names}")
     add("--concurrency", type=arguments.levels, default=(1, 64, 256), metavar="C,C", help="streams (default 1,64,256)")
+    add("--repeats", type=arguments.whole(1), default=3, metavar="R", help="turns of the throughput (default 3)")
     add("--streams", type=arguments.whole(1), default=64, metavar="N", help="while the alias flips (default 64)")
     add("--flips", type=arguments.whole(1), default=120, metavar="N", help="of the alias (default 120)")
     add("--seed", type=arguments.whole(0), default=1, help="of prompts and adapters (default 1)")
@@ -105,7 +106,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
 def _setup(options: argparse.Namespace, folder: Path) -> Setup:
     return Setup(
         options.model.resolve(), options.engine, options.python, folder, options.tiny, options.seed, options.concurrency, options.streams,
-        options.flips,
+        options.flips, options.repeats,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ async def throughput(stage: Stage) -> Findings:
     setup, findings = stage.setup, Findings()
     tokens = (32, 32) if setup.tiny else (256, 128)
     plan = Plan(
-        workload(MAIN, *(Length(num, num) for num in tokens)), setup.levels, repeats=3, seed=setup.seed, requests_per_stream=3
+        workload(MAIN, *(Length(num, num) for num in tokens)), setup.levels, repeats=setup.repeats, seed=setup.seed, requests_per_stream=3
     )  # fmt: skip
     targets = {over_direct.GATEWAY: stage.gateway.target, over_direct.DIRECT: await stage.gateway.direct(ENGINE)}
     levels = await over_direct.compare(targets, plan, say)
@@ -298,12 +298,12 @@ class Part:
 
 
 PARTS = (
-    Part("throughput", "Gateway against direct", 150, throughput),
-    Part("load", "Loading an adapter", 70, load),
-    Part("flips", "Flips under load", 70, flips),
-    Part("sleep", "Sleeping", 80, sleep),
-    Part("out_of_memory", "Out of memory", 120, out_of_memory),
-    Part("proof", "Proof", 170, proof),
-    Part("release", "Memory is released before the next start", 110, release),
-    Part("restart", "Restart", 110, restart),
+    Part("throughput", "Gateway against direct", 110, throughput),
+    Part("load", "Loading an adapter", 40, load),
+    Part("flips", "Flips under load", 40, flips),
+    Part("proof", "Proof", 100, proof),
+    Part("sleep", "Sleeping", 50, sleep),
+    Part("out_of_memory", "Out of memory", 70, out_of_memory),
+    Part("release", "Memory is released before the next start", 70, release),
+    Part("restart", "Restart", 80, restart),
 )

@@ -21,7 +21,7 @@ from benchmarks.vllm_gpu_setup import MAIN, SECOND, Setup
 def setup(**changes: object) -> Setup:
     fields: dict[str, object] = {
         "model": TARGET_DIR, "engine": "vllm", "python": "python3", "workdir": Path("work"), "tiny": False, "seed": 1,
-        "levels": (1, 256), "num_streams": 64, "num_flips": 10,
+        "levels": (1, 256), "num_streams": 64, "num_flips": 10, "repeats": 2,
     }  # fmt: skip
     return Setup(**{**fields, **changes})  # type: ignore[arg-type]
 
