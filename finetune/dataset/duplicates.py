@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune.dataset.ledger import key_of
 from finetune.dataset.likeness import Gist, compare, gist_of
@@ -45,6 +47,7 @@ class Index:
         self._words = Frequencies()
         self._num_rows = 0
         self._signatures: list[Hashes] = []
+        self._sizes = array("L")
         self._common: dict[str, int] = {}
 
     def count(self, row: Row) -> None:
@@ -56,6 +59,7 @@ class Index:
     def add(self, row: Row) -> None:
         gist = gist_of(row.question)
         found = grams(gist.squashed) if len(gist.squashed) >= _MIN_SQUASHED else grams("")
+        self._sizes.append(len(gist.squashed))
         facet = key_of(f"{squash(row.system)}\0{gist.numbers}\0{gist.num_negations}") * 0x9E3779B97F4A7C15
         rare = telling(found, self._grams, self._num_rows)
         self._signatures.append(signature(found, rare, facet, len(self._signatures)))
@@ -73,11 +77,20 @@ class Index:
         cached = _Cached(get_row)
         too_common = max(_MIN_TOO_COMMON, self._num_rows / 2)
         found = []
-        for first, second in watch.follow("compare rows", candidate_pairs(np.array(self._signatures)), None):
+        pairs = candidate_pairs(
+            np.array(self._signatures).reshape(self._num_rows, -1), np.array(self._sizes, dtype=np.uint32)
+        )
+        for first, second in watch.follow("compare rows", _chunks(pairs), len(pairs)):
             likeness = compare(*_comparable(cached(first), cached(second)), self.how_common, too_common)
             if likeness.is_near:
                 found.append((first, second, likeness.is_surface))
         return _without_families(found)
+
+
+def _chunks(pairs: NDArray[np.int64]) -> Iterator[list[int]]:
+    """Rows of the array as lists, without making all of them at once."""
+    for start in range(0, len(pairs), _MAX_CACHED):
+        yield from pairs[start : start + _MAX_CACHED].tolist()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,6 @@ that rows of one template do not all look alike. MinHash: Broder 1997; bands: Le
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,12 +15,16 @@ NUM_BANDS = 24
 """Of each of two signatures. Texts of Jaccard similarity s meet in a band of r hashes with probability 1 - (1 - s**r)**24."""
 RARE_ROWS, ALL_ROWS = 2, 4
 """Hashes in a band: over grams that few rows have (0.999 at s = 0.5), over all grams (0.998 at s = 0.7)."""
-_MIN_RARE = 4
+_MIN_RARE, _ENOUGH_RARE = 4, 16
+"""Rare grams from which on they make a signature, and from which on they suffice. Between the two a row has both, so that an edit of a few grams
+never puts a text and its copy on different sides."""
 _KOREAN_GRAM, _OTHER_GRAM = 3, 4
 _TABLE_BITS = 22
 _MAX_GRAMS = 4096
 _WINDOW = 12
 _MAX_BUCKET = 40
+_MAX_PARTS = 256
+_SIZE_SLACK, _MIN_SIZE_RATIO = 16, 0.7
 _SEEDS = np.random.default_rng(20240607).integers(1, 2**63, size=(2, NUM_BANDS * ALL_ROWS), dtype=np.uint64)
 _FACTORS, _OFFSETS = (_SEEDS[0] | np.uint64(1))[:, None], _SEEDS[1][:, None]
 
@@ -64,7 +65,7 @@ def telling(hashes: Hashes, frequencies: Frequencies, num_rows: int) -> Hashes:
 
 
 def signature(hashes: Hashes, rare: Hashes, facet: int, row: int) -> Hashes:
-    """Two keys for each band, over the rare grams and over all. Texts of different facets share none; without grams a row has its own."""
+    """Two keys for each band, over the rare grams and over all. Texts of different facets share none; without either a row has its own."""
     parts = [
         _bands(rare, RARE_ROWS) if len(rare) >= _MIN_RARE else _own(row),
         _bands(hashes, ALL_ROWS) if len(hashes) else _own(row),
@@ -89,29 +90,39 @@ def _own(row: int) -> Hashes:
     return np.arange(NUM_BANDS, dtype=np.uint64) + np.uint64(row << 8)
 
 
-def candidate_pairs(signatures: Hashes) -> Iterator[tuple[int, int]]:
-    """Pairs of rows (the smaller first, each once) that share a band; of crowded buckets the neighbours only."""
-    seen: set[int] = set()
-    num_rows = len(signatures)
+def candidate_pairs(signatures: Hashes, sizes: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Pairs of rows that share a band and are about as long (`sizes` in characters): two columns, the smaller row first, sorted, each pair once.
+
+    Of crowded buckets only the neighbours are paired.
+    """
+    found = [np.empty(0, dtype=np.int64)]
     for band in range(signatures.shape[1]):
-        for bucket in _buckets(signatures[:, band]):
-            width = len(bucket) if len(bucket) <= _MAX_BUCKET else _WINDOW
-            for place, first in enumerate(bucket):
-                for second in bucket[place + 1 : place + width]:
-                    pair = first * num_rows + second
-                    if pair not in seen:
-                        seen.add(pair)
-                        yield first, second
+        found += _pairs_of_band(signatures[:, band], sizes)
+        if len(found) > _MAX_PARTS:
+            found = [np.unique(np.concatenate(found))]
+    whole = np.unique(np.concatenate(found))
+    return np.stack(np.divmod(whole, max(1, len(signatures))), axis=1)
 
 
-def _buckets(keys: Hashes) -> Iterator[list[int]]:
-    """Places with equal keys, ascending; single ones are left out."""
+def _pairs_of_band(keys: Hashes, sizes: NDArray[np.uint32]) -> list[NDArray[np.int64]]:
+    """Each as first * number of rows + second."""
     order = np.argsort(keys, kind="stable")
     kept = keys[order]
     edges = np.flatnonzero(np.concatenate(([True], kept[1:] != kept[:-1], [True])))
-    for start, end in pairwise(edges.tolist()):
-        if end - start > 1:
-            yield order[start:end].tolist()
+    lengths = np.repeat(np.diff(edges), np.diff(edges))
+    found = []
+    for offset in range(1, _MAX_BUCKET):
+        same = kept[offset:] == kept[:-offset]
+        if offset >= _WINDOW:
+            same &= lengths[:-offset] <= _MAX_BUCKET
+        places = np.flatnonzero(same)
+        if not len(places):
+            break
+        first, second = order[places], order[places + offset]
+        larger, smaller = np.maximum(sizes[first], sizes[second]), np.minimum(sizes[first], sizes[second])
+        alike = smaller + _SIZE_SLACK >= _MIN_SIZE_RATIO * larger
+        found.append((first[alike] * len(keys) + second[alike]).astype(np.int64))
+    return found
 
 
 class Clusters:

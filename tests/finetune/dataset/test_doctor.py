@@ -79,10 +79,10 @@ def test_the_same_instruction_with_other_inputs_is_no_copy(doctor: Examine) -> N
     rows = [
         {
             "instruction": "다음 글을 요약하세요.",
-            "input": f"{word} 이야기가 길게 이어집니다.",
-            "output": f"{word}에 관한 글입니다.",
+            "input": f"{word}에 관한 이야기입니다.",
+            "output": f"{word}의 이야기",
         }
-        for word in ("강", "산")
+        for word in ("한강", "설악산")
     ]
     assert found_in(doctor(rows)) == {}
 
