@@ -15,7 +15,7 @@ from finetune.dataset.ledger import key_of
 from finetune.dataset.likeness import Gist, compare, gist_of
 from finetune.dataset.progress import Watch
 from finetune.dataset.row import Row
-from finetune.dataset.similarity import Clusters, Frequencies, Hashes, candidate_pairs, grams, signature, telling
+from finetune.dataset.similarity import Clusters, Frequencies, Signature, candidate_pairs, grams, signature, telling
 from finetune.dataset.text import squash
 
 DUPLICATE, NEAR, CONFLICT, LEAKAGE = "duplicate", "near_duplicate", "conflict", "leakage"
@@ -46,7 +46,7 @@ class Index:
         self._grams = Frequencies()
         self._words = Frequencies()
         self._num_rows = 0
-        self._signatures: list[Hashes] = []
+        self._signatures: list[Signature] = []
         self._sizes = array("L")
         self._common: dict[str, int] = {}
 

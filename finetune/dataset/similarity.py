@@ -7,6 +7,9 @@ that rows of one template do not all look alike. MinHash: Broder 1997; bands: Le
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,14 +19,17 @@ NUM_BANDS = 24
 RARE_ROWS, ALL_ROWS = 2, 4
 """Hashes in a band: over grams that few rows have (0.999 at s = 0.5), over all grams (0.998 at s = 0.7)."""
 _MIN_RARE, _ENOUGH_RARE = 4, 16
-"""Rare grams from which on they make a signature, and from which on they suffice. Between the two a row has both, so that an edit of a few grams
-never puts a text and its copy on different sides."""
+"""Rare grams from which on they make a signature, and from which on they suffice. Between the two a row has both, so that an edit of a few
+grams never puts a text and its copy on different sides."""
 _KOREAN_GRAM, _OTHER_GRAM = 3, 4
 _TABLE_BITS = 22
 _MAX_GRAMS = 4096
 _WINDOW = 12
 _MAX_BUCKET = 40
 _MAX_PARTS = 256
+_MIN_AGREEING = 0.28
+"""Of 48 hashes so many agree for 999 of 1,000 pairs of similarity 0.5."""
+_CHUNK = 50_000
 _SIZE_SLACK, _MIN_SIZE_RATIO = 16, 0.7
 _SEEDS = np.random.default_rng(20240607).integers(1, 2**63, size=(2, NUM_BANDS * ALL_ROWS), dtype=np.uint64)
 _FACTORS, _OFFSETS = (_SEEDS[0] | np.uint64(1))[:, None], _SEEDS[1][:, None]
@@ -64,44 +70,65 @@ def telling(hashes: Hashes, frequencies: Frequencies, num_rows: int) -> Hashes:
     return hashes[frequencies.of(hashes) <= max(20, num_rows // 1000)]
 
 
-def signature(hashes: Hashes, rare: Hashes, facet: int, row: int) -> Hashes:
-    """Two keys for each band, over the rare grams and over all. Texts of different facets share none; without either a row has its own."""
-    parts = [
-        _bands(rare, RARE_ROWS) if len(rare) >= _MIN_RARE else _own(row),
-        _bands(hashes, ALL_ROWS) if len(hashes) else _own(row),
-    ]
-    return np.concatenate(parts) ^ np.uint64(facet & (2**64 - 1))
+@dataclass(frozen=True, slots=True)
+class Signature:
+    keys: Hashes
+    """Of every band, over the rare grams and over all."""
+    lows: NDArray[np.uint16]
+    """The low bits of every hash, which tell how alike two rows are."""
 
 
-def _bands(hashes: Hashes, num_rows: int) -> Hashes:
+def signature(hashes: Hashes, rare: Hashes, facet: int, row: int) -> Signature:
+    """Texts of different facets share no key; without the grams that a part needs, it is one that no other row has."""
+    by_rare = _smallest(rare, RARE_ROWS) if len(rare) >= _MIN_RARE else _own(row, RARE_ROWS)
+    by_all = _smallest(hashes, ALL_ROWS) if len(hashes) and len(rare) < _ENOUGH_RARE else _own(row, ALL_ROWS)
+    keys = np.concatenate([_band_keys(by_rare, RARE_ROWS), _band_keys(by_all, ALL_ROWS)])
+    return Signature(keys ^ np.uint64(facet & (2**64 - 1)), np.concatenate([by_rare, by_all]).astype(np.uint16))
+
+
+def _smallest(hashes: Hashes, num_rows: int) -> Hashes:
     size = NUM_BANDS * num_rows
-    smallest = (
-        ((hashes[None, :] * _FACTORS[:size] + _OFFSETS[:size]) >> np.uint64(20))
-        .min(axis=1)
-        .reshape(NUM_BANDS, num_rows)
-    )
-    keys: Hashes = smallest[:, 0]
+    found: Hashes = ((hashes[None, :] * _FACTORS[:size] + _OFFSETS[:size]) >> np.uint64(20)).min(axis=1)
+    return found
+
+
+def _band_keys(smallest: Hashes, num_rows: int) -> Hashes:
+    bands = smallest.reshape(NUM_BANDS, num_rows)
+    keys: Hashes = bands[:, 0]
     for place in range(1, num_rows):
-        keys = keys * np.uint64(0x9E3779B97F4A7C15) + smallest[:, place]
+        keys = keys * np.uint64(0x9E3779B97F4A7C15) + bands[:, place]
     return keys
 
 
-def _own(row: int) -> Hashes:
-    return np.arange(NUM_BANDS, dtype=np.uint64) + np.uint64(row << 8)
+def _own(row: int, num_rows: int) -> Hashes:
+    return (np.arange(NUM_BANDS * num_rows, dtype=np.uint64) + np.uint64(row << 8)) * np.uint64(0xBF58476D1CE4E5B9)
 
 
-def candidate_pairs(signatures: Hashes, sizes: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Pairs of rows that share a band and are about as long (`sizes` in characters): two columns, the smaller row first, sorted, each pair once.
+def candidate_pairs(signatures: Sequence[Signature], sizes: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Pairs of rows that share a band, agree in enough hashes and are about as long (`sizes` in characters).
 
-    Of crowded buckets only the neighbours are paired.
+    Two columns, the smaller row first, sorted, each pair once. Of crowded buckets only the neighbours are paired.
     """
+    if len(signatures) < 2:
+        return np.empty((0, 2), dtype=np.int64)
+    keys = np.array([each.keys for each in signatures])
     found = [np.empty(0, dtype=np.int64)]
-    for band in range(signatures.shape[1]):
-        found += _pairs_of_band(signatures[:, band], sizes)
+    for band in range(keys.shape[1]):
+        found += _pairs_of_band(keys[:, band], sizes)
         if len(found) > _MAX_PARTS:
             found = [np.unique(np.concatenate(found))]
-    whole = np.unique(np.concatenate(found))
-    return np.stack(np.divmod(whole, max(1, len(signatures))), axis=1)
+    pairs = np.stack(np.divmod(np.unique(np.concatenate(found)), len(signatures)), axis=1)
+    return pairs[_agree(np.array([each.lows for each in signatures]), pairs)]
+
+
+def _agree(lows: NDArray[np.uint16], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the share of equal hashes lets the similarity be worth a look."""
+    parts = [np.empty(0, dtype=np.bool_)]
+    for start in range(0, len(pairs), _CHUNK):
+        same = lows[pairs[start : start + _CHUNK, 0]] == lows[pairs[start : start + _CHUNK, 1]]
+        by_rare, by_all = same[:, : NUM_BANDS * RARE_ROWS].mean(axis=1), same[:, NUM_BANDS * RARE_ROWS :].mean(axis=1)
+        parts.append((by_rare >= _MIN_AGREEING) | (by_all >= _MIN_AGREEING))
+    return np.concatenate(parts)
 
 
 def _pairs_of_band(keys: Hashes, sizes: NDArray[np.uint32]) -> list[NDArray[np.int64]]:

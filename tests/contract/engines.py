@@ -68,6 +68,11 @@ class Running:
         return self.facts.capabilities or self.backend.capabilities
 
     @property
+    def speculates(self) -> bool:
+        """Speculation is what options are refused for."""
+        return bool(self.facts.refused_options)
+
+    @property
     def url(self) -> str:
         return self.status.address.url
 

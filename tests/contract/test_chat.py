@@ -89,7 +89,14 @@ def test_many_at_once_get_their_own_answers(model: Running) -> None:
     assert len(set(alone)) > 4
 
 
+def test_greedy_repeats_an_answer(model: Running) -> None:
+    assert len({text_of(model, OPEN, max_tokens=24) for _ in range(3)}) == 1
+
+
 def test_a_seed_repeats_an_answer(model: Running) -> None:
+    if model.speculates:  # and every vLLM here is on the CPU
+        pytest.skip("beside speculation vLLM on the CPU samples by memory that it never wrote: vllm-project/vllm#55005")
+
     def drawn(seed: int) -> str:
         return text_of(model, OPEN, max_tokens=8, temperature=1.5, seed=seed)
 
