@@ -23,8 +23,9 @@ def data(argv: Sequence[str]) -> int:
 
 
 def run(module: str, needed: Sequence[str], argv: Sequence[str]) -> int:
-    """The exit code of `python -m module`, which talks to the user itself. Raises TrainerMissing."""
-    command = (python_for(needed), "-P", "-m", module, *argv)
+    """The exit code of `python -m module`, which talks to the user itself; its help needs no more than we have. Raises TrainerMissing."""
+    python = sys.executable if {"-h", "--help"} & {*argv} else python_for(needed)
+    command = (python, "-P", "-m", module, *argv)
     child = subprocess.Popen(command, env=child_env())
     while True:
         try:

@@ -40,6 +40,8 @@ class Check:
     """What is wrong and what it does to a model."""
     of_row: RowCheck | None = None
     of_set: SetCheck | None = None
+    needs_words: bool = False
+    """Whether it means nothing for a text whose characters are broken."""
 
 
 _E, _W = Severity.ERROR, Severity.WARNING
@@ -64,15 +66,29 @@ CHECKS = (
     Check("secret", _E, Fix.MASK, "keys and tokens of programs", row_checks.secrets),
     Check("personal_data", _E, Fix.MASK, "personal data: the model can repeat it to anybody", row_checks.personal_data),
     Check("near_duplicate", _W, Fix.DROP, "nearly the question of an earlier row"),
-    Check("repetition", _W, Fix.DROP, "an answer that goes in circles: the model will too", row_checks.repetitive),
-    Check("too_short", _W, Fix.DROP, "an answer much shorter than its task's", row_checks.too_short),
-    Check("too_long", _W, Fix.DROP, "an answer much longer than its task's", row_checks.too_long),
+    Check(
+        "repetition",
+        _W,
+        Fix.DROP,
+        "an answer that goes in circles: the model will too",
+        row_checks.repetitive,
+        needs_words=True,
+    ),
+    Check("too_short", _W, Fix.DROP, "an answer much shorter than its task's", row_checks.too_short, needs_words=True),
+    Check("too_long", _W, Fix.DROP, "an answer much longer than its task's", row_checks.too_long, needs_words=True),
     Check("truncated", _W, Fix.DROP, "longer than max_length: trained without its end", row_checks.truncated),
-    Check("cut_off", _W, Fix.DROP, "an answer that ends in the middle", row_checks.cut_off),
+    Check("cut_off", _W, Fix.DROP, "an answer that ends in the middle", row_checks.cut_off, needs_words=True),
     Check(
         "decomposed", _W, Fix.REPAIR, "Korean in single letters: other tokens for the same words", row_checks.decomposed
     ),
-    Check("other_language", _W, Fix.NONE, "answered in another language than asked", row_checks.other_language),
+    Check(
+        "other_language",
+        _W,
+        Fix.NONE,
+        "answered in another language than asked",
+        row_checks.other_language,
+        needs_words=True,
+    ),
     Check("size", _W, Fix.NONE, "fewer rows than the task takes", of_set=set_checks.size),
     Check("class_balance", _W, Fix.NONE, "classes that are rare", of_set=set_checks.class_balance),
     Check("list_bias", _W, Fix.NONE, "too many answers are lists", of_set=set_checks.list_bias),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetune.dataset.checks import CHECKS, Check
@@ -104,6 +104,7 @@ def examine(paths: Sequence[Path], spool: Spool, options: Options, watch: Watch 
     for fault in loaded.faults:
         found.findings[fault.name].add(fault.number, fault.why, fault.text)
     usable = _check_rows(found, index, watch)
+    found.facts = replace(found.facts, mean_uncommon=index.mean_uncommon)
     _compare(found, index, usable, watch)
     for check in CHECKS:
         if check.of_set is not None:
@@ -123,18 +124,24 @@ def _load_eval(spool: Spool, options: Options, index: Index, watch: Watch) -> Lo
 def _check_rows(found: Examination, index: Index, watch: Watch) -> bytearray:
     """Which rows can be compared with others, one byte each."""
     usable = bytearray(len(found.loaded.spool))
-    row_checks = [(check.of_row, found.findings[check.name]) for check in CHECKS if check.of_row is not None]
     for place, row in enumerate(watch.follow("check rows", found.loaded.rows(), len(usable))):
         index.add(row)
         is_fit = True
         if place < found.num_rows:
-            case = case_of(row, place, found)
-            for check, findings in row_checks:
-                if why := check(case):
-                    findings.add(row.number, why, _excerpt(row, findings.check.name))
-                    is_fit &= findings.check.name not in NO_COMPARISON
+            for check, why in faults_of(case_of(row, place, found)):
+                found.findings[check.name].add(row.number, why, _excerpt(row, check.name))
+                is_fit &= check.name not in NO_COMPARISON
         usable[place] = is_fit
     return usable
+
+
+def faults_of(case: Case) -> Iterator[tuple[Check, str]]:
+    """The checks of a row that find something, and what."""
+    is_broken = False
+    for check in CHECKS:
+        if check.of_row is not None and not (is_broken and check.needs_words) and (why := check.of_row(case)):
+            is_broken |= check.name == "encoding"
+            yield check, why
 
 
 def case_of(row: Row, place: int, found: Examination) -> Case:
@@ -178,7 +185,7 @@ def _compare(found: Examination, index: Index, usable: bytearray, watch: Watch) 
         return is_same_answer(loaded.row(first).answer, loaded.row(second).answer)
 
     near = index.near_pairs(loaded.row, watch)
-    keys = [*found.ledger.question, *_eval_keys(found)]
+    keys = [*found.ledger.question, *eval_keys(found)]
     ledger = found.ledger
     for match in matches(
         keys, ledger.exact, ledger.answer, near, found.num_rows, lambda place: bool(usable[place]), same_answer
@@ -195,6 +202,7 @@ def _compare(found: Examination, index: Index, usable: bytearray, watch: Watch) 
             found.kept_answers.add(row.number)
 
 
-def _eval_keys(found: Examination) -> Iterator[int]:
+def eval_keys(found: Examination) -> Iterator[int]:
+    """Of the evaluation set's questions."""
     for place in range(found.num_rows, len(found.loaded.spool)):
         yield question_key(found.loaded.row(place))

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.dataset.ledger import key_of
-from finetune.dataset.likeness import Gist, compare, gist_of
+from finetune.dataset.likeness import ESTABLISHED, Gist, compare, gist_of
 from finetune.dataset.progress import Watch
 from finetune.dataset.row import Row
-from finetune.dataset.similarity import Clusters, Frequencies, Signature, candidate_pairs, grams, signature, telling
+from finetune.dataset.similarity import Clusters, Frequencies, Signatures, candidate_pairs, grams, telling
 from finetune.dataset.text import squash
 
 DUPLICATE, NEAR, CONFLICT, LEAKAGE = "duplicate", "near_duplicate", "conflict", "leakage"
@@ -46,8 +46,9 @@ class Index:
         self._grams = Frequencies()
         self._words = Frequencies()
         self._num_rows = 0
-        self._signatures: list[Signature] = []
+        self._signatures = Signatures()
         self._sizes = array("L")
+        self._num_uncommon = 0
         self._common: dict[str, int] = {}
 
     def count(self, row: Row) -> None:
@@ -62,7 +63,13 @@ class Index:
         self._sizes.append(len(gist.squashed))
         facet = key_of(f"{squash(row.system)}\0{gist.numbers}\0{gist.num_negations}") * 0x9E3779B97F4A7C15
         rare = telling(found, self._grams, self._num_rows)
-        self._signatures.append(signature(found, rare, facet, len(self._signatures)))
+        self._num_uncommon += int((self._grams.of(found) <= max(2, self._num_rows // 20)).sum())
+        self._signatures.add(found, rare, facet)
+
+    @property
+    def mean_uncommon(self) -> float:
+        """Grams of a question that at most one row in twenty has, on average."""
+        return self._num_uncommon / max(1, len(self._signatures))
 
     def how_common(self, word: str) -> int:
         found = self._common.get(word)
@@ -74,14 +81,12 @@ class Index:
 
     def near_pairs(self, get_row: GetRow, watch: Watch) -> list[tuple[int, int, bool]]:
         """Pairs of indices whose questions are near duplicates, and whether they differ on the surface only."""
-        cached = _Cached(get_row)
         too_common = max(_MIN_TOO_COMMON, self._num_rows / 2)
+        cached = _Cached(get_row, lambda word: self.how_common(word) <= too_common)
         found = []
-        pairs = candidate_pairs(
-            np.array(self._signatures).reshape(self._num_rows, -1), np.array(self._sizes, dtype=np.uint32)
-        )
+        pairs = candidate_pairs(self._signatures, np.array(self._sizes, dtype=np.uint32))
         for first, second in watch.follow("compare rows", _chunks(pairs), len(pairs)):
-            likeness = compare(*_comparable(cached(first), cached(second)), self.how_common, too_common)
+            likeness = compare(*_comparable(cached(first), cached(second)), self.how_common)
             if likeness.is_near:
                 found.append((first, second, likeness.is_surface))
         return _without_families(found)
@@ -102,12 +107,12 @@ class _Question:
     whole: Gist
 
 
-def _question_of(row: Row) -> _Question:
+def _question_of(row: Row, says: Callable[[str], bool]) -> _Question:
     text, instruction = row.question, row.instruction
-    whole = gist_of(text)
+    whole = gist_of(text, says)
     if not instruction or not text.startswith(instruction):
         return _Question("", whole, whole)
-    return _Question(squash(instruction), gist_of(text[len(instruction) :]), whole)
+    return _Question(squash(instruction), gist_of(text[len(instruction) :], says), whole)
 
 
 def _comparable(first: _Question, second: _Question) -> tuple[Gist, Gist]:
@@ -118,8 +123,8 @@ def _comparable(first: _Question, second: _Question) -> tuple[Gist, Gist]:
 class _Cached:
     """Questions of rows, the latest few thousand."""
 
-    def __init__(self, get_row: GetRow) -> None:
-        self._get_row = get_row
+    def __init__(self, get_row: GetRow, says: Callable[[str], bool]) -> None:
+        self._get_row, self._says = get_row, says
         self._kept: dict[int, _Question] = {}
 
     def __call__(self, index: int) -> _Question:
@@ -127,7 +132,7 @@ class _Cached:
         if found is None:
             if len(self._kept) >= _MAX_CACHED:
                 self._kept.clear()
-            found = self._kept[index] = _question_of(self._get_row(index))
+            found = self._kept[index] = _question_of(self._get_row(index), self._says)
         return found
 
 
@@ -230,9 +235,9 @@ def _of_near(
 
 
 def is_same_answer(first: str, second: str) -> bool:
-    """Whether two answers differ on the surface only."""
-    return compare(gist_of(first), gist_of(second), _unknown).is_surface
+    """Whether two answers differ in spaces, punctuation, courtesy and endings only. Another word or letter is another answer."""
+    return compare(gist_of(first), gist_of(second), _well_known).is_surface
 
 
-def _unknown(word: str) -> int:
-    return 1
+def _well_known(word: str) -> int:
+    return ESTABLISHED

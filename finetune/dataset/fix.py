@@ -11,7 +11,7 @@ from typing import Any
 from backends.artifacts import atomic_writer
 from finetune.dataset import mojibake, personal
 from finetune.dataset.checks import CHECKS, Fix
-from finetune.dataset.doctor import Examination
+from finetune.dataset.doctor import Examination, case_of, eval_keys, faults_of
 from finetune.dataset.errors import DataUnusable
 from finetune.dataset.formats import ALPACA, TEXT, to_row
 from finetune.dataset.ledger import question_key
@@ -30,6 +30,7 @@ class Cleaned:
     num_written: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
+    """What was mended; a row that was rejected for something else all the same is counted too."""
     masked: Counter[str] = field(default_factory=Counter)
 
 
@@ -39,21 +40,20 @@ def write_clean(found: Examination, out: Path, is_masking: bool, watch: Watch) -
     reasons = _reasons(found)
     cleaned = Cleaned(num_rows=found.loaded.num_records)
     cleaned.rejected.update(fault.name for fault in found.loaded.faults)
-    repaired_keys: set[int] = set()
-    keys = set(found.ledger.question)
+    keys, held_out = set(found.ledger.question), set(eval_keys(found))
     with atomic_writer(out) as file:
-        rows = (found.loaded.row(place) for place in range(found.num_rows))
-        for row in watch.follow("write", rows, found.num_rows):
-            record = _cleaned(row, reasons.get(row.number, ()), found, is_masking, cleaned)
+        for place in watch.follow("write", range(found.num_rows), found.num_rows):
+            row = found.loaded.row(place)
+            record = _cleaned(row, place, reasons.get(row.number, ()), found, is_masking, cleaned)
             if record is None:
                 continue
-            if "encoding" in reasons.get(row.number, ()):
-                key = question_key(to_row(record, row.number))
-                if key in keys or key in repaired_keys:
-                    cleaned.rejected["duplicate"] += 1
-                    cleaned.repaired["encoding"] -= 1
+            key = question_key(to_row(record, row.number))
+            if key != found.ledger.question[place]:
+                # Repaired or masked, it may ask what another row asks.
+                if key in keys or key in held_out:
+                    cleaned.rejected["duplicate" if key in keys else "leakage"] += 1
                     continue
-                repaired_keys.add(key)
+                keys.add(key)
             cleaned.num_written += 1
             file.write(line_of(record))
     return cleaned
@@ -90,30 +90,31 @@ def _reasons(found: Examination) -> dict[int, tuple[str, ...]]:
 
 
 def _cleaned(
-    row: Row, reasons: tuple[str, ...], found: Examination, is_masking: bool, cleaned: Cleaned
+    row: Row, place: int, reasons: tuple[str, ...], found: Examination, is_masking: bool, cleaned: Cleaned
 ) -> dict[str, Any] | None:
     """The record to write; None where it is rejected, and counted."""
-    texts = _texts(row)
-    before = dict(texts)
-    repaired = []
+    before = _texts(row)
+    texts = {at: mojibake.repair(text) for at, text in before.items()} if {*_ENCODING} & {*reasons} else dict(before)
+    if "encoding" in reasons:
+        # What else is wrong shows only now that it can be read.
+        mended = to_row(rewritten(row, texts), row.number)
+        reasons = tuple(
+            check.name for check, _ in faults_of(case_of(mended, place, found)) if check.fix is not Fix.NONE
+        )
+        cleaned.repaired["encoding"] += "encoding" not in reasons
+    elif "decomposed" in reasons:
+        cleaned.repaired["decomposed"] += 1
     for name in reasons:
-        if name in _ENCODING:
-            texts = {place: mojibake.repair(text) for place, text in texts.items()}
-            is_mended = not any(map(mojibake.why_broken, texts.values()))
-        elif name == _EOS:
-            is_mended = _add_end(row, texts, found)
-        else:
-            is_mended = name in _MASKABLE and is_masking
-        if not is_mended:
+        if name == _EOS and _add_end(row, texts, found):
+            cleaned.repaired[name] += 1
+        elif name != "decomposed" and not (name in _MASKABLE and is_masking):
             cleaned.rejected[name] += 1
             return None
-        repaired += [name] if name not in _MASKABLE else []
     if is_masking:
         _mask(texts, cleaned)
-    cleaned.repaired.update(repaired)
     if row.form == ALPACA:
-        texts = {place: text.strip() for place, text in texts.items()}
-    return rewritten(row, {place: text for place, text in texts.items() if text != before[place]})
+        texts = {at: text.strip() for at, text in texts.items()}
+    return rewritten(row, {at: text for at, text in texts.items() if text != before[at]})
 
 
 def _texts(row: Row) -> dict[Place, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from array import array
@@ -18,6 +19,7 @@ from finetune.dataset.tokens import END_MARKS, Tokens
 
 LANGUAGES = ("", "ko", "en", "cjk", "mixed")
 _LIST_ITEM = re.compile(r"^\s*(?:[-*•·▪]|\(?\d{1,2}[.)]|[①-⑳]|[가나다라마바사][.)])\s+\S|^\s*[①-⑳]", re.MULTILINE)
+_INLINE_ITEM = re.compile(r"(?:^|\s)(\d{1,2})[.)]\s")
 _DIGITS = re.compile(r"\d+")
 MIN_GROUP = 10
 _MIN_LABEL_SHARE = 0.3
@@ -31,10 +33,12 @@ def key_of(text: str) -> int:
 
 
 def is_list(answer: str) -> bool:
-    """Whether an answer has the form of a list: two items or more that make up half of its lines."""
+    """Whether an answer has the form of a list: two items or more that make up half of its lines, or 1., 2. and 3. within a line."""
     lines = [line for line in answer.splitlines() if line.strip()]
     items = sum(bool(_LIST_ITEM.match(line)) for line in lines)
-    return items >= 2 and 2 * items >= len(lines)
+    if items >= 2 and 2 * items >= len(lines):
+        return True
+    return _INLINE_ITEM.findall(answer)[:3] == ["1", "2", "3"]
 
 
 def end_mark(answer: str) -> str:
@@ -135,6 +139,8 @@ class Facts:
     opening_share: float
     frame_share: float
     """Different questions, digits apart, per row."""
+    mean_uncommon: float
+    """Grams of a question that at most one row in twenty has, on average; known when all rows have been seen."""
     tokens_quartiles: tuple[float, float, float]
     """Of free answers: neither labels nor code nor structured."""
     num_free: int
@@ -167,6 +173,7 @@ def facts_of(ledger: Ledger) -> Facts:
         list_share=_share(np.asarray(ledger.is_list)[free]),
         opening_share=_top_share(np.asarray(ledger.opening, dtype=np.uint64)[free]),
         frame_share=len(set(ledger.frame)) / max(1, num_rows),
+        mean_uncommon=math.inf,
         tokens_quartiles=_quartiles(tokens[free]),
         num_free=int(free.sum()),
         is_input_only=2 * ledger.num_without_instruction > num_rows,

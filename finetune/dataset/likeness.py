@@ -6,7 +6,6 @@ surface; other words in place of words are content, and then the texts are only 
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 from finetune.dataset.text import gist, num_negations, numbers, squash, words
 
-MAX_ADDED = 0.25
+MAX_ADDED = 0.3
 MAX_CHANGED = 0.25
 MAX_REPLACED = 0.1
 MAX_DIFFERING = 0.5
@@ -41,12 +40,17 @@ class Gist:
     numbers: tuple[str, ...]
     """With the signs between them."""
     num_negations: int
+    size: int
+    """Characters of the words that say something."""
 
 
-def gist_of(text: str) -> Gist:
+def gist_of(text: str, says: Callable[[str], bool] | None = None) -> Gist:
+    """`says`: whether a word says something; one that most rows have does not. By default all do."""
     plain = gist(text)
     signs = tuple(sorted(_SIGN.findall(plain))) if any(char in plain for char in "+-*/×÷^=<>−") else ()
-    return Gist(squash(plain), tuple(words(plain)), (*numbers(plain), *signs), num_negations(plain))
+    squashed, found = squash(plain), tuple(words(plain))
+    size = len(squashed) if says is None else sum(len(word) for word in found if says(word))
+    return Gist(squashed, found, (*numbers(plain), *signs), num_negations(plain), size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +63,12 @@ class Likeness:
 NOT_ALIKE = Likeness(False, False)
 
 
-def compare(first: Gist, second: Gist, how_common: HowCommon, too_common: float = math.inf) -> Likeness:
-    """Words that more than `too_common` rows have are no part of what a text says: they do not make it longer."""
+def compare(first: Gist, second: Gist, how_common: HowCommon) -> Likeness:
     if first.numbers != second.numbers or first.num_negations != second.num_negations:
         return NOT_ALIKE
     if first.squashed == second.squashed:
         return Likeness(True, True)
-    size = max(len(first.squashed), len(second.squashed))
-    if too_common < math.inf:
-        size = max(sum(len(word) for word in each.words if how_common(word) <= too_common) for each in (first, second))
+    size = max(first.size, second.size)
     if size < _MIN_SIZE:
         return NOT_ALIKE
     removed, added = _differing(first.words, second.words)
@@ -80,7 +81,10 @@ def compare(first: Gist, second: Gist, how_common: HowCommon, too_common: float 
     replaced, extra = min(lost, gained), abs(lost - gained)
     if replaced and is_slot:
         return NOT_ALIKE
-    if extra > MAX_ADDED * size or replaced + extra + surface > (MAX_CHANGED if replaced else 0.5) * size:
+    whole = max(len(first.squashed), len(second.squashed))
+    if extra > min(MAX_ADDED * whole, MAX_DIFFERING * size):
+        return NOT_ALIKE
+    if replaced + extra + surface > (MAX_CHANGED if replaced else MAX_DIFFERING) * size:
         return NOT_ALIKE
     return Likeness(replaced <= MAX_REPLACED * size, replaced == 0)
 
@@ -107,7 +111,7 @@ def _settle(removed: list[str], added: list[str], how_common: HowCommon) -> tupl
     surface = 0
     rest = []
     for word in removed:
-        twin = next((other for other in added if is_variant(word, other, how_common)), None)
+        twin = next((other for other in added if _could_be(word, other) and is_variant(word, other, how_common)), None)
         if twin is None:
             rest.append(word)
         else:
@@ -119,11 +123,13 @@ def _settle(removed: list[str], added: list[str], how_common: HowCommon) -> tupl
     return surface, sum(map(len, rest)), sum(map(len, added)), is_slot
 
 
+def _could_be(first: str, second: str) -> bool:
+    return first[0] == second[0] or first[-1] == second[-1]
+
+
 def is_variant(first: str, second: str, how_common: HowCommon) -> bool:
     """The same word with another ending, or mistyped. A mistyped word is one that hardly any other row has."""
     shared = _shared_prefix(first, second)
-    if shared == 0 and first[-1:] != second[-1:]:
-        return False
     if (
         shared >= (2 if not first.isascii() else 3)
         and _TAIL.fullmatch(first[shared:])
@@ -132,7 +138,7 @@ def is_variant(first: str, second: str, how_common: HowCommon) -> bool:
         return True
     size = min(len(first), len(second))
     limit = 2 if size >= 7 else 1
-    if size < 2 or abs(len(first) - len(second)) > limit or not (first[0] == second[0] or first[-1] == second[-1]):
+    if size < 2 or abs(len(first) - len(second)) > limit or not _could_be(first, second):
         return False
     if first.isdigit() or second.isdigit() or min(how_common(first), how_common(second)) > 2:
         return False

@@ -16,9 +16,6 @@ from finetune.dataset.progress import Watch
 from finetune.dataset.row import Row, messages
 from finetune.dataset.spool import Spool
 
-RATIOS = (0.1, 0.2)
-"""What the article recommends, of the whole; up to 0.3 where forgetting is seen."""
-
 
 @dataclass(frozen=True, slots=True)
 class Mixture:

@@ -16,6 +16,7 @@ _NEEDS_A_LOOK = re.compile(
     f"[\ufffd{_HIGH}\u0100-\u07ff\u4e00-\u9fff\uac00-\ud7a3\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f?]"
 )
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4}\s?){3,}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LOST = re.compile(r"(?:(?<=\s)|^)\?{2,}")
 _HANGUL = re.compile("[\uac00-\ud7a3]")
@@ -34,6 +35,8 @@ _DECOMPOSED = re.compile("[\u1100-\u11ff]")
 
 def why_broken(text: str) -> str | None:
     """What is wrong with the encoding of a text; None where nothing is."""
+    if "\\u" in text and _ESCAPES.search(text):
+        return "escapes such as \\\\uc548 that were not decoded"
     if text.isascii():
         return _why_plain(text)
     if not _NEEDS_A_LOOK.search(text):
@@ -42,10 +45,10 @@ def why_broken(text: str) -> str | None:
         return "U+FFFD: bytes were lost when it was decoded"
     if _SURROGATE.search(text):
         return "half of a surrogate pair"
-    if _CONTROL.search(text):
-        return "control characters"
     if any(_undo_latin(run.group()) for run in _LATIN_RUN.finditer(text)):
         return "UTF-8 or cp949 that was read as Latin-1"
+    if _CONTROL.search(text):
+        return "control characters"
     if _is_cp949_garble(text):
         return "UTF-8 that was read as cp949"
     if _is_script_salad(text):
@@ -61,6 +64,7 @@ def repair(text: str) -> str:
     whole = _undo_cp949(text) if _is_cp949_garble(text) else None
     if whole is None:
         whole = _LATIN_RUN.sub(lambda run: _undo_latin(run.group()) or run.group(), text)
+    whole = _ESCAPES.sub(lambda run: run.group().encode("ascii").decode("unicode_escape"), whole)
     if _SURROGATE.search(whole):
         whole = whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return unicodedata.normalize("NFC", whole)

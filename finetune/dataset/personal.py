@@ -47,6 +47,12 @@ _EMAIL = re.compile(
     re.ASCII,
 )
 _ACCOUNT = re.compile(r"(?<![\dA-Za-z\-])\d{2,6}(?:[\- ]\d{2,8}){1,3}(?![\d\-])|(?<![\dA-Za-z\-])\d{10,16}(?![\d\-])")
+_ACCOUNT_SHAPE = re.compile(
+    r"\d{3}-\d{3}-\d{6}|\d{3}-\d{2}-\d{6}|\d{6}-\d{2}-\d{6}|\d{4}-\d{2}-\d{7}|\d{3}-\d{4}-\d{4}-\d{2}"
+)
+"""How the large Korean banks write theirs."""
+_PLAIN_LANDLINE = re.compile(r"(?<![\dA-Za-z\-])0(?:2|[3-6][1-5]|70|50\d)\d{7,8}(?![\d\-])")
+_PHONE_WORD = re.compile(r"전화|연락처|휴대폰|핸드폰|번호는|\btel\b|\bphone\b|\bcall\b|\bmobile\b", re.IGNORECASE)
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _LICENCE = re.compile(r"(?<![\d\-])(?:1[1-9]|2[0-8])-\d{2}-\d{6}-\d{2}(?![\d\-])")
 _SECRET = re.compile(
@@ -115,6 +121,11 @@ _ACCOUNT_WORD = re.compile(
 )
 _NOT_BANK = re.compile(
     r"주문|송장|운송장|배송번호|예약|접수|티켓|상품|모델|시리얼|일련|사업자|고객번호|회원번호|order|tracking|ticket|invoice|serial|model|booking|reference|case\b|sku",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"(?<=\w\w\w)[.!?]\s|\n")
+_NOT_CARD = re.compile(
+    r"쿠폰|상품권|기프트|시리얼|일련|라이선스|제품 ?키|송장|주문|coupon|gift|voucher|serial|licen[cs]e|product key|tracking|order",
     re.IGNORECASE,
 )
 _TOLL_FREE = frozenset(["800", "833", "844", "855", "866", "877", "888"])
@@ -193,25 +204,29 @@ def _is_card(match: re.Match[str], text: str) -> bool:
     is_apart = len(digits) != len(match.group())
     if len(set(digits)) == 1 or not passes_luhn(digits) or not _is_issuer(digits, is_apart):
         return False
-    return is_apart or not _NOT_BANK.search(text[max(0, match.start() - 16) : match.start()])
+    return not _near(_NOT_CARD if is_apart else _NOT_BANK, text, match, 16, 0)
 
 
 def _is_issuer(digits: str, is_apart: bool) -> bool:
-    """Whether a network gives numbers that begin so and are as long."""
+    """Whether a network gives numbers that begin so and are as long; four groups of four are a card's whoever gave it."""
     head, size = int(digits[:4]), len(digits)
+    if is_apart and size == 16:
+        return digits[0] != "0"
     if digits[0] == "4":
         return size in (13, 16, 19)
     if 5100 <= head <= 5599 or 2221 <= head <= 2720 or 3528 <= head <= 3589 or digits[0] == "6":
         return size == 16 or (size == 19 and digits[0] == "6")
     if digits[:2] in ("34", "37"):
         return size == 15
-    if digits[:2] in ("36", "38", "30"):
-        return size in (14, 16)
-    return digits[0] == "9" and size == 16 and is_apart
+    return digits[:2] in ("36", "38", "30") and size in (14, 16)
 
 
 def _is_email(match: re.Match[str], text: str) -> bool:
     return match[1].lower() not in _ROLE_ADDRESSES and match[2].rpartition(".")[2].lower() not in _FILE_ENDINGS
+
+
+def _is_called_phone(match: re.Match[str], text: str) -> bool:
+    return _near(_PHONE_WORD, text, match, 16, 0) and not _near(_NOT_BANK, text, match, 10, 0)
 
 
 def _is_us_phone(match: re.Match[str], text: str) -> bool:
@@ -233,13 +248,14 @@ def _is_account(match: re.Match[str], text: str) -> bool:
         return bool(words) and not _NOT_BANK.search(before[words[-1].start() :])
     if " " in number and "-" not in number and len(digits) < 10:
         return False
-    return _near(_BANK_NEAR, text, match, 30, 14) and not _near(_NOT_BANK, text, match, 10, 0)
+    is_usual = bool(_ACCOUNT_SHAPE.fullmatch(number)) and not _near(_NOT_BANK, text, match, 24, 0)
+    return is_usual or (_near(_BANK_NEAR, text, match, 30, 14) and not _near(_NOT_BANK, text, match, 10, 0))
 
 
 def _near(pattern: re.Pattern[str], text: str, match: re.Match[str], num_before: int, num_after: int) -> bool:
-    """Whether a word stands within so many characters on the same line."""
-    before = text[max(0, match.start() - num_before) : match.start()].rpartition("\n")[2]
-    after = text[match.end() : match.end() + num_after].partition("\n")[0]
+    """Whether a word stands within so many characters in the same sentence."""
+    before = _SENTENCE_END.split(text[max(0, match.start() - num_before - 4) : match.start()])[-1][-num_before:]
+    after = _SENTENCE_END.split(text[match.end() : match.end() + num_after])[0]
     return bool(pattern.search(before) or pattern.search(after))
 
 
@@ -260,6 +276,7 @@ _RULES: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str], str], bool]],
     ("card", _CARD, _is_card),
     ("licence", _LICENCE, _always),
     ("phone", _LANDLINE, _always),
+    ("phone", _PLAIN_LANDLINE, _is_called_phone),
     ("phone", _US_PHONE, _is_us_phone),
     ("phone", _WORLD_PHONE, _is_world_phone),
     ("account", _IBAN, _is_iban),

@@ -33,7 +33,8 @@ class Source:
 
     @property
     def encoding(self) -> str:
-        return self._decoder.words if self.kind in ("JSON", "JSONL", "CSV") else f"that of {self.kind}"
+        """Of a text; empty for workbooks and Parquet, which have but one."""
+        return self._decoder.words if self.kind in ("JSON", "JSONL", "CSV") else ""
 
     @property
     def size_bytes(self) -> int:

@@ -70,7 +70,8 @@ def write_json(report: Report, path: Path) -> None:
 def lines(report: Report) -> Iterator[str]:
     """For a terminal."""
     for file in report["files"] + report["eval_files"]:
-        yield f"{file['path']}: {file['kind']}, {file['encoding']}, {file['num_rows']:,} rows"
+        encoding = f", {file['encoding']}" if file["encoding"] else ""
+        yield f"{file['path']}: {file['kind']}{encoding}, {file['num_rows']:,} rows"
         yield from (f"  {evidence}" for evidence in file["evidence"])
     task = report["task"]
     counted = f"{task['counted']:,} {task['unit']} (at least {task['min']:,})"

@@ -44,9 +44,11 @@ _OTHER_LANGUAGE = re.compile(
     r"translat|in english|in korean|into korean|into english|to korean|to english|한영|영한",
     re.IGNORECASE,
 )
-_SHORT_OF_MEDIAN = 6
-_LONG_OF_MEDIAN = 12
-_MIN_LONG_TOKENS = 800
+_SHORT_OF_MEDIAN, _MIN_MEDIAN, _FULL_MEDIAN = 6, 12, 20
+_MIN_FLOOR, _MAX_FLOOR = 5, 16
+"""Tokens: where answers are sentences, fewer than five are a word or two; sixteen and more are a sentence, whatever the others are."""
+_LONG_OF_MEDIAN = 8
+_MIN_LONG_TOKENS = 600
 _ENOUGH_LETTERS = 24
 
 
@@ -141,11 +143,17 @@ def _out_of_order(before: str, role: str, has_calls: bool) -> str | None:
 
 
 def too_short(case: Case) -> str | None:
-    """Less than a sixth of what the task's answers usually have; labels and structured answers are as short as they are."""
+    """Less than a sixth of what the task's answers usually have, or a word or two in place of sentences.
+
+    Labels, structured answers and sets of short answers are as they are.
+    """
     if case.task in (CLASSIFICATION, FORMAT) or is_blank(case.row.answer) or _last_turn_calls(case.row):
         return None
     median = case.facts.median_tokens.get(case.task, 0.0)
-    if case.answer_tokens < max(median / _SHORT_OF_MEDIAN, 1.5):
+    floor = min(median / _SHORT_OF_MEDIAN, _MAX_FLOOR)
+    if median >= _FULL_MEDIAN:
+        floor = max(floor, _MIN_FLOOR)
+    if median >= _MIN_MEDIAN and case.answer_tokens < floor:
         return f"{case.answer_tokens} tokens, where {case.task} answers of this set have {median:.0f}"
     return None
 

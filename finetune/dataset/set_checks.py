@@ -10,7 +10,9 @@ _MIN_FREE = 30
 _MAX_LIST_SHARE = 0.4
 _MAX_OPENING_SHARE = 0.4
 _MIN_FRAME_SHARE = 0.3
+_MIN_UNCOMMON = 3
 _MAX_CLASS_RATIO = 10
+_MIN_MEDIAN_TOKENS = 12
 
 
 def size(facts: Facts) -> str | None:
@@ -50,7 +52,7 @@ def length_bias(facts: Facts) -> str | None:
     low, middle, high = facts.tokens_quartiles
     if facts.num_free < _MIN_FREE or facts.task in (CLASSIFICATION, FORMAT, CODE):
         return None
-    if middle < 8:
+    if middle < _MIN_MEDIAN_TOKENS:
         return f"half of the free answers have fewer than {middle:.0f} tokens: the model will answer briefly whatever is asked"
     if high - low <= 0.12 * middle:
         return f"half of the free answers have {low:.0f} to {high:.0f} tokens: the model will write that much whatever is asked"
@@ -78,6 +80,10 @@ def diversity(facts: Facts) -> str | None:
         return None
     if facts.frame_share < _MIN_FRAME_SHARE:
         return f"only {facts.frame_share:.0%} of the questions differ in more than their numbers"
+    if facts.num_rows >= 100 and facts.mean_uncommon < _MIN_UNCOMMON:
+        return (
+            "the questions are put together from the same few phrases: hardly one has wording that most others have not"
+        )
     if facts.num_free >= _MIN_FREE and facts.opening_share > _MAX_OPENING_SHARE:
         return f"{facts.opening_share:.0%} of the free answers begin with the same three words"
     return None

@@ -7,9 +7,6 @@ that rows of one template do not all look alike. MinHash: Broder 1997; bands: Le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,20 +67,36 @@ def telling(hashes: Hashes, frequencies: Frequencies, num_rows: int) -> Hashes:
     return hashes[frequencies.of(hashes) <= max(20, num_rows // 1000)]
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
-    keys: Hashes
-    """Of every band, over the rare grams and over all."""
-    lows: NDArray[np.uint16]
-    """The low bits of every hash, which tell how alike two rows are."""
+class Signatures:
+    """Of all rows, in two blocks of memory of 672 bytes a row."""
 
+    def __init__(self) -> None:
+        self._num_rows = 0
+        self._keys = bytearray()
+        self._lows = bytearray()
 
-def signature(hashes: Hashes, rare: Hashes, facet: int, row: int) -> Signature:
-    """Texts of different facets share no key; without the grams that a part needs, it is one that no other row has."""
-    by_rare = _smallest(rare, RARE_ROWS) if len(rare) >= _MIN_RARE else _own(row, RARE_ROWS)
-    by_all = _smallest(hashes, ALL_ROWS) if len(hashes) and len(rare) < _ENOUGH_RARE else _own(row, ALL_ROWS)
-    keys = np.concatenate([_band_keys(by_rare, RARE_ROWS), _band_keys(by_all, ALL_ROWS)])
-    return Signature(keys ^ np.uint64(facet & (2**64 - 1)), np.concatenate([by_rare, by_all]).astype(np.uint16))
+    def __len__(self) -> int:
+        return self._num_rows
+
+    @property
+    def keys(self) -> Hashes:
+        """Of every band, over the rare grams and over all; a row's are a row of the array."""
+        return np.frombuffer(self._keys, dtype=np.uint64).reshape(self._num_rows, -1)
+
+    @property
+    def lows(self) -> NDArray[np.uint16]:
+        """The low bits of every hash, which tell how alike two rows are."""
+        return np.frombuffer(self._lows, dtype=np.uint16).reshape(self._num_rows, -1)
+
+    def add(self, hashes: Hashes, rare: Hashes, facet: int) -> None:
+        """The next row. Texts of different facets share no key; without the grams that a part needs, it is one that no other row has."""
+        by_rare = _smallest(rare, RARE_ROWS) if len(rare) >= _MIN_RARE else _own(self._num_rows, RARE_ROWS)
+        has_all = len(hashes) > 0 and len(rare) < _ENOUGH_RARE
+        by_all = _smallest(hashes, ALL_ROWS) if has_all else _own(self._num_rows, ALL_ROWS)
+        keys = np.concatenate([_band_keys(by_rare, RARE_ROWS), _band_keys(by_all, ALL_ROWS)])
+        self._keys += (keys ^ np.uint64(facet & (2**64 - 1))).tobytes()
+        self._lows += np.concatenate([by_rare, by_all]).astype(np.uint16).tobytes()
+        self._num_rows += 1
 
 
 def _smallest(hashes: Hashes, num_rows: int) -> Hashes:
@@ -104,21 +117,21 @@ def _own(row: int, num_rows: int) -> Hashes:
     return (np.arange(NUM_BANDS * num_rows, dtype=np.uint64) + np.uint64(row << 8)) * np.uint64(0xBF58476D1CE4E5B9)
 
 
-def candidate_pairs(signatures: Sequence[Signature], sizes: NDArray[np.uint32]) -> NDArray[np.int64]:
+def candidate_pairs(signatures: Signatures, sizes: NDArray[np.uint32]) -> NDArray[np.int64]:
     """Pairs of rows that share a band, agree in enough hashes and are about as long (`sizes` in characters).
 
     Two columns, the smaller row first, sorted, each pair once. Of crowded buckets only the neighbours are paired.
     """
     if len(signatures) < 2:
         return np.empty((0, 2), dtype=np.int64)
-    keys = np.array([each.keys for each in signatures])
+    keys = signatures.keys
     found = [np.empty(0, dtype=np.int64)]
     for band in range(keys.shape[1]):
         found += _pairs_of_band(keys[:, band], sizes)
         if len(found) > _MAX_PARTS:
             found = [np.unique(np.concatenate(found))]
     pairs = np.stack(np.divmod(np.unique(np.concatenate(found)), len(signatures)), axis=1)
-    return pairs[_agree(np.array([each.lows for each in signatures]), pairs)]
+    return pairs[_agree(signatures.lows, pairs)]
 
 
 def _agree(lows: NDArray[np.uint16], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:

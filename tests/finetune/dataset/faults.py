@@ -60,16 +60,18 @@ def near_duplicate(rng: Random, record: Record) -> Planted:
     words = text.split()
     place = rng.randrange(1, len(words) - 1)
     is_korean = any("가" <= char <= "힣" for char in text)
-    changed = rng.choice(
-        (
-            text + (" 빠른 답변 부탁드립니다." if is_korean else " Please answer soon."),
-            ("안녕하세요. " if is_korean else "Hello, ") + text,
-            text.replace(".", "!").replace("?", "??"),
-            " ".join(words[:place]) + words[place] + " " + " ".join(words[place + 1 :]),
-            text.upper() if not is_korean else text.replace(". ", " ~ "),
-            _typo(rng, words),
+    changed = text
+    while changed == text:
+        changed = rng.choice(
+            (
+                text + (" 빠른 답변 부탁드립니다." if is_korean else " Please answer soon."),
+                ("안녕하세요. " if is_korean else "Hello, ") + text,
+                text.replace(".", "!").replace("?", "??"),
+                " ".join(words[:place]) + words[place] + " " + " ".join(words[place + 1 :]),
+                text.upper() if not is_korean else text.replace(". ", " ~ "),
+                _typo(rng, words),
+            )
         )
-    )
     return Planted([record, _with(record, instruction=changed)], [0, 1])
 
 

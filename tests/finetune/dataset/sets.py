@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from tests.finetune.dataset.tickets import KO_PROBLEMS, Record, alpaca, distinct, ticket
+from tests.finetune.dataset.tickets import KO_PROBLEMS, KO_PRODUCTS, Record, alpaca, distinct, ticket
 
 MakeSet = Callable[[Random], list[Record]]
 CLASSES = ("배송", "결제", "고장", "교환", "기타")
@@ -75,6 +75,29 @@ def monotonous(rng: Random) -> list[Record]:
     ]
 
 
+def patchwork(rng: Random) -> list[Record]:
+    """Every question from one template of few words."""
+    cities, days = (
+        ("서울", "부산", "대구", "인천", "광주", "대전", "울산", "수원"),
+        ("어제", "오늘 아침에", "지난주에", "방금", "월요일에"),
+    )
+    combos = [
+        (city, day, product, problem)
+        for city in cities
+        for day in days
+        for product in KO_PRODUCTS[:8]
+        for problem in KO_PROBLEMS[:8]
+    ]
+    return [
+        {
+            "instruction": f"{city}에서 {day} 받은 {product} {problem}. 어떻게 할까요?",
+            "input": "",
+            "output": ticket(rng, "ko")[1],
+        }
+        for city, day, product, problem in rng.sample(combos, 1200)
+    ]
+
+
 def chorus(rng: Random) -> list[Record]:
     """Answers that all begin alike."""
     opening = rng.choice(("안녕하세요 고객님, 문의해 주셔서", "Thank you for contacting us;"))
@@ -90,6 +113,6 @@ FAULTY: dict[str, tuple[MakeSet, ...]] = {
     "list_bias": (listed,),
     "length_bias": (brief,),
     "language_bias": (strays,),
-    "diversity": (monotonous, chorus),
+    "diversity": (monotonous, patchwork, chorus),
 }
 CLEAN: tuple[MakeSet, ...] = (clean, labelled)

@@ -13,6 +13,7 @@ import pytest
 
 from finetune.dataset.checks import CHECKS
 from finetune.dataset.doctor import Examination, Options, examine
+from finetune.dataset.ledger import is_list
 from finetune.dataset.spool import Spool
 from tests.finetune.dataset import campaign, faults, sets
 from tests.finetune.dataset.tickets import distinct
@@ -102,6 +103,11 @@ def test_another_number_is_another_answer(doctor: Examine) -> None:
     assert found_in(doctor(rows)) == {"conflict": [1, 2]}
 
 
+def test_another_word_is_another_answer_and_another_ending_is_not(doctor: Examine) -> None:
+    assert found_in(doctor([alpaca(answer="빨강"), alpaca(answer="파랑")])) == {"conflict": [1, 2]}
+    assert found_in(doctor([alpaca(), alpaca(answer=f"안녕하세요! {ANSWER} 감사합니다")])) == {"duplicate": [2]}
+
+
 def test_a_system_prompt_may_ask_for_another_answer(doctor: Examine) -> None:
     rows = [alpaca(system="존댓말로 답하세요."), alpaca(answer="내일쯤 간다.", system="반말로 답하세요.")]
     assert "conflict" not in found_in(doctor(rows))
@@ -148,6 +154,21 @@ def test_the_size_is_held_against_the_articles_table(doctor: Examine) -> None:
         for place in range(30)
     ]
     assert doctor(chats).findings["size"].of_set.startswith("60 turns of chat: at least 3,000")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("1. 전원을 끕니다.\n2. 다시 켭니다.", True),
+        ("다음과 같습니다:\n- 전원\n- 필터\n* 코드", True),
+        ("1. 개요: 인사 2. 내용: 응답 3. 결론: 마침", True),
+        ("① 확인 ② 접수\n③ 완료", True),
+        ("전원을 끄고 1. 5초 뒤에 켭니다.", False),
+        ("먼저 끕니다.\n그다음 켭니다.\n- 끝", False),
+    ],
+)
+def test_lists(answer: str, expected: bool) -> None:
+    assert is_list(answer) == expected
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune.dataset.likeness import compare, gist_of, is_within
-from finetune.dataset.similarity import Clusters, Frequencies, candidate_pairs, grams, signature, telling
+from finetune.dataset.similarity import Clusters, Frequencies, Signatures, candidate_pairs, grams, telling
 from finetune.dataset.text import squash
 
 
@@ -108,9 +108,9 @@ def test_pairs_are_found_among_rows_of_one_template() -> None:
     counts = Frequencies()
     for text in texts:
         counts.add(grams(text))
-    signatures = [
-        signature(grams(text), telling(grams(text), counts, len(texts)), 0, row) for row, text in enumerate(texts)
-    ]
+    signatures = Signatures()
+    for text in texts:
+        signatures.add(grams(text), telling(grams(text), counts, len(texts)), 0)
     sizes = np.array([len(text) for text in texts], dtype=np.uint32)
     pairs = {(first, second) for first, second in candidate_pairs(signatures, sizes).tolist()}
     assert {(place, 3000 + number) for number, place in enumerate(copies)} <= pairs
@@ -119,7 +119,12 @@ def test_pairs_are_found_among_rows_of_one_template() -> None:
 
 def test_texts_of_different_facets_share_no_key() -> None:
     found = grams(squash(BASE))
-    assert not set(signature(found, found, 1, 0).keys.tolist()) & set(signature(found, found, 2, 1).keys.tolist())
+    signatures = Signatures()
+    for facet in (1, 2, 2):
+        signatures.add(found, found, facet)
+    first, second, third = ({*keys} for keys in signatures.keys.tolist())
+    assert not first & second
+    assert second & third
 
 
 def test_clusters_are_named_by_their_first_row() -> None:

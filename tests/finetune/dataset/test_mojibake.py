@@ -31,6 +31,7 @@ UTF8, CP949 = KOREAN.encode(), KOREAN.encode("cp949")
         "이모지 \ud83d 반쪽",
         "제어 \x07 문자",
         "소문 \x92 인용",
+        KOREAN.encode("unicode_escape").decode(),
     ],
 )
 def test_broken(broken: str) -> None:
@@ -63,7 +64,13 @@ def test_whole(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [UTF8.decode("latin-1"), CP949.decode("latin-1"), f"주문 ({UTF8.decode('latin-1')}) 확인"]
+    "broken",
+    [
+        UTF8.decode("latin-1"),
+        CP949.decode("latin-1"),
+        KOREAN.encode("unicode_escape").decode(),
+        f"주문 ({UTF8.decode('latin-1')}) 확인",
+    ],
 )
 def test_what_lost_nothing_is_restored(broken: str) -> None:
     assert KOREAN in repair(broken)
