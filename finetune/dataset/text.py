@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from functools import lru_cache
 
 _DROPPED = re.compile(r"[^\w+*/=%^<>]+|_+")
 _MINUS = re.compile(r"(?<=\d)\s*[-−–]\s*(?=\d)|(?<![\w])[-−](?=\d)")
@@ -17,15 +18,18 @@ _POLITE = re.compile(
     r"안녕하(?:세요|십니까)|감사(?:합니다|드립니다|해요)|고맙습니다|(?:잘\s*)?부탁\s*(?:드립니다|드려요|드릴게요|해요)|수고하세요"
     r"|죄송(?:합니다|하지만|한데)|문의\s*(?:드립니다|드려요)|\b(?:hello|hi|hey|dear|please|thanks|thank you|regards|sorry)\b"
 )
-_HANGUL = re.compile("[\uac00-\ud7a3\u3131-\u318e\u1100-\u11ff]")
-_LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
-_CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+_HANGUL = re.compile("[\uac00-\ud7a3\u3131-\u318e\u1100-\u11ff]+")
+_LATIN = re.compile("[A-Za-z\u00c0-\u024f]+")
+_CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
 _FENCE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 _URL = re.compile(r"https?://\S+|www\.\S+|\S+@\S+\.\S+")
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n+")
+_RECENT = 16
+"""Texts whose forms are kept: several checks ask for those of the same row."""
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 
 
+@lru_cache(maxsize=_RECENT)
 def plain(text: str) -> str:
     """One way to write the same: compatibility forms folded, lower case, nothing invisible."""
     if not text.isascii():
@@ -33,6 +37,7 @@ def plain(text: str) -> str:
     return text.casefold()
 
 
+@lru_cache(maxsize=_RECENT)
 def squash(text: str) -> str:
     """Letters, digits and the signs of arithmetic: two texts that differ in spaces and punctuation only have the same."""
     text = plain(text)
@@ -68,9 +73,8 @@ def prose(text: str) -> str:
 
 def scripts(text: str) -> Counter[str]:
     """How many letters are Korean (`ko`), Latin (`en`), Chinese or Japanese (`cjk`)."""
-    found = Counter(ko=len(_HANGUL.findall(text)), cjk=len(_CJK.findall(text)))
-    found["en"] = sum(map(len, _LATIN.findall(text)))
-    return found
+    patterns = {"en": _LATIN} if text.isascii() else {"en": _LATIN, "ko": _HANGUL, "cjk": _CJK}
+    return Counter({name: sum(map(len, pattern.findall(text))) for name, pattern in patterns.items()})
 
 
 def language(text: str) -> str:

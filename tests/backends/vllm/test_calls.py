@@ -30,15 +30,22 @@ async def test_level_1_sleeps_and_wakes_in_one_call() -> None:
     assert engine.paths == ["/sleep?level=1", "/wake_up"]
 
 
-async def test_level_2_reads_the_weights_again_before_there_is_a_cache_and_forgets_adapters() -> None:
-    engine, sleep = Engine(), VllmSleep(has_adapters=True)
+async def test_level_2_reads_the_weights_again_before_there_is_a_cache() -> None:
+    engine, sleep = Engine(), VllmSleep(has_adapters=False)
     await sleep.sleep(engine, 2)
     await sleep.wake(engine, 2)
     assert engine.paths == [
         "/sleep?level=2", "/wake_up?tags=weights", "/collective_rpc", "/wake_up?tags=kv_cache", "/reset_prefix_cache",
-        "/forgegate/forget_adapters",
     ]  # fmt: skip
     assert engine.calls[2][1] == b'{"method":"reload_weights"}'
+
+
+async def test_beside_adapters_there_is_level_1_after_which_they_are_forgotten() -> None:
+    engine, sleep = Engine(), VllmSleep(has_adapters=True)
+    assert sleep.levels == (1,)
+    assert VllmSleep(has_adapters=False).levels == (1, 2)
+    await sleep.wake(engine, 1)
+    assert engine.paths == ["/wake_up", "/forgegate/forget_adapters"]
 
 
 async def test_a_refusal_names_the_call() -> None:

@@ -117,4 +117,4 @@ def test_luhn() -> None:
 def test_masking_keeps_all_else() -> None:
     text = "홍길동(010-1234-5678, gildong@naver.com), 카드 4111-1111-1111-1111, 주문 AB-12345."
     assert mask(text) == "홍길동([PHONE], [EMAIL]), 카드 [CARD], 주문 AB-12345."
-    assert find(mask(text)) == []
+    assert find(mask(text)) == ()
