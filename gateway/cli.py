@@ -30,7 +30,7 @@ COMMANDS = {
     "chat": Command("gateway.chat:main", "talk to a model in the terminal"),
     "install": Command("gateway.install:main", "install the environment of an engine or of the trainer, or upgrade it"),
     "doctor": Command("gateway.doctor:main", "what this machine can run, what is missing, how to get it"),
-    "engines": Command("gateway.engines:main", "list, read the logs of, or restart the engines of a running gateway"),
+    "engines": Command("gateway.engines:main", "list, tune, drain, sleep, wake, restart the engines of a running gateway, read their logs"),
     "models": Command("gateway.models:main", "pull models from a hub, list them and what is served, remove them"),
     "adapters": Command(
         "gateway.adapters:main", "publish LoRA adapters, flip, split and roll back what serves, prove it"
@@ -89,7 +89,7 @@ def usage() -> str:
     lines = [
         "usage: forgegate COMMAND [OPTIONS]",
         "",
-        "One OpenAI-compatible endpoint over llama.cpp and remote engines.",
+        "One OpenAI-compatible endpoint over vLLM, llama.cpp and remote engines.",
         "",
         "commands:",
     ]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.atomicfile import atomic_path
 from backends.base import (
     ENDPOINTS,
     LOOPBACK,
@@ -49,6 +47,7 @@ from backends.vllm.load import load_of
 from backends.vllm.memory import plan_on_cpu, plan_on_gpus
 from backends.vllm.options import Options, option_problems
 from backends.vllm.progress import progress
+from backends.vllm.pythonpath import GUARD_MODULE, place, plugins
 from backends.vllm.source import DEMO, Source, can_chat, read_source
 from backends.vllm.tuned import Tuned
 
@@ -57,7 +56,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Vllm", "option_problems"]
 
-GUARD_MODULE = "forgegate_vllm_guard"
 OWN = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_SERVER_DEV_MODE"}
 """Variables that options decide; of others the user's own go before."""
 
@@ -130,7 +128,7 @@ class Vllm(BackendDefaults):
         assert self._source is not None
         assert self._installed is not None
         argv = (*self._command, "-m", MODULE, *self._argv(self._source, self._installed, port))
-        return LaunchSpec(argv, self._env(self._installed, place_guard(self._places.tools_dir)))
+        return LaunchSpec(argv, self._env(self._installed, place(self._places.tools_dir)))
 
     def address(self, port: int) -> Address:
         return Address(LOOPBACK, port)
@@ -222,7 +220,7 @@ class Vllm(BackendDefaults):
             wanted |= cpu.fast_env(self._command[-1], os.environ)
         env = {name: value for name, value in wanted.items() if name in OWN or name not in os.environ}
         # Paths among the options are the user's, from where forgegate was started; modules that lie there are not meant.
-        env |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+        env |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1", **plugins(os.environ)}
         return {**env, guard.MAX_ADAPTERS: str(self.num_adapter_slots)}
 
     def _draft_tensors(self) -> Mapping[str, StoredTensor]:
@@ -230,17 +228,3 @@ class Vllm(BackendDefaults):
         if speculative is None or not speculative.model:
             return {}
         return stored_tensors(weight_files(locate_draft(speculative.model)))
-
-
-def place_guard(tools_dir: Path) -> Path:
-    """A folder that holds the guard and nothing else, so that any interpreter finds it, and nothing besides. Raises EngineUnavailable."""
-    content = Path(guard.__file__).read_bytes()
-    folder = tools_dir / f"vllm-guard-{hashlib.sha256(content).hexdigest()[:12]}"
-    path = folder / f"{GUARD_MODULE}.py"
-    try:
-        if not path.exists() or path.read_bytes() != content:
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(content)
-    except OSError as exc:
-        raise EngineUnavailable(f"cannot write {path}: {exc.strerror or exc}") from exc
-    return folder

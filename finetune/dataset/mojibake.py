@@ -21,6 +21,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _LOST = re.compile(r"(?:(?<=\s)|^)\?{2,}")
 _HANGUL = re.compile("[\uac00-\ud7a3]")
 _CHINESE = re.compile("[\u4e00-\u9fff\uf900-\ufaff]")
+_KS_X_1001 = frozenset(
+    bytes([lead, trail]).decode("euc_kr") for lead in range(0xB0, 0xC9) for trail in range(0xA1, 0xFF)
+)
+"""Its 2,350 syllables: Korean hardly uses others, garbled bytes mostly hit them."""
 _COMMON = frozenset(
     "이다는에을가의고하지한로기사자어리해도서시대나인아은있스라정그일수들으를보상과게전부주제여만원니요세드면것성구장동안거공선조미유경문비러모음적"
     "오국우되습합없내소방신마위바관계개학실물무저와연재작반품년알려받결확처회차조번호진생때요송배교환불입점까된였했않할될네"
@@ -112,21 +116,12 @@ def _undo_partly(raw: bytes) -> str | None:
     return text if len(raw) >= 6 and len(text) - num_lost >= 2 * num_lost else None
 
 
-def _is_rare(char: str) -> bool:
-    """A syllable outside the 2,350 of KS X 1001: Korean hardly uses them, garbled bytes mostly hit them."""
-    try:
-        char.encode("euc_kr")
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
 def _is_cp949_garble(text: str) -> bool:
     """UTF-8 of Korean, read as cp949, is rare syllables and Chinese characters, mixed within words."""
     syllables = _HANGUL.findall(text)
     if "占쏙옙" in text:
         return True
-    rare = sum(map(_is_rare, set(syllables)))
+    rare = len(set(syllables) - _KS_X_1001)
     if rare >= 2 and rare >= 0.12 * len(set(syllables)):
         return True
     chinese = len(_CHINESE.findall(text))

@@ -24,7 +24,7 @@ from backends.registry import build, kind_of
 from backends.registry import option_problems as problems_of
 from backends.vllm.gpus import Gpu
 from backends.vllm.inside import guard
-from backends.vllm.launch import GUARD_MODULE, Machine, Vllm, place_guard
+from backends.vllm.launch import Machine, Vllm
 from backends.vllm.source import DEMO_DIR
 from tests.backends.vllm.recorded import installed
 
@@ -80,24 +80,7 @@ async def test_the_demo_is_launched_behind_the_guard(places: Places, launcher: L
     assert spec.env["VLLM_CPU_KVCACHE_SPACE"] == "4"
     assert spec.cwd is None  # paths among the options are the user's
     assert spec.env["PYTHONSAFEPATH"] == "1"  # and modules that lie there are not meant
-    assert spec.env["PYTHONPATH"].split(os.pathsep)[0] == str(place_guard(places.tools_dir))
-
-
-def test_any_interpreter_finds_the_guard_and_nothing_else_of_ours(places: Places) -> None:
-    folder = place_guard(places.tools_dir)
-    assert [path.name for path in folder.iterdir()] == [f"{GUARD_MODULE}.py"]
-    code = f"import {GUARD_MODULE}, sys; print([n for n in sys.modules if n.startswith(('backends', 'gateway'))])"
-    env = {"PYTHONPATH": str(folder)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, cwd="/", capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
-def test_a_damaged_copy_of_the_guard_is_replaced(places: Places) -> None:
-    folder = place_guard(places.tools_dir)
-    path = folder / f"{GUARD_MODULE}.py"
-    path.write_text("class Guard: ...")
-    assert place_guard(places.tools_dir) == folder
-    assert path.read_bytes() == Path(guard.__file__).read_bytes()
+    assert spec.env["PYTHONPATH"].split(os.pathsep)[0] == str(place(places.tools_dir))
 
 
 async def test_its_identity_is_that_of_a_llamacpp_pool_of_the_same_model(places: Places, launcher: Launcher) -> None:
