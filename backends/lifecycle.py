@@ -17,8 +17,9 @@
 `starting` has three parts: what is loaded is made, the gate is passed (memory, and its turn), the child becomes ready. A
 sleeping engine wakes through the gate, too. In `draining` nobody sends it new requests, and the running ones end first; then
 it falls asleep, or its child is told to end. Only a drain that makes way for others, or for idleness, gives up where requests
-run on. A request that waits starts what is stopped or asleep, but not what was drained by command or has failed. An engine
-without a child (remote) lives the same life: it never dies, it only stops answering.
+run on; a drain by command takes its place. A request that waits starts what is stopped or asleep, but not what was stopped by
+a drain by command, or has failed. An engine that cannot fall asleep is stopped. An engine without a child (remote) lives the
+same life: it never dies, it only stops answering.
 """
 
 from __future__ import annotations
@@ -241,6 +242,8 @@ class EngineLife(LifeState):
                     return self._after_drain()
                 case Start(is_wanted=False) if self._leaving.after == self._stopped:
                     return self._ready
+                case Drain(is_command=True) as drain if self._can_turn_to(drain):
+                    return self._make_way(drain)
                 case Stop() | Restart() as command:
                     self._commanded(command)
                     deadline = min(deadline, self._clock() + self._leaving.patience_s)
@@ -271,7 +274,9 @@ class EngineLife(LifeState):
                 case Start(is_wanted=True) if self._leaving.is_held:
                     continue
                 case Start() | Restart() if self._leaving.after == self._stopped:
-                    self._leaving.after = self._starting
+                    self._leaving.after, self._leaving.is_held = self._starting, False
+                case Drain(is_command=True, level=0) as drain if self._can_turn_to(drain):
+                    self._make_way(drain)
                 case None:
                     child.kill()
                     deadline = self._clock() + 1.0
@@ -279,7 +284,7 @@ class EngineLife(LifeState):
                     continue
 
     async def _falling_asleep(self) -> _Phase | None:
-        leaving, is_recalled = self._leaving, False
+        leaving = self._leaving
         await self._enter(State.DRAINING, f"{self.backend.title} falls asleep (level {leaving.level})")
         self._lookout.sleep(self._attempt.number, self.status, leaving.level, self._timing.sleep_timeout_s)
         while True:
@@ -288,12 +293,13 @@ class EngineLife(LifeState):
                     return self._after_drain()
                 case Turned(error=None):
                     self._change(sleep_level=leaving.level, ready_since=None)
-                    return self._waking if is_recalled else self._asleep
+                    return self._waking if leaving.after == self._starting else self._asleep
                 case Turned(error=error):
                     leaving.done = f"it was to sleep, and was stopped instead: {error}"
+                    self.log.add(f"(control) {leaving.done}")
                     return await self._end_within(self._timing.stop_grace_s)
                 case Start():
-                    is_recalled = True
+                    leaving.after = self._starting
                 case event:
                     if (phase := self._commanded(event)) is not None:
                         return phase
@@ -322,7 +328,7 @@ class EngineLife(LifeState):
                     await self._enter(State.STARTING, text)
                 case Admitted(problem=""):
                     self._start.begin()
-                    self._lookout.wake(self._attempt.number, self.status, self._timing.sleep_timeout_s)
+                    self._lookout.wake(self._attempt.number, self.status, self._timing.start_timeout_s)
                 case Admitted(problem=problem):
                     self._leaving.done = problem
                     return self._asleep
@@ -415,9 +421,13 @@ class EngineLife(LifeState):
     def _make_way(self, drain: Drain) -> _Phase:
         self._leaving = _Leaving(
             self._stopped, f"it takes no new requests: {drain.why}", drain.why, drain.patience_s, self._timing.stop_grace_s,
-            drain.level, not drain.is_command, drain.is_command,
+            drain.level, not drain.is_command, drain.is_command and not drain.level,
         )  # fmt: skip
         return self._draining
+
+    def _can_turn_to(self, drain: Drain) -> bool:
+        """Whether an engine that leaves for something else may do so by this command."""
+        return self._leaving.after != self._closed and (not drain.level or self.status.ready_since is not None)
 
     async def _closed(self) -> _Phase | None:
         self._change(pid=None)

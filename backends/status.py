@@ -26,7 +26,7 @@ class Timing:
     """All waits of an engine's life, in seconds."""
 
     start_timeout_s: float = 600.0
-    """From the child's start until it is ready; loading a large model takes minutes."""
+    """From the child's start until it is ready, and for waking up; loading a large model takes minutes."""
     start_poll_s: float = 0.1
     probe_interval_s: float = 2.0
     probe_timeout_s: float = 5.0
@@ -35,7 +35,7 @@ class Timing:
     stop_grace_s: float = 12.0
     """Running requests have it to finish; then the engine is told to end, and killed where it does not."""
     sleep_timeout_s: float = 300.0
-    """For falling asleep and for waking up; weights that were dropped are read again."""
+    """For falling asleep. Waking up is a start: weights that were dropped are read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Status:
     retry_after_s: float = 1.0
     """While it starts: what is left if it takes as long as the last time."""
     is_held: bool = False
-    """Drained by command: no request starts it, another command does."""
+    """Drained by command, to stop: no request starts it, another command does."""
     sleep_level: int = 0
     """While asleep, how deep; see `SleepCalls.levels`."""
     facts: Facts | None = None
@@ -94,7 +94,7 @@ class Drain:
     patience_s: float = math.inf
     """Whatever still runs then keeps the engine ready."""
     is_command: bool = False
-    """No request starts it afterwards."""
+    """It overrides one that is none. No request starts afterwards what was to stop."""
 
 
 @dataclass(frozen=True, slots=True)

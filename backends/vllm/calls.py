@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from urllib.parse import urlencode
 
 import msgspec
@@ -11,8 +12,8 @@ from backends.base import Call
 from backends.errors import EngineRefused
 from backends.vllm.inside import guard
 
-SLEEP_S, WAKE_S = 300.0, 600.0
-"""Weights of many GB go to RAM, or are read again from the disk."""
+UNBOUNDED_S = math.inf
+"""Weights of many GB go to RAM, or are read again from the disk: the engine's life bounds the whole of it."""
 
 
 class VllmAdapters(LoraCalls):
@@ -34,21 +35,21 @@ class VllmSleep:
         self._has_adapters = has_adapters
 
     async def sleep(self, call: Call, level: int) -> None:
-        await _post(call, f"/sleep?{urlencode({'level': level})}", b"", SLEEP_S)
+        await _post(call, f"/sleep?{urlencode({'level': level})}", b"")
 
     async def wake(self, call: Call, level: int) -> None:
         if level == 2:
-            await _post(call, "/wake_up?tags=weights", b"", WAKE_S)
-            await _post(call, "/collective_rpc", msgspec.json.encode({"method": "reload_weights"}), WAKE_S)
-            await _post(call, "/wake_up?tags=kv_cache", b"", WAKE_S)
-            await _post(call, "/reset_prefix_cache", b"", WAKE_S)
+            await _post(call, "/wake_up?tags=weights", b"")
+            await _post(call, "/collective_rpc", msgspec.json.encode({"method": "reload_weights"}))
+            await _post(call, "/wake_up?tags=kv_cache", b"")
+            await _post(call, "/reset_prefix_cache", b"")
         else:
-            await _post(call, "/wake_up", b"", WAKE_S)
+            await _post(call, "/wake_up", b"")
         if self._has_adapters:  # they are loaded and proven anew
-            await _post(call, guard.FORGET, b"", WAKE_S)
+            await _post(call, guard.FORGET, b"")
 
 
-async def _post(call: Call, path: str, body: bytes, timeout_s: float) -> None:
-    reply = await call(path, body, timeout_s)
+async def _post(call: Call, path: str, body: bytes) -> None:
+    reply = await call(path, body, UNBOUNDED_S)
     if reply.status != 200:
         raise EngineRefused(f"{path.partition('?')[0]} answers {reply.status}: {reason_of(reply)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -14,7 +15,10 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 def load_of(page: str, names: Metrics) -> Load:
-    """Sums over the engine's copies of the model (data parallel); of KV use the mean. What the page does not have is 0."""
+    """Sums over the engine's copies of the model (data parallel); of KV use the mean.
+
+    What the page does not have, or has no finite number for, is 0.
+    """
     wanted = {getattr(names, field) for field in _FIELDS}
     sums: defaultdict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()
@@ -55,5 +59,7 @@ def _samples(page: str) -> Iterator[tuple[str, dict[str, str], float]]:
         try:
             value = float(match[3])
         except ValueError:
+            continue
+        if not math.isfinite(value):
             continue
         yield match[1], dict(_LABEL.findall(match[2] or "")), value

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from backends.vllm.options import Options
 from backends.vllm.speculation import Measurement, Setting, adjust, choose
 
 FILE = "speculation.json"
+SEEN_S = 86_400.0
+"""What clients' texts accept is forgotten after a day: an engine that does not speculate for it never sees that it changed."""
 _OF_NO_CONCERN = frozenset(
     {"chat_template", "tool_call_parser", "reasoning_parser", "trust_remote_code", "seed", "sleep_mode", "load_format"}
 )
@@ -50,6 +52,8 @@ class Seen:
 
     depth: int
     tokens_per_step: float
+    at: float = 0.0
+    """When, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,10 @@ class Record:
     at: str
     """Time of the measurement, ISO 8601."""
     seen: Seen | None = None
+
+    def as_of(self, now: float) -> Record:
+        """Without what was seen too long ago."""
+        return replace(self, seen=None) if self.seen is not None and now - self.seen.at > SEEN_S else self
 
     @property
     def setting(self) -> Setting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,13 @@ FIRST_WITH_ROWS = (0, 26)
 class Tuned:
     """One pool's speculation. `at`: the same engine with other options, for one that takes no traffic."""
 
-    def __init__(self, options: Options, models_dir: Path, at: Callable[[Options], Backend]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        models_dir: Path,
+        at: Callable[[Options], Backend],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._memory = Memory(models_dir)
         self.subject: Subject | None = None
         """Known once the pool is prepared."""
@@ -34,6 +41,7 @@ class Tuned:
         self._configured = options
         self._models_dir = models_dir
         self._at = at
+        self._clock = clock
 
     @property
     def is_configured(self) -> bool:
@@ -78,7 +86,8 @@ class Tuned:
         self.subject = Subject(
             model, draft_identity(draft, self._models_dir), version, relevant_options(self._configured), machine()
         )
-        self._take(self._memory.find(self.subject))
+        found = self._memory.find(self.subject)
+        self._take(found.as_of(self._clock()) if found is not None else None)
 
     def keep(self, record: Record) -> None:
         """Remember it, for the next launch. Raises OSError."""

@@ -96,4 +96,3 @@ CHECKS = (
     Check("language_bias", _W, Fix.NONE, "a few answers in another language", of_set=set_checks.language_bias),
     Check("diversity", _W, Fix.NONE, "rows are all alike", of_set=set_checks.diversity),
 )
-BY_NAME = {check.name: check for check in CHECKS}

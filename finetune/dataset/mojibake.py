@@ -121,20 +121,18 @@ def _is_cp949_garble(text: str) -> bool:
     syllables = _HANGUL.findall(text)
     if "占쏙옙" in text:
         return True
-    rare = len(set(syllables) - _KS_X_1001)
-    if rare >= 2 and rare >= 0.12 * len(set(syllables)):
-        return True
-    chinese = len(_CHINESE.findall(text))
+    rare, chinese = len(set(syllables) - _KS_X_1001), len(_CHINESE.findall(text))
     if rare + chinese == 0:
         return False
     letters = chinese + len(syllables)
+    is_unlike_korean = sum(char in _COMMON for char in syllables) < _MIN_COMMON * letters
     if letters >= _ENOUGH_LETTERS:
-        return sum(char in _COMMON for char in syllables) < _MIN_COMMON * letters
+        return is_unlike_korean
+    if rare >= 2 and rare >= 0.3 * len(set(syllables)):
+        return is_unlike_korean
     if len(_MIXED_WORD.findall(text)) >= 3 and chinese >= 0.2 * letters:
         return True
-    if len(_MARK_WITHIN.findall(text)) >= max(4, 0.1 * letters):
-        return True
-    return _is_utf8_inside(text)
+    return len(_MARK_WITHIN.findall(text)) >= max(4, 0.1 * letters) or _is_utf8_inside(text)
 
 
 def _is_utf8_inside(text: str) -> bool:

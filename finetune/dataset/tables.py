@@ -14,7 +14,6 @@ from finetune.dataset.errors import DataLacksPackage, DataUnusable
 from finetune.dataset.json_stream import Unreadable
 
 Record = dict[str, Any]
-_SNIFF_CHARS = 64 * 1024
 _BATCH_ROWS = 1024
 
 

@@ -6,6 +6,7 @@ clients ask, and is seen in each engine's counts. Both together say where specul
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Protocol, runtime_checkable
 from backends.base import Backend, Load
 from backends.status import Status
 from backends.vllm.measured import Record, Seen
-from backends.vllm.speculation import Setting, advice, is_beyond, setting_words, tokens_per_step
+from backends.vllm.speculation import Setting, advice, choose, is_beyond, setting_words, tokens_per_step
 from backends.vllm.tuned import Tuned
 from gateway.control.fleet import Member
 
@@ -84,9 +85,15 @@ class _Engine:
 class Advisor:
     """`tell` is told what people should see: the engine, and one sentence."""
 
-    def __init__(self, backend_of: Callable[[str], Backend], tell: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        backend_of: Callable[[str], Backend],
+        tell: Callable[[str, str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._backend_of = backend_of
         self._tell = tell
+        self._clock = clock
         self._engines: dict[str, _Engine] = {}
 
     async def before_traffic(self, engine_id: str, status: Status) -> None:
@@ -96,7 +103,7 @@ class Advisor:
             return
         self._engines[engine_id] = _Engine(tuned.setting, tuned.record)
         if tuned.record is not None and tuned.is_open:
-            self._tell(engine_id, f"speculation as measured here: {setting_words(tuned.setting)}")
+            self._tell(engine_id, f"speculation as measured here: {_choice(tuned.setting, tuned.record)}")
         elif said := self.advice(engine_id):
             self._tell(engine_id, said)
 
@@ -131,12 +138,25 @@ class Advisor:
     def _keep(self, engine_id: str, engine: _Engine) -> None:
         """For its next start."""
         tuned = speculation_of(self._backend_of(engine_id))
+        if tuned is None or tuned.record is None or engine.record is None or tuned.record.at != engine.record.at:
+            return  # measured anew since this launch: what was seen of it is the next launch's to say
         depth = engine.setting.depth_at(engine.num_streams)
-        if tuned is None or engine.record is None or depth not in engine.record.measured.on:
+        if depth not in tuned.record.measured.on:
             return
-        record = replace(engine.record, seen=Seen(depth, round(engine.tokens_per_step, 3)))
+        record = replace(tuned.record, seen=Seen(depth, round(engine.tokens_per_step, 3), self._clock()))
         with suppress(OSError):  # a full disk: seen again
             tuned.keep(record)
+
+
+def _choice(setting: Setting, record: Record) -> str:
+    """With why, where the measurement alone would choose otherwise."""
+    alone, seen = choose(record.measured), record.seen
+    if seen is None or setting == alone:
+        return setting_words(setting)
+    return (
+        f"{setting_words(setting)}; clients' texts gave {seen.tokens_per_step:.2f} tokens a step at depth {seen.depth}, "
+        f"else it would be {setting_words(alone)}; that is forgotten a day after it was seen"
+    )
 
 
 def _is_unknown(engine: _Engine, record: Record) -> bool:

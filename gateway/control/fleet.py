@@ -13,6 +13,8 @@ from backends.status import State, Status
 from gateway import snapshot as wire
 from gateway.config import Config
 
+LONGEST_S = 10 * 365 * 86400.0
+"""What `.inf` in the configuration comes to."""
 Push = Callable[[wire.Snapshot], Awaitable[tuple[int, ...]]]
 Adapters = Callable[[], tuple[tuple[wire.Adapter, ...], tuple[wire.Alias, ...]]]
 """What workers are told of versions and aliases; asked for each snapshot."""
@@ -77,7 +79,11 @@ class Fleet:
         member.has_been_ready = member.has_been_ready or status.state is State.READY
         if status.facts and status.facts.capabilities:
             member.capabilities = status.facts.capabilities
-        replaced = await self.publish()
+        try:
+            replaced = await self.publish()
+        except asyncio.CancelledError:  # not all workers know of it: the next report is theirs
+            self._awaited.setdefault(engine_id, []).extend(awaited)
+            raise
         for future in awaited:
             if not future.done():
                 future.set_result(replaced)
@@ -118,13 +124,13 @@ class Fleet:
             aliases=aliases,
             keys=tuple(wire.Key(key.name, key.sha256) for key in config.keys),
             timeouts=wire.Timeouts(
-                connect_s=config.timeouts.connect_s, first_byte_s=config.timeouts.first_byte_s,
-                idle_s=config.timeouts.idle_s, total_s=config.timeouts.total_s,
+                connect_s=_finite(config.timeouts.connect_s), first_byte_s=_finite(config.timeouts.first_byte_s),
+                idle_s=_finite(config.timeouts.idle_s), total_s=_finite(config.timeouts.total_s),
             ),
             max_body_bytes=config.limits.max_body_bytes,
-            adapter_wait_s=config.adapters.wait_s,
+            adapter_wait_s=_finite(config.adapters.wait_s),
             max_adapter_waiting=config.adapters.max_waiting,
-            engine_wait_s=config.limits.engine_wait_s,
+            engine_wait_s=_finite(config.limits.engine_wait_s),
             max_engine_waiting=config.limits.max_engine_waiting,
             admin_sha256=self._admin.token_sha256,
             admin_url=self._admin.url,
@@ -198,3 +204,8 @@ def _is_callable(member: Member) -> bool:
 
 def _short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
+
+
+def _finite(seconds: float) -> float:
+    """JSON has no infinity, and nothing waits for longer than this."""
+    return min(seconds, LONGEST_S)

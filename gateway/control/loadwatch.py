@@ -83,7 +83,7 @@ class _Seen:
 
 
 class LoadWatch:
-    """One task. `heard` is told each fresh answer; `path`: the folder of the workers' metrics."""
+    """One task. `heard` is told each fresh answer; `folder`: that of the workers' metrics."""
 
     def __init__(
         self,
@@ -139,6 +139,12 @@ class LoadWatch:
             await asyncio.sleep(INTERVAL_S)
 
     async def _look_at(self, member: Member) -> None:
+        try:
+            await self._ask_and_note(member)
+        except Exception:  # noqa: BLE001 - named boundary: logged; what the other engines say is written all the same
+            traceback.print_exc()
+
+    async def _ask_and_note(self, member: Member) -> None:
         launch = member.status.num_restarts
         load = await self._ask(member.id)
         if load is None or launch != member.status.num_restarts:  # started anew meanwhile: whose answer is it?

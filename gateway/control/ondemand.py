@@ -7,7 +7,6 @@ no effect.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +21,9 @@ from gateway.control.room import Occupant, Phase
 from gateway.control.starts import Seen
 
 LOOK_S = 0.5
-CALLABLE = (State.ASLEEP, State.DRAINING, State.STOPPED)
-"""What a request may be answered with a start from, the quickest first."""
-COMING = (State.READY, State.STARTING, State.BACKOFF)
+CALLABLE = (State.ASLEEP, State.STOPPED, State.DRAINING)
+"""What a request may be answered with a start from, the quickest first; what drains may have to end first."""
+COMING = (State.STARTING, State.BACKOFF)
 PHASES = {
     State.STARTING: Phase.STARTING, State.READY: Phase.READY, State.DRAINING: Phase.LEAVING, State.ASLEEP: Phase.ASLEEP,
 }  # fmt: skip
@@ -84,7 +83,7 @@ class OnDemand:
     def want(self, model: str) -> bool:
         """A request waits for an engine of the model; returns whether one that runs on demand is coming."""
         tenants = [one for one in self._tenants.values() if one.model == model]
-        if coming := [one for one in tenants if one.life.status.state in COMING]:
+        if coming := [one for one in tenants if _comes(one)]:
             return any(one.pool.is_on_demand for one in coming)
         for state in CALLABLE:
             for one in tenants:
@@ -132,11 +131,11 @@ class OnDemand:
             if (state := one.life.status.state) in PHASES
         ]
 
-    def make_way(self, engine_id: str, for_whom: str, must_be_idle: bool) -> None:
+    def make_way(self, engine_id: str, for_whom: str, patience_s: float) -> None:
         one = self._tenants[engine_id]
         level = 0 if one.life.status.state is State.ASLEEP else one.pool.sleep_level
         why = f"it made way for {for_whom}; {next_words(level)}"
-        one.life.drain(Drain(why, level, patience_s=0.0 if must_be_idle else math.inf))
+        one.life.drain(Drain(why, level, patience_s))
 
     def _seen(self, one: Tenant, phase: Phase) -> Seen:
         since = self._serving_since.get(one.id)
@@ -149,3 +148,9 @@ class OnDemand:
 
     def _num_running(self, one: Tenant) -> int:
         return self.traffic.running(one.slot) + self._is_used(one.id)
+
+
+def _comes(one: Tenant) -> bool:
+    """Nothing else is started beside it. One that always stays counts once it is ready: it may never be."""
+    state = one.life.status.state
+    return state is State.READY or (one.pool.is_on_demand and state in COMING)

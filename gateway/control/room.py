@@ -5,7 +5,7 @@
 Who asks is looked at in the order of its need, the largest first; one that others have passed often enough goes before all.
 From the first one that lacks room on a device, nobody behind it gets any of that device. Room is made by engines that run on
 demand: those that are idle leave, least recently used first. Where they do not suffice, busy ones give up their turn: they
-take no new requests, and leave once the running ones have ended. Nobody is cut.
+take no new requests, and leave once the running ones have ended; if these outlast `max_wait_s`, they stay. Nobody is cut.
 """
 
 from __future__ import annotations

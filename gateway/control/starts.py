@@ -41,8 +41,8 @@ class Engines(Protocol):
 
     def up(self) -> Sequence[Seen]: ...
 
-    def make_way(self, engine_id: str, for_whom: str, must_be_idle: bool) -> None:
-        """Leave, unless it must be idle and is not."""
+    def make_way(self, engine_id: str, for_whom: str, patience_s: float) -> None:
+        """Leave, unless requests run on for longer than that."""
         ...
 
 
@@ -137,9 +137,9 @@ class Starts:
         for engine_id, reason in made.refused.items():
             self._answer(engine_id, reason)
         for engine_id, for_whom in made.leave.items():
-            self._engines.make_way(engine_id, for_whom, must_be_idle=True)
+            self._engines.make_way(engine_id, for_whom, patience_s=0.0)
         for engine_id, for_whom in made.turns_over.items():
-            self._engines.make_way(engine_id, for_whom, must_be_idle=False)
+            self._engines.make_way(engine_id, for_whom, self._rules.max_wait_s)
         await self._tell(made)
 
     def _measure(self, devices: Sequence[str], seen: Sequence[Seen]) -> tuple[Mapping[str, int], list[Occupant]]:
@@ -149,7 +149,9 @@ class Starts:
             if one.occupant.id in self._inside:
                 phase = Phase.STARTING
             elif phase is Phase.STARTING and one.is_gated:
-                continue  # it takes nothing yet
+                if one.pid is None:
+                    continue  # it takes nothing yet
+                phase = Phase.ASLEEP  # it asks to wake
             held = self._memory.held(one.pid, devices) if one.pid is not None else None
             occupants.append(replace(one.occupant, phase=phase, held=held))
         known = {one.id for one in occupants}
@@ -167,7 +169,8 @@ class Starts:
         return replace(entry.applicant, waited_s=now - entry.came_at, quiet_s=now - entry.quiet_since)
 
     def _admit(self, engine_id: str) -> None:
-        if (entry := self._queue.get(engine_id)) is None:
+        entry = self._queue.get(engine_id)
+        if entry is None or entry.answer.done():
             return  # it does not want to any more
         self._inside[engine_id] = entry.applicant
         self._answer(engine_id, "")

@@ -193,8 +193,11 @@ class Supervisor:
             return None
 
     def trial_ties(self, engine_id: str) -> Ties:
-        """Of one that is started in this engine's place, and serves nobody."""
-        return Ties(gate=self._doors.get(engine_id) or OpenGate())
+        """Of one that is started in this engine's place, and serves nobody: it has a turn of its own."""
+        door = self._doors.get(engine_id)
+        if door is None:
+            return Ties(gate=OpenGate())
+        return Ties(gate=Door(self._starts, replace(door.applicant, id=f"{engine_id} (trial)")))
 
     def _life(self, engine_id: str, slot: int, key: str, backend: Backend) -> EngineLife:
         log = LogRing(self._home.logs / f"{engine_id.replace('/', '_')}.log")

@@ -40,7 +40,7 @@ class Trials:
         settled = asyncio.Event()
 
         async def announce(status: Status) -> None:
-            if status.state in (State.READY, State.FAILED):
+            if status.state in (State.READY, State.FAILED, State.STOPPED):  # stopped: the gate let it not in
                 settled.set()
             elif status.state is State.STARTING and status.detail:
                 tell(status.detail)
@@ -50,7 +50,7 @@ class Trials:
         life.start()
         try:
             await settled.wait()
-            if life.status.state is State.FAILED:
+            if life.status.state is not State.READY:
                 raise MeasureFailed(f"an engine to be measured did not start: {life.status.detail} (all of it: {path})")
             yield self._subject(life, backend)
         except ProbeFailed as exc:

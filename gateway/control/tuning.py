@@ -32,6 +32,7 @@ from gateway.control.tuneview import tuned_event
 STREAMS = (1, 2, 4, 8)
 MAX_STREAMS = 256
 MAX_SIZES = 16
+STARTED = "it was started meanwhile by another command"
 Tell = Callable[[Event], None]
 
 
@@ -41,9 +42,9 @@ class Order:
 
     engine_id: str
     streams: tuple[int, ...] = ()
-    """None: 1, 2, 4 and 8, where it takes so many."""
+    """Empty: 1, 2, 4 and 8, where it takes so many."""
     depths: tuple[int, ...] = ()
-    """None: the configured one, half of it, and 1."""
+    """Empty: the configured one, half of it, and 1."""
     workload: Workload = field(default_factory=Workload)
     passes: int = 1
     """How often everything is started and measured; the best counts."""
@@ -146,6 +147,7 @@ class Tuning:
             await backend.prepare(self._launcher, say)  # what it is has to be known, also of one that never ran
             assert tuned.subject is not None
             measured = await self._measure(order, tuned, say)
+            self._check_stopped(order.engine_id)
             at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))
             record = Record(tuned.subject, measured, at)
             tuned.keep(record)
@@ -154,9 +156,10 @@ class Tuning:
         return tuned_event(order.engine_id, record, before, tuned, str(state))
 
     async def _back(self, engine_id: str) -> State:
-        """Until it takes traffic again, or does not start."""
+        """Until it takes traffic again, or does not start: it failed, was not let in, or a command stopped it."""
         member = self._fleet.members[engine_id]
-        while member.status.state not in (State.READY, State.FAILED):
+        at_rest = member.status
+        while member.status is at_rest or member.status.state not in (State.READY, State.FAILED, State.STOPPED):
             await self._fleet.next_report(engine_id)
         return member.status.state
 
@@ -178,8 +181,13 @@ class Tuning:
         while life.status.state is not State.STOPPED:
             await self._fleet.next_report(engine_id)
             if is_draining and life.status.state is State.READY:
-                raise MeasureFailed("it was started meanwhile by another command")
+                raise MeasureFailed(STARTED)
             is_draining = is_draining or life.status.state is State.DRAINING
+
+    def _check_stopped(self, engine_id: str) -> None:
+        """Beside another engine a measurement is worth nothing. Raises MeasureFailed."""
+        if self._lives[engine_id].status.state is not State.STOPPED:
+            raise MeasureFailed(STARTED)
 
     async def _measure(self, order: Order, tuned: Tuned, say: Callable[[str], None]) -> Measurement:
         measured = Measurement({}, {})
@@ -196,8 +204,7 @@ class Tuning:
 
     async def _rates(self, order: Order, tuned: Tuned, setting: Setting, say: Callable[[str], None]) -> dict[int, Rate]:
         words = f"speculation {setting_words(setting)}" if setting == OFF else setting_words(setting)
-        if self._lives[order.engine_id].status.state is not State.STOPPED:
-            raise MeasureFailed("it was started meanwhile by another command")
+        self._check_stopped(order.engine_id)
         rates: dict[int, Rate] = {}
         async with self._trials.engine(
             order.engine_id, tuned.engine(setting), lambda text: say(f"{words}: {text}")

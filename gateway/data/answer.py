@@ -12,13 +12,17 @@ MAX_HELD_BYTES = 256 * 1024
 _MESSAGES = Dialect.MESSAGES
 
 
-def make_body(head: ResponseHead, length: int, write: Write, is_client_chunked: bool, dialect: Dialect) -> BodyRelay:
-    """Return the relay for the body of an answer; `length` is -1 where none was announced."""
+def make_body(
+    head: ResponseHead, length: int, write: Write, is_client_chunked: bool, dialect: Dialect | None
+) -> BodyRelay:
+    """Return the relay for the body of an answer; `length` is -1 where none was announced. No `dialect`: events are just bytes."""
     if head.status in BODILESS:
         return LengthBody(write, 0)
     if length >= 0:
         return LengthBody(write, length)
     kind = ChunkedBody if head.is_chunked else UntilCloseBody
+    if dialect is None:
+        return kind(write, False, is_client_chunked)
     return kind(write, head.is_event_stream, is_client_chunked, dialect)
 
 
@@ -49,7 +53,7 @@ class HeldAnswer:
 
     def __init__(self, head: ResponseHead, length: int) -> None:
         self.head = head
-        self.body = make_body(head, length, self._keep, False, Dialect.OPENAI)
+        self.body = make_body(head, length, self._keep, False, None)
         self._pieces: list[bytes] = []
         self._num_bytes = 0
 

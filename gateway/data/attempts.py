@@ -187,10 +187,12 @@ class Attempts(ABC):
         return self._num_losses == 1
 
     def _try_elsewhere(self, error: GatewayError) -> bool:
-        """Like `_try_next`, for an adapter among the replicas that hold it by now."""
-        if self._claim is not None:
-            newest = self._claim.route(self._relay.index) or self._route
-            if newest is not self._route and isinstance(error, errors.AdapterAbsent):
+        """Like `_try_next`, among the replicas that are ready by now, and hold the adapter if it is one that is asked for."""
+        assert self._route is not None
+        index, claim = self._relay.index, self._claim
+        newest = claim.route(index) if claim is not None else index.models.get(self._route.model.name)
+        if newest is not None and newest is not self._route:
+            if isinstance(error, errors.AdapterAbsent):
                 self._tried = ()  # what it says of that replica too may be newer than the denial
             self._route = newest
         return self._try_next()

@@ -10,6 +10,7 @@ vLLM's shapes are those of 0.26 and 0.32. When the process that computes dies un
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ _LAST_WORDS = ("EngineCore encountered an issue", "cannot schedule new futures a
 """How vLLM's messages begin when its engine core is gone, and when its server is about to be."""
 _UNREAD = "validation errors for ChatCompletionStreamResponse"
 """In what its /v1/messages makes of the former."""
+_EVENT_END = re.compile(rb"\n\r?\n")
 UNKNOWN_STATUS = 500
 """Of an error event without a status of its own."""
 
@@ -47,7 +49,7 @@ class ErrorEvent:
     __slots__ = ("is_death", "message", "status")
 
     def __init__(self, event: bytes) -> None:
-        error = _error(b"\n".join(line[5:] for line in event.split(b"\n") if line.startswith(b"data:")))
+        error = _error(event)
         code = error.get("code")
         self.status = code if type(code) is int and 400 <= code <= 599 else UNKNOWN_STATUS
         """As if it had been an answer of its own."""
@@ -57,7 +59,13 @@ class ErrorEvent:
 
 def _error(answer: bytes) -> dict[str, Any]:
     try:
-        error = orjson.loads(answer)["error"]
+        error = orjson.loads(_first_event(answer) if answer.startswith((b"data:", b"event:")) else answer)["error"]
     except (orjson.JSONDecodeError, LookupError, TypeError):
         return {}
     return error if isinstance(error, dict) else {}
+
+
+def _first_event(answer: bytes) -> bytes:
+    """Return the data of the first event in `answer`: whole answers too may come as events, with an error's status."""
+    event = _EVENT_END.split(answer, 1)[0]
+    return b"\n".join(line[5:] for line in event.split(b"\n") if line.startswith(b"data:"))

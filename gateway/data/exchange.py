@@ -106,7 +106,7 @@ class Exchange(Attempts):
 
     def on_bad_answer(self, error: errors.EngineFailed) -> None:
         """The engine's bytes make no sense, or end a stream with an error."""
-        self._connection = None
+        self._connection, self._held = None, None
         if isinstance(error, errors.StreamFailed):
             self._stream_failed(error)
         else:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 
+import pytest
+
+from backends.base import Call
 from backends.status import Drain, State, Timing
 from backends.ties import Ties
 from tests.backends.life_rig import (
+    FAST,
     Drive,
     Remembered,
     StubBackend,
@@ -145,3 +150,95 @@ async def test_a_sleeping_engine_can_be_stopped_and_restarted(drive: Drive) -> N
     await engine.until(State.ASLEEP, after=len(engine.history))
     engine.life.drain(Drain("for another", patience_s=0.0))
     assert (await engine.until(State.STOPPED)).detail == "for another"
+
+
+async def test_requests_that_outlast_a_turn_bring_it_back(drive: Drive) -> None:
+    engine = drive(ties=Ties(num_running=lambda: 1))
+    await engine.until(State.READY)
+    engine.life.drain(Drain("it made way for b", patience_s=0.1))
+    await engine.until(State.READY, after=3)
+    assert engine.states == ["starting", "ready", "draining", "ready"]
+
+
+async def test_a_drain_by_command_overrides_one_that_makes_way(drive: Drive) -> None:
+    running = [1]
+    engine = drive(ties=Ties(num_running=lambda: running[0]))
+    await engine.until(State.READY)
+    engine.life.drain(Drain("it made way for b", patience_s=0.3))
+    await engine.until(State.DRAINING)
+    engine.life.drain(Drain("drained by command", is_command=True))
+    assert (await engine.until(State.DRAINING, after=3)).detail == "it takes no new requests: drained by command"
+    await asyncio.sleep(0.4)
+    assert engine.states[-1] == "draining"
+    running[0] = 0
+    stopped = await engine.until(State.STOPPED)
+    assert (stopped.is_held, stopped.detail) == (True, "drained by command")
+
+
+async def test_a_drain_by_command_holds_what_is_ending_already(drive: Drive) -> None:
+    engine = drive("--deaf", timing=Timing(start_poll_s=0.02, stop_grace_s=0.4))
+    await engine.until(State.READY)
+    engine.life.drain(Drain("idle", patience_s=0.0))
+    await engine.until(State.DRAINING)
+    await asyncio.sleep(0.1)
+    engine.life.want()
+    engine.life.drain(Drain("drained by command", is_command=True))
+    stopped = await engine.until(State.STOPPED)
+    assert (stopped.is_held, stopped.detail) == (True, "drained by command")
+
+
+async def test_a_close_is_not_undone_by_a_drain(drive: Drive) -> None:
+    engine = drive("--deaf", timing=Timing(start_poll_s=0.02, stop_grace_s=0.3), ties=Ties(num_running=lambda: 1))
+    await engine.until(State.READY)
+    engine.life.close()
+    await engine.until(State.DRAINING)
+    engine.life.drain(Drain("drained by command", is_command=True))
+    async with asyncio.timeout(3):
+        await engine.task
+
+
+async def test_an_engine_that_was_to_sleep_by_command_and_cannot_is_started_by_a_request(drive: Drive) -> None:
+    engine = drive(backend=StubBackend(("--no-sleep", "no cumem"), sleeps=StubSleep()))
+    await engine.until(State.READY)
+    engine.life.drain(Drain("by command; the next request wakes it", 1, is_command=True))
+    assert not (await engine.until(State.STOPPED)).is_held
+    engine.life.want()
+    await engine.until(State.READY, after=len(engine.history))
+
+
+class SlowSleep(StubSleep):
+    def __init__(self, fall_s: float = 0.0, wake_s: float = 0.0) -> None:
+        self.fall_s, self.wake_s = fall_s, wake_s
+
+    async def sleep(self, call: Call, level: int) -> None:
+        await asyncio.sleep(self.fall_s)
+        await super().sleep(call, level)
+
+    async def wake(self, call: Call, level: int) -> None:
+        await asyncio.sleep(self.wake_s)
+        await super().wake(call, level)
+
+
+@pytest.mark.parametrize("flags", [("--no-sleep", "no cumem"), ()])
+async def test_a_recall_while_it_falls_asleep_brings_it_back(drive: Drive, flags: tuple[str, ...]) -> None:
+    engine = drive(backend=StubBackend(flags, sleeps=SlowSleep(fall_s=0.2)))
+    first = await engine.until(State.READY)
+    engine.life.drain(Drain("idle", 1, patience_s=0.0))
+    await engine.until(State.DRAINING, after=3)
+    engine.life.start()
+    again = await engine.until(State.READY, after=4)
+    assert (again.pid == first.pid) == (not flags)
+    assert "stopped" not in engine.states
+
+
+@pytest.mark.parametrize(("start_timeout_s", "end"), [(10.0, State.READY), (0.2, State.BACKOFF)])
+async def test_waking_takes_as_long_as_a_start_may(drive: Drive, start_timeout_s: float, end: State) -> None:
+    timing = replace(FAST, sleep_timeout_s=0.1, start_timeout_s=10.0)
+    engine = drive(backend=StubBackend(sleeps=SlowSleep(wake_s=0.4)), timing=timing)
+    await engine.until(State.READY)
+    engine.life.drain(Drain("idle", 1, patience_s=0.0))
+    await engine.until(State.ASLEEP)
+    engine.life._timing = replace(timing, start_timeout_s=start_timeout_s)
+    engine.life.start()
+    await engine.until(end, after=len(engine.history))
+    assert ("backoff" in engine.states) == (end is State.BACKOFF)

@@ -24,7 +24,7 @@ def mend() -> None:
     try:
         if import_module("vllm.platforms").current_platform.is_cpu() and mend_expand():
             logger.info("forgegate mended sampling beside speculation on the CPU (vllm-project/vllm#55005)")
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - named boundary: logged, and the engine starts
         logger.warning(
             "forgegate could not look after sampling beside speculation on the CPU (vllm-project/vllm#55005), "
             "where a temperature above 0 may give wrong text: %s: %s",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -25,6 +24,7 @@ from backends.registry import option_problems as problems_of
 from backends.vllm.gpus import Gpu
 from backends.vllm.inside import guard
 from backends.vllm.launch import Machine, Vllm
+from backends.vllm.pythonpath import GUARD_MODULE, PLUGIN, place
 from backends.vllm.source import DEMO_DIR
 from tests.backends.vllm.recorded import installed
 
@@ -150,10 +150,12 @@ async def test_users_variables_go_before_ours_but_for_what_options_decide(
     monkeypatch.setenv("VLLM_NO_USAGE_STATS", "0")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "99")
     monkeypatch.setenv("PYTHONPATH", "/my/site")
+    monkeypatch.setenv("VLLM_PLUGINS", "mine")
     spec = await launched(backend(places, cpu_kv_cache_gib=3), launcher)
     assert "VLLM_NO_USAGE_STATS" not in spec.env
     assert spec.env["VLLM_CPU_KVCACHE_SPACE"] == "3"
     assert spec.env["PYTHONPATH"].split(os.pathsep)[1:] == ["/my/site"]
+    assert spec.env["VLLM_PLUGINS"] == f"mine,{PLUGIN}"
 
 
 async def test_a_folder_that_changes_is_another_identity(places: Places, launcher: Launcher, tmp_path: Path) -> None:

@@ -51,5 +51,12 @@ def test_copies_of_the_model_are_summed_and_the_newest_adapters_count() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])
+def test_what_is_no_number_counts_as_absent(value: str) -> None:
+    names = Metrics()
+    page = f"{names.num_running} {value}\n{names.kv_usage} {value}\n{names.num_waiting} 2\n"
+    assert load_of(page, names) == Load(num_waiting=2)
+
+
 def test_an_empty_page_is_an_idle_engine() -> None:
     assert load_of("", Metrics()) == Load()

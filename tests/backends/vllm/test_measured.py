@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from backends.vllm.measured import FILE, Memory, Record, Seen, Subject, draft_identity, machine, relevant_options
+from backends.vllm.measured import (
+    FILE,
+    SEEN_S,
+    Memory,
+    Record,
+    Seen,
+    Subject,
+    draft_identity,
+    machine,
+    relevant_options,
+)
 from backends.vllm.options import Options
 from backends.vllm.speculation import OFF, Measurement, Rate, Setting
 
@@ -29,8 +39,8 @@ def test_what_was_noted_is_found_again_by_exactly_what_it_holds_for(tmp_path: Pa
         assert memory.find(replace(SUBJECT, **{name: "other"})) is None, name
     other = replace(RECORD, subject=replace(SUBJECT, model="other"))
     memory.note(other)
-    memory.note(replace(RECORD, seen=Seen(4, 1.5)))
-    assert memory.find(SUBJECT) == replace(RECORD, seen=Seen(4, 1.5))
+    memory.note(replace(RECORD, seen=Seen(4, 1.5, 5.0)))
+    assert memory.find(SUBJECT) == replace(RECORD, seen=Seen(4, 1.5, 5.0))
     assert memory.find(other.subject) == other
     assert os.listdir(tmp_path / "models") == [FILE]
 
@@ -56,9 +66,16 @@ def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
 
 def test_what_clients_accept_goes_into_the_next_start() -> None:
     assert RECORD.setting == VARIED
-    assert replace(RECORD, seen=Seen(4, 2.8)).setting == VARIED
-    assert replace(RECORD, seen=Seen(4, 1.1)).setting == OFF
-    assert replace(RECORD, seen=Seen(7, 1.1)).setting == VARIED, "that depth was not measured"
+    assert replace(RECORD, seen=Seen(4, 2.8, 5.0)).setting == VARIED
+    assert replace(RECORD, seen=Seen(4, 1.1, 5.0)).setting == OFF
+    assert replace(RECORD, seen=Seen(7, 1.1, 5.0)).setting == VARIED, "that depth was not measured"
+
+
+def test_what_was_seen_counts_for_a_day() -> None:
+    seen = replace(RECORD, seen=Seen(4, 1.1, 5.0))
+    assert seen.as_of(5.0 + SEEN_S) == seen
+    assert seen.as_of(5.1 + SEEN_S) == RECORD
+    assert RECORD.as_of(5.0) == RECORD
 
 
 def test_only_options_that_matter_make_a_measurement_void() -> None:

@@ -32,6 +32,9 @@ UTF8, CP949 = KOREAN.encode(), KOREAN.encode("cp949")
         "제어 \x07 문자",
         "소문 \x92 인용",
         KOREAN.encode("unicode_escape").decode(),
+        "안녕하세요".encode().decode("cp949", "ignore"),
+        "환불 요청".encode().decode("cp949", "replace"),
+        "배송".encode().decode("latin-1"),
     ],
 )
 def test_broken(broken: str) -> None:

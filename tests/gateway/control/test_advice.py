@@ -6,7 +6,7 @@ import pytest
 
 from backends.base import Load
 from backends.status import State, Status
-from backends.vllm.measured import Memory, Record, Seen
+from backends.vllm.measured import SEEN_S, Memory, Record, Seen
 from backends.vllm.options import Options
 from backends.vllm.speculation import OFF, Measurement, Rate, Setting
 from gateway.control.advice import KEEP_EVERY, PATIENCE, Advisor
@@ -31,13 +31,15 @@ class Engine:
         options = Options.from_mapping({"data_parallel_size": data_parallel, "speculative": given})
         self.backend = Speculating(options, folder)
         self.memory, self.tuned = Memory(folder), self.backend.speculation
+        self.now = 1e9
+        self.tuned._clock = lambda: self.now
         self.settle()
         if measured is not None:
             assert self.tuned.subject is not None
             self.tuned.keep(Record(self.tuned.subject, measured, "now"))
             self.settle()
         self.told: list[str] = []
-        self.advisor = Advisor(lambda _: self.backend, lambda _, text: self.told.append(text))
+        self.advisor = Advisor(lambda _: self.backend, lambda _, text: self.told.append(text), lambda: self.now)
         self.member = Member("demo-0", 0, "vllm", "demo", (), status=Status(State.READY, ""))
         self.num_drafts = self.num_accepted = 0
 
@@ -99,11 +101,20 @@ async def test_a_loss_that_lasts_is_told_and_changes_the_next_start(tmp_path: Pa
     assert engine.tuned.subject is not None
     found = engine.memory.find(engine.tuned.subject)
     assert found is not None
-    assert found.seen == Seen(2, 1.4)
+    assert found.seen == Seen(2, 1.4, engine.now)
     engine.settle()
     await engine.start()
     assert engine.tuned.setting == OFF
     assert engine.advice() == ""
+    assert engine.told[-1] == (
+        "speculation as measured here: off; clients' texts gave 1.40 tokens a step at depth 2, else it would be depth 2; "
+        "that is forgotten a day after it was seen"
+    )
+    engine.now += SEEN_S + 1
+    engine.settle()
+    await engine.start()
+    assert (engine.tuned.setting, engine.seen()) == (Setting(2), None), "else nothing would ever be seen again"
+    assert engine.told[-1] == "speculation as measured here: depth 2"
 
 
 async def test_time_at_another_depth_says_nothing_of_this_one(tmp_path: Path) -> None:
@@ -169,6 +180,16 @@ async def test_a_replica_that_runs_an_older_setting_is_to_be_restarted(tmp_path:
     assert engine.advice() == "as measured it would speculate otherwise (off): forgegate engines restart demo-0"
 
 
+async def test_what_a_replica_sees_does_not_bring_an_older_measurement_back(tmp_path: Path) -> None:
+    engine = Engine(tmp_path, MEASURED)
+    await engine.start()
+    assert engine.tuned.subject is not None
+    newer = Record(engine.tuned.subject, Measurement(off={1: Rate(100)}, on={2: {1: Rate(80, 2.1)}}), "later")
+    engine.tuned.keep(newer)
+    engine.work(2.0, 1, KEEP_EVERY + 1)
+    assert engine.memory.find(engine.tuned.subject) == engine.tuned.record == newer
+
+
 async def test_what_is_accepted_is_kept_now_and_then_and_a_full_disk_is_no_matter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,13 +198,13 @@ async def test_what_is_accepted_is_kept_now_and_then_and_a_full_disk_is_no_matte
     engine.work(2.0, 1, KEEP_EVERY)
     assert engine.seen() is None
     engine.work(2.0, 1, 1)
-    assert engine.seen() == Seen(2, 2.0)
+    assert engine.seen() == Seen(2, 2.0, engine.now)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     engine.work(2.2, 1, KEEP_EVERY)
-    assert engine.seen() == Seen(2, 2.0)
+    assert engine.seen() == Seen(2, 2.0, engine.now)
     engine.advisor.hear(engine.member, Load())  # counts that fell back say nothing
     assert engine.advice() == ""

@@ -3,12 +3,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import msgspec
+
 from backends.base import Address, Facts, Identity
 from backends.status import State, Status
 from gateway import snapshot as wire
 from gateway.config import Config
 from gateway.configfile import parse
-from gateway.control.fleet import Fleet, Member
+from gateway.control.fleet import LONGEST_S, Fleet, Member
 
 CONFIG = """
 models:
@@ -151,6 +153,28 @@ async def test_an_engine_that_runs_on_demand_is_told_as_one_until_it_is_drained_
     assert owner.can_serve
 
 
+async def test_a_report_broken_off_in_its_push_leaves_nobody_waiting() -> None:
+    owner, workers = fleet()
+    is_stuck, push = True, owner._push
+
+    async def stuck(snapshot: wire.Snapshot) -> tuple[int, ...]:
+        if is_stuck:
+            await asyncio.Event().wait()
+        return await push(snapshot)
+
+    owner._push = stuck
+    waits = owner.next_report("demo-0")
+    report = asyncio.create_task(owner.report("demo-0", Status(State.STARTING)))
+    await asyncio.sleep(0)
+    report.cancel()
+    await asyncio.wait({report})
+    is_stuck = False
+    await owner.report("demo-0", Status(State.FAILED))
+    assert workers.pushed[-1].models[0].engines[0].state == "failed"
+    assert waits.done()
+    assert waits.result() == ()
+
+
 async def test_what_one_engine_refuses_its_model_refuses() -> None:
     owner, workers = fleet()
     await owner.report("demo-0", replace(ready(), facts=Facts("x", refused_options=("min_p", "logit_bias"))))
@@ -161,3 +185,13 @@ async def test_what_one_engine_refuses_its_model_refuses() -> None:
 async def test_workers_are_told_how_long_requests_wait_for_engines() -> None:
     owner, _ = fleet(parse(CONFIG.replace("max_body_bytes: 4096", "engine_wait_s: 9, max_engine_waiting: 7")))
     assert (owner.snapshot().engine_wait_s, owner.snapshot().max_engine_waiting) == (9.0, 7)
+
+
+def test_no_limit_reaches_the_workers_as_a_number() -> None:
+    waits = ("connect_s", "first_byte_s", "idle_s", "total_s")
+    content = CONFIG.replace("{idle_s: 7}", "{" + ", ".join(f"{name}: .inf" for name in waits) + "}")
+    content = content.replace("{max_body_bytes: 4096}", "{engine_wait_s: .inf}") + "adapters: {wait_s: .inf}\n"
+    owner, _ = fleet(parse(content))
+    told = msgspec.json.decode(msgspec.json.encode(owner.snapshot()), type=wire.Snapshot)
+    assert [getattr(told.timeouts, name) for name in waits] == [LONGEST_S] * 4
+    assert (told.engine_wait_s, told.adapter_wait_s) == (LONGEST_S, LONGEST_S)

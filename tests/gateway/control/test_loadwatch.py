@@ -149,6 +149,22 @@ async def test_a_disk_that_refuses_leaves_no_old_counts(engines: Engines, monkey
     assert not engines.file.exists()
 
 
+async def test_one_engine_whose_answer_is_beyond_us_keeps_nobody_elses_back(
+    engines: Engines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await engines.look(load=LOAD, other=LOAD)
+
+    async def ask(engine_id: str) -> Load:
+        if engine_id == "demo-0":
+            raise RuntimeError("a bug")
+        return Load(num_running=9)
+
+    engines.watch._ask = ask
+    await engines.watch.look()
+    assert engines.samples("demo-1")["forgegate_engine_requests_running"] == 9
+    assert "RuntimeError: a bug" in capsys.readouterr().err
+
+
 async def test_the_task_goes_on_after_a_fault_and_ends_when_told(
     engines: Engines, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

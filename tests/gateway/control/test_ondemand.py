@@ -71,7 +71,8 @@ class House:
     [
         ([State.STOPPED, State.STOPPED], [1, 0], True),
         ([State.STOPPED, State.ASLEEP], [0, 1], True),
-        ([State.STOPPED, State.DRAINING], [0, 1], True),
+        ([State.DRAINING, State.STOPPED], [0, 1], True),
+        ([State.DRAINING, State.FAILED], [1, 0], True),
         ([State.STOPPED, State.STARTING], [0, 0], True),
         ([State.READY, State.STOPPED], [0, 0], True),
         ([State.FAILED, State.BACKOFF], [0, 0], True),
@@ -91,9 +92,16 @@ def test_what_always_stays_or_was_drained_by_command_is_not_started_by_requests(
     assert not house.demand.want("demo")
     assert house.wants == [0, 0]
     assert not house.demand.want("nobody's")
-    restarting = House(State.STARTING, State.STOPPED, always=(0,))
-    assert not restarting.demand.want("demo")  # one comes, but not on demand
-    assert restarting.wants == [0, 0]
+    served = House(State.READY, State.STOPPED, always=(0,))
+    assert not served.demand.want("demo")
+    assert served.wants == [0, 0]
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.BACKOFF])
+def test_an_engine_that_always_stays_and_is_not_ready_keeps_none_from_being_started(state: State) -> None:
+    house = House(state, State.STOPPED, always=(0,))
+    assert house.demand.want("demo")
+    assert house.wants == [0, 1]
 
 
 def test_an_engine_without_requests_for_its_time_leaves() -> None:
@@ -156,11 +164,11 @@ def test_what_the_gate_sees() -> None:
 
 def test_making_way() -> None:
     house = House(State.READY, State.READY, State.ASLEEP, sleep_level=2)
-    house.demand.make_way("demo-0", "big-0", must_be_idle=True)
-    house.demand.make_way("demo-1", "big-0", must_be_idle=False)
-    house.demand.make_way("demo-2", "big-0", must_be_idle=True)
+    house.demand.make_way("demo-0", "big-0", patience_s=0.0)
+    house.demand.make_way("demo-1", "big-0", patience_s=30.0)
+    house.demand.make_way("demo-2", "big-0", patience_s=0.0)
     (idle,), (busy,), (asleep,) = (life.drains for life in house.lives)
     assert (idle.level, idle.patience_s, idle.is_command) == (2, 0.0, False)
-    assert (busy.level, busy.patience_s) == (2, float("inf"))
+    assert (busy.level, busy.patience_s) == (2, 30.0)
     assert asleep.level == 0
     assert idle.why == "it made way for big-0; the next request wakes it"

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from backends.plan import GIB
-from gateway.control.room import Occupant, Phase, Rules
+from gateway.control import starts
+from gateway.control.room import Occupant, Phase, Round, Rules
 from gateway.control.starts import Door, Seen, Starts
 
 GPU = "CUDA0"
@@ -24,7 +26,7 @@ class House:
         self.total = total_gib * GIB
         self.stranger = 0
         self.occupants: dict[str, Occupant] = {}
-        self.left: list[tuple[str, str, bool]] = []
+        self.left: list[tuple[str, str, float]] = []
         self.is_deaf = False
 
     def move_in(self, name: str, gib: int, phase: Phase = Phase.READY, **more: object) -> None:
@@ -34,8 +36,8 @@ class House:
     def up(self) -> Sequence[Seen]:
         return [Seen(one, pid, True) for pid, one in enumerate(self.occupants.values(), 100)]
 
-    def make_way(self, engine_id: str, for_whom: str, must_be_idle: bool) -> None:
-        self.left.append((engine_id, for_whom, must_be_idle))
+    def make_way(self, engine_id: str, for_whom: str, patience_s: float) -> None:
+        self.left.append((engine_id, for_whom, patience_s))
         if not self.is_deaf:
             self.occupants.pop(engine_id, None)
 
@@ -137,6 +139,38 @@ async def test_who_gives_up_leaves_the_line_and_its_door(gate: Gate) -> None:
     assert await gate.enter(gate.door("b", 2)) == ""
 
 
+async def test_who_gives_up_while_a_round_looks_is_not_let_in(gate: Gate) -> None:
+    waiting, decide = gate.enter(gate.door("a", 8, is_alone=True)), starts.decide
+    with pytest.MonkeyPatch.context() as patched:
+
+        def as_it_leaves(*given: Any) -> Round:
+            waiting.cancel()
+            return decide(*given)
+
+        patched.setattr(starts, "decide", as_it_leaves)
+        await asyncio.wait({waiting})
+    async with asyncio.timeout(1):
+        assert await gate.enter(gate.door("b", 8, is_alone=True)) == ""
+
+
+async def test_one_that_wakes_keeps_what_it_holds_and_sends_nobody_away(gate: Gate) -> None:
+    gate.house.move_in("z", 5, is_alone=True)
+    gate.house.move_in("a", 1, Phase.ASLEEP)
+    held = gate.house.held
+    gate.house.held = lambda pid, devices: {GPU: GIB} if pid == 101 else held(pid, devices)  # type: ignore[method-assign]
+    up = gate.house.up
+
+    def waking() -> Sequence[Seen]:
+        first, second = up()
+        wakes = replace(second.occupant, phase=Phase.STARTING, needs={GPU: 5 * GIB}, can_leave=False)
+        return [first, replace(second, occupant=wakes)]
+
+    gate.house.up = waking  # type: ignore[method-assign]
+    async with asyncio.timeout(1):
+        assert await gate.enter(gate.door("a", 5, is_alone=True)) == ""
+    assert gate.house.left == []
+
+
 async def test_a_second_try_within_one_start_needs_no_second_admission(gate: Gate) -> None:
     door = gate.door("a", 8)
     assert await gate.enter(door) == ""
@@ -149,7 +183,7 @@ async def test_an_idle_engine_makes_way_and_its_memory_is_seen_free_before_the_s
     gate.house.is_deaf = True  # it takes its time
     waiting = gate.enter(gate.door("a", 8))
     await asyncio.sleep(0.05)
-    assert gate.house.left == [("z", "a", True)]
+    assert gate.house.left == [("z", "a", 0.0)]
     gate.house.occupants["z"] = replace(gate.house.occupants["z"], phase=Phase.LEAVING)
     await asyncio.sleep(0.6)
     assert not waiting.done()
@@ -165,7 +199,7 @@ async def test_a_busy_engine_gives_up_its_turn_after_a_while(gate: Gate) -> None
     assert gate.house.left == []
     async with asyncio.timeout(2):
         assert await waiting == ""
-    assert gate.house.left == [("z", "a", False)]
+    assert gate.house.left == [("z", "a", RULES.max_wait_s)]
 
 
 async def test_memory_that_a_stranger_holds_is_waited_for_and_the_user_told_who(gate: Gate) -> None:

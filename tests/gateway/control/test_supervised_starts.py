@@ -127,6 +127,26 @@ async def test_engines_that_measure_the_free_memory_start_one_after_another_the_
         assert at["m-2"] + 0.3 < at["m-0"]
 
 
+async def test_a_trial_has_its_own_turn_at_the_gate(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as (supervisor, _):
+        add(supervisor, Lone(), 1)
+        supervisor.start()
+        await supervisor.settled()
+        trial, real = supervisor.trial_ties("m-0").gate, supervisor._life("m-0", 0, "", Lone())._ties.gate
+        told: list[str] = []
+        assert await trial.enter(told.append) == ""
+        entering = asyncio.ensure_future(real.enter(told.append))
+        async with asyncio.timeout(5):
+            while not told:
+                await asyncio.sleep(0.01)
+        real.leave()  # a command to the engine itself
+        assert not entering.done()
+        assert told == ["waits for m-0 (trial), which starts before it: both measure the free memory"]
+        trial.leave()
+        async with asyncio.timeout(5):
+            assert await entering == ""
+
+
 async def test_an_idle_engine_sleeps_and_a_request_wakes_it_equipped_like_one_that_was_started(tmp_path: Path) -> None:
     async with supervised(tmp_path) as (supervisor, seen):
         backend = StubBackend(sleeps=StubSleep())

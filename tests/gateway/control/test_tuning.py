@@ -9,7 +9,7 @@ import pytest
 
 from backends.probe import Prober
 from backends.process import Launcher
-from backends.status import State
+from backends.status import Drain, State
 from backends.vllm.options import Options
 from backends.vllm.speculation import OFF, Measurement, Rate, Setting
 from gateway import errors
@@ -110,6 +110,35 @@ async def test_running_requests_end_first_and_a_command_may_keep_the_engine(tmp_
         assert "started meanwhile by another command" in made.events[-1]["error"]["message"]
         assert made.life.status.state is State.READY
         assert made.backend.started == [Setting(2)]
+
+
+async def test_it_ends_where_the_engine_is_drained_before_it_is_back(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        made.life.stop(0.0)
+        while made.life.status.state is not State.STOPPED:
+            await made.fleet.next_report("demo-0")
+        back = asyncio.ensure_future(made.tuning._back("demo-0"))
+        await asyncio.sleep(0)
+        made.life.start()
+        made.life.drain(Drain("by command", is_command=True))
+        async with asyncio.timeout(5):
+            assert await back is State.STOPPED
+
+
+async def test_an_engine_started_after_the_last_trial_voids_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(tmp_path) as made:
+
+        async def measure(*_: object) -> Measurement:
+            made.life.start()
+            await made.ready()
+            return Measurement({1: Rate(1.0)}, {2: {1: Rate(2.0, 2.0)}})
+
+        monkeypatch.setattr(made.tuning, "_measure", measure)
+        await made.tune(streams=(1,))
+        assert "started meanwhile by another command" in made.events[-1]["error"]["message"]
+        assert not (tmp_path / "speculation.json").exists()
 
 
 async def test_what_cannot_be_measured_is_refused_before_anything_stops(tmp_path: Path) -> None:

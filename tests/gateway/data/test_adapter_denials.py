@@ -43,10 +43,18 @@ async def denied_chunked(call: Call) -> None:
     )
 
 
+async def denied_in_events(call: Call) -> None:
+    await call.send(
+        b"HTTP/1.1 404 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        + chunk(b"data: " + orjson.dumps(DENIAL).replace(b'{"error":', b'{"error": ') + b"\n\n")
+        + b"0\r\n\r\n"
+    )
+
+
 # Names.
 
 
-@pytest.mark.parametrize("script", [deny(), deny(VLLM), denied_chunked])
+@pytest.mark.parametrize("script", [deny(), deny(VLLM), denied_chunked, denied_in_events])
 async def test_a_denial_goes_to_the_other_replica(rig: Rig, script: Script) -> None:
     rig.hold(V1, "m-0", "m-1")
     engines = StubEngine(script), StubEngine(echo())
@@ -155,6 +163,21 @@ async def test_other_404s_pass(rig: Rig, body: dict[str, object]) -> None:
     response = await ask(rig, V1)
     assert response.status_code == 404
     assert response.json() == body
+    assert response.headers["x-forgegate-model"] == V1
+    assert rig.troubles == []
+
+
+async def test_another_404_in_events_passes_behind_its_head(rig: Rig) -> None:
+    events = b'data: {"error": {"message": "no such tool", "code": "tool_not_found"}}\n\n'
+
+    async def script(call: Call) -> None:
+        await call.send(b"HTTP/1.1 404 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        await call.send(chunk(events) + b"0\r\n\r\n")
+
+    rig.hold(V1, "m-0")
+    await rig.start(StubEngine(script))
+    response = await ask(rig, V1, stream=True)
+    assert (response.status_code, response.content) == (404, events)
     assert response.headers["x-forgegate-model"] == V1
     assert rig.troubles == []
 

@@ -11,8 +11,18 @@ import orjson
 import pytest
 
 from gateway.data.framing import ChunkDecoder
-from gateway.snapshot import Timeouts
-from tests.gateway.data.rig import DONE, Call, Rig, StubEngine, chunk, echo, event, post, stream
+from gateway.snapshot import Snapshot, Timeouts
+from tests.gateway.data.rig import (
+    DONE,
+    Call,
+    Rig,
+    StubEngine,
+    chunk,
+    echo,
+    event,
+    post,
+    stream,
+)
 
 
 async def hang(call: Call) -> None:
@@ -220,6 +230,45 @@ async def test_answer_that_is_no_http_is_502(rig: Rig) -> None:
     response = await rig.ask()
     assert response.status_code == 502
     assert envelope(response)["code"] == "engine_bad_answer"
+
+
+@pytest.mark.parametrize("second", ["starting", "ready"])
+async def test_a_retry_goes_where_the_newest_snapshot_says(rig: Rig, second: str) -> None:
+    dies = asyncio.Event()
+
+    async def die(call: Call) -> None:
+        await dies.wait()
+        call.kill()
+
+    engines = StubEngine(die), StubEngine(echo())
+    await rig.start(*engines)
+    rig.push("ready", second)
+    rig.relay.counters.add(1, 1, 1000)  # so that the first one is chosen
+    running = asyncio.create_task(rig.ask())
+    while not engines[0].calls:
+        await asyncio.sleep(0.005)
+    rig.relay.counters.add(1, -1, -1000)
+    rig.push("ready", "ready" if second == "starting" else "asleep")
+    dies.set()
+    response = await running
+    if second == "starting":
+        assert (response.status_code, response.headers["x-forgegate-engine"]) == (200, "m-1")
+        assert rig.lines[-1].retries == 1
+    else:
+        assert (response.status_code, envelope(response)["code"]) == (502, "engine_reset")
+        assert engines[1].calls == []
+
+
+async def test_a_retry_for_a_model_that_is_gone_has_its_old_replicas(rig: Rig) -> None:
+    async def die(call: Call) -> None:
+        rig.relay.swap(Snapshot(version=99))
+        call.kill()
+
+    await rig.start(StubEngine(die), StubEngine(echo()))
+    rig.relay.counters.add(1, 1, 1000)
+    response = await rig.ask()
+    rig.relay.counters.add(1, -1, -1000)
+    assert (response.status_code, response.headers["x-forgegate-engine"]) == (200, "m-1")
 
 
 # Time-outs.

@@ -247,6 +247,8 @@ def test_an_error_without_a_known_form_is_none_of_these(body: bytes) -> None:
 
 def test_deaths_are_known_by_how_the_message_begins() -> None:
     assert all(map(is_death, (DEATH, SHUTDOWN, MESSAGES_DEATH)))
+    assert all(map(is_death, (DEATH_EVENT + DONE_EVENT, b"event: error\r\ndata: " + DEATH + b"\r\n\r\n")))
+    assert not is_death(BROKEN_EVENT + DEATH_EVENT)
     assert not is_death(b'{"error":{"message":"you wrote: EngineCore encountered an issue"}}')
     assert ErrorEvent(DEATH_EVENT).is_death
     assert ErrorEvent(MESSAGES_DEATH_EVENT).is_death
