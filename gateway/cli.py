@@ -30,7 +30,10 @@ COMMANDS = {
     "chat": Command("gateway.chat:main", "talk to a model in the terminal"),
     "install": Command("gateway.install:main", "install the environment of an engine or of the trainer, or upgrade it"),
     "doctor": Command("gateway.doctor:main", "what this machine can run, what is missing, how to get it"),
-    "engines": Command("gateway.engines:main", "list, tune, drain, sleep, wake, restart the engines of a running gateway, read their logs"),
+    "engines": Command(
+        "gateway.engines:main",
+        "list, tune, drain, sleep, wake, restart the engines of a running gateway, read their logs",
+    ),
     "models": Command("gateway.models:main", "pull models from a hub, list them and what is served, remove them"),
     "adapters": Command(
         "gateway.adapters:main", "publish LoRA adapters, flip, split and roll back what serves, prove it"

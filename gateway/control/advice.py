@@ -139,7 +139,7 @@ class Advisor:
         """For its next start."""
         tuned = speculation_of(self._backend_of(engine_id))
         if tuned is None or tuned.record is None or engine.record is None or tuned.record.at != engine.record.at:
-            return  # measured anew since this launch: what was seen of it is the next launch's to say
+            return  # measured anew since this launch: that is what counts
         depth = engine.setting.depth_at(engine.num_streams)
         if depth not in tuned.record.measured.on:
             return

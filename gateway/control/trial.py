@@ -40,7 +40,7 @@ class Trials:
         settled = asyncio.Event()
 
         async def announce(status: Status) -> None:
-            if status.state in (State.READY, State.FAILED, State.STOPPED):  # stopped: the gate let it not in
+            if status.state in (State.READY, State.FAILED, State.STOPPED):  # stopped: not let in
                 settled.set()
             elif status.state is State.STARTING and status.detail:
                 tell(status.detail)
