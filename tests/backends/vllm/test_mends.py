@@ -50,6 +50,15 @@ assert found.tolist() == [1.0, 1.0, 0.5], found
 """
 REGISTER = "platforms.current_platform.register_triton_kernel_overrides()"
 PLUGINS = "import vllm.plugins; vllm.plugins.load_general_plugins()"
+TOP_K = """
+import vllm.v1.sample.ops.topk_topp_sampler as sampling
+{plugins}
+nothing = sampling.apply_top_k_top_p_pytorch(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int32), None, True)
+assert nothing.shape == (0, 4)
+kept = sampling.apply_top_k_top_p_pytorch(torch.tensor([[1.0, 3.0, 2.0, 0.0]]), torch.tensor([2], dtype=torch.int32), None, True)
+assert kept.isfinite().tolist() == [[False, True, True, False]], kept
+assert not mends.mend_top_k()
+"""
 RIGHT = """
 import vllm.utils.cpu_triton_utils as kernels
 def right(*args, **kwargs): mends.expand(*args, **kwargs)
@@ -63,8 +72,14 @@ assert kernels._expand_kernel_impl is right
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "code",
-    [SHAPES, USED.format(first=PLUGINS, second=REGISTER), USED.format(first=REGISTER, second=PLUGINS), RIGHT],
-    ids=["shapes", "before vLLM takes its kernels", "after", "one that is right"],
+    [
+        SHAPES,
+        USED.format(first=PLUGINS, second=REGISTER),
+        USED.format(first=REGISTER, second=PLUGINS),
+        RIGHT,
+        TOP_K.format(plugins=PLUGINS),
+    ],
+    ids=["shapes", "before vLLM takes its kernels", "after", "one that is right", "top_k of nothing"],
 )
 def test_in_vllm(tmp_path: Path, code: str) -> None:
     python = vllm_python()

@@ -115,8 +115,9 @@ async def test_running_requests_end_first_and_a_command_may_keep_the_engine(tmp_
 async def test_it_ends_where_the_engine_is_drained_before_it_is_back(tmp_path: Path) -> None:
     async with rig(tmp_path) as made:
         made.life.stop(0.0)
-        while made.life.status.state is not State.STOPPED:
-            await made.fleet.next_report("demo-0")
+        async with asyncio.timeout(5):
+            while made.fleet.members["demo-0"].status.state is not State.STOPPED:
+                await made.fleet.next_report("demo-0")
         back = asyncio.ensure_future(made.tuning._back("demo-0"))
         await asyncio.sleep(0)
         made.life.start()
