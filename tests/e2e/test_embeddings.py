@@ -33,7 +33,7 @@ def test_each_model_says_and_does_what_it_was_started_for(tmp_path: Path, forgeg
         served.wait_ready()
         with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
             listed = {model.id: model.model_dump()["capabilities"] for model in client.models.list()}
-            assert listed == dict.fromkeys(("words", "states"), ["embeddings", "tokenize", "literal_special_text"])
+            assert listed == {name: ["embeddings", "tokenize", "literal_special_text"] for name in ("words", "states")}
             for name, width in (("words", WIDTH), ("states", 256)):
                 answer = client.embeddings.create(model=name, input=["the cat sat", "a kv cache"])
                 assert [len(item.embedding) for item in answer.data] == [width, width]
