@@ -217,7 +217,7 @@ class Vllm(BackendDefaults):
         paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH", "")])]
         wanted = vllm_env(self._settled(), installed)
         if installed.is_cpu:
-            wanted |= cpu.fast_env(self._command[-1], os.environ)
+            wanted |= cpu.fast_env(self._command[-1], os.environ, self._spec.replicas)
         env = {name: value for name, value in wanted.items() if name in OWN or name not in os.environ}
         # Paths among the options are the user's, from where forgegate was started; modules that lie there are not meant.
         env |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1", **plugins(os.environ)}

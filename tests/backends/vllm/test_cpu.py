@@ -35,3 +35,8 @@ def test_a_bare_name_is_looked_for_as_a_shell_would(python: Path, monkeypatch: p
     monkeypatch.setenv("PATH", f"{python.parent}{os.pathsep}/bin")
     assert fast_env("python", {}) == {"LD_PRELOAD": str(iomp)}
     assert fast_env("no-such-python", {}) == {}
+
+
+def test_replicas_are_not_bound_to_the_same_cores() -> None:
+    assert fast_env("no-such-python", {}, 2) == {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    assert fast_env("no-such-python", {"VLLM_CPU_OMP_THREADS_BIND": "0"}, 2) == {}
