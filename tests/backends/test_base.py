@@ -37,7 +37,7 @@ def test_address_as_url(address: Address, url: str) -> None:
 
 def test_an_unknown_engine_lists_the_known_ones() -> None:
     with pytest.raises(
-        BadSpec, match=r"unknown engine 'llamacp' \(did you mean 'llamacpp'\?\); known: llamacpp, remote"
+        BadSpec, match=r"unknown engine 'llamacp' \(did you mean 'llamacpp'\?\); known: llamacpp, vllm, remote"
     ):
         build(PoolSpec("llamacp", "demo"), PLACES)
 
