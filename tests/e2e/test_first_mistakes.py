@@ -57,7 +57,7 @@ def test_a_restart_is_over_when_the_command_is(tmp_path: Path) -> None:
     with Served(tmp_path / "home", "--port", "0", "--admin-port", "0") as served:
         served.wait_ready()
         done = forgegate("engines", "restart", "demo-0", FORGEGATE_HOME=str(tmp_path / "home"))
-        assert (done.returncode, b"ready again" in done.stdout) == (0, True), done.stderr
+        assert (done.returncode, b"demo-0: ready (" in done.stdout) == (0, True), done.stderr
         body = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "tools": [], "temperature": 0}
         assert httpx.post(f"{served.url}/v1/chat/completions", json=body, timeout=30).status_code == 200
         assert served.engine()["num_restarts"] == 1
