@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.contract.engines import MODEL, Running
 
-SOON_S = 5.0
 FREED_S = 2.5
 """Less than the long answer takes on vLLM: one that went on would be seen."""
 LONG: dict[str, Any] = {
@@ -25,14 +24,6 @@ def counted(engine: Running) -> Running:
     if engine.load() is None:
         pytest.skip(f"{engine.name} does not say how busy it is")
     return engine
-
-
-def wait_for(engine: Running, num_running: int) -> None:
-    """Until so many requests run."""
-    begin = time.monotonic()
-    while (load := engine.load()) is None or load.num_running + load.num_waiting != num_running:
-        assert time.monotonic() - begin < SOON_S, f"{load} after {SOON_S:g} s, not {num_running} requests"
-        time.sleep(0.02)
 
 
 def wait_for_none(engine: Running) -> None:
@@ -50,20 +41,25 @@ def test_a_stream(counted: Running) -> None:
         counted.client() as client,
         client.stream("POST", "/v1/chat/completions", json=LONG | {"stream": True}) as reply,
     ):
-        lines = reply.iter_lines()
-        while not next(lines).startswith("data:"):
-            pass
-        wait_for(counted, 1)
+        line = next(line for line in reply.iter_lines() if line.startswith("data:"))
+        assert "choices" in line
     wait_for_none(counted)
 
 
 def test_an_answer_that_nobody_waits_for(counted: Running) -> None:
-    with counted.client() as client, ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(client.post, "/v1/chat/completions", json=LONG, timeout=0.6)
-        wait_for(counted, 1)
-        with pytest.raises(Exception, match="timed out"):
-            asking.result()
+    with counted.client() as client:
+        assert any(is_left(client) for _ in range(3)), "each answer was there at once"
     wait_for_none(counted)
+
+
+def is_left(client: httpx.Client) -> bool:
+    """Whether the client went away before its answer was there."""
+    try:
+        reply = client.post("/v1/chat/completions", json=LONG, timeout=0.3)
+    except httpx.ReadTimeout:
+        return True
+    reply.raise_for_status()
+    return False
 
 
 def test_the_others_go_on(counted: Running) -> None:

@@ -228,7 +228,7 @@ async def test_two_models_of_which_one_fits_take_turns_and_nobody_is_cut(tmp_pat
     async with runtime, httpx.AsyncClient(timeout=120) as http:
         await runtime.settle()
         load = Load(runtime.url)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 45
         await asyncio.gather(*(load.client(http, model, until) for model in ("one", "two") for _ in range(3)))
         await runtime.drain()
     assert load.failures == []
