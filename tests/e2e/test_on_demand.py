@@ -236,7 +236,7 @@ async def test_two_models_of_which_one_fits_take_turns_and_nobody_is_cut(tmp_pat
     starts = Counter(event["engine"] for event in events if event["event"] == "engine" and event["state"] == "ready")
     assert starts["one-0"] >= 2, starts
     assert starts["two-0"] >= 2, starts
-    assert min(load.ends["one"], load.ends["two"]) >= 6, load.ends
+    assert min(load.ends["one"], load.ends["two"]) >= 14, load.ends
     assert memory.max_engines == 1
     details = " ".join(event["detail"] for event in events if event["event"] == "engine")
     assert "is idle or its turn is over" in details
