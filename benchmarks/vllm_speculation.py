@@ -103,6 +103,7 @@ def _add_options(parser: Parser) -> None:
         help="through all questions, by each stream (default 2)",
     )
     add("--depth", type=arguments.whole(1), default=3, metavar="N", help="draft tokens of a step (default 3)")
+    add("--draft", type=Path, default=Path("demo"), metavar="DIR", help="the draft model (default: the demo family's)")
     add("--modes", type=_modes, default=(OFF, ON, TUNED), metavar="A,B", help="of off, on, tuned (default all)")
     engine_choice.add_python(parser)
 
@@ -117,7 +118,7 @@ def _modes(text: str) -> tuple[str, ...]:
 def _gateway(workdir: Path, options: argparse.Namespace) -> AdapterGateway:
     choice = replace(CHOICES[VLLM], python=options.python)
     needs = Needs(max(8, *options.concurrency), 512)
-    speculative = {"method": "draft_model", "model": "demo", "num_speculative_tokens": options.depth}
+    speculative = {"method": "draft_model", "model": str(options.draft), "num_speculative_tokens": options.depth}
     more: dict[str, dict[str, Any]] = {
         OFF: {}, ON: {"speculative": {**speculative, "schedule": "always"}}, TUNED: {"speculative": speculative},
     }  # fmt: skip
@@ -127,7 +128,7 @@ def _gateway(workdir: Path, options: argparse.Namespace) -> AdapterGateway:
 
 async def _measure(gateway: AdapterGateway, options: argparse.Namespace) -> Findings:
     findings = Findings()
-    findings.measured["load_average"] = load_average()
+    findings.measured["load_average"], findings.measured["draft"] = load_average(), options.draft.name
     if TUNED in options.modes:
         findings.measured["tune"] = (
             await gateway.command("engines", "tune", f"{TUNED}-0", "--yes", timeout_s=TUNE_S)
@@ -199,8 +200,8 @@ def _judge(runs: Runs, options: argparse.Namespace, findings: Findings) -> None:
 def _table(result: dict[str, Any]) -> list[str]:
     plan = result["plan"]
     lines = [
-        f"{next(iter(result['engines'].values()))}, demo model and demo draft, depth {plan['depth']}; output tok/s, median of "
-        f"{plan['repeats']} turns (lowest - highest).",
+        f"{next(iter(result['engines'].values()))}, demo model, draft {result['draft']}, depth {plan['depth']}; output tok/s, "
+        f"median of {plan['repeats']} turns (lowest - highest).",
         "",
         f"| streams | {' | '.join(plan['modes'])} | tuned / the better of on and off |",
         f"|--:|{'--:|' * len(plan['modes'])}--:|",
