@@ -24,6 +24,9 @@ from backends.logring import LogRing
 REFUSED = 3
 """Exit code of a child that refuses its configuration: trying again would end the same way."""
 
+LAST_OUTPUT_S = 1.0
+"""For what a dead child's group wrote last, and for its processes to be gone."""
+
 
 class Child:
     """A running child that leads its own process group. Its output goes to `log`."""
@@ -57,8 +60,10 @@ class Child:
     async def _follow(self) -> int:
         code = await self._process.wait()
         self._kill()
-        # The pipe ends with the last process that holds it; all of them were just killed.
-        await asyncio.wait({self._output}, timeout=1.0)
+        # The pipe ends with the last process that holds it; all of them were just killed, and one that takes its time is not waited for.
+        await asyncio.wait({self._output}, timeout=LAST_OUTPUT_S)
+        self._output.cancel()
+        await asyncio.wait({self._output})
         return code
 
     def _kill(self) -> None:

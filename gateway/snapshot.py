@@ -82,6 +82,9 @@ class Adapter(msgspec.Struct, frozen=True):
     """The model that it was trained on."""
     engines: tuple[str, ...] = ()
     """Ids of the replicas that hold it, proven since it was loaded there."""
+    unproven: tuple[str, ...] = ()
+    """Ids of replicas that have loaded it once more, and on which it is not recognised yet. A request may be sent there, but nothing of
+    its answer may be read before the replica is one of `engines`; once it is neither here nor there, the request is called back."""
     is_candidate: bool = False
     """No alias serves it or has served it: only the admin token reaches it."""
     proof: str = ""

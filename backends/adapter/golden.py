@@ -53,6 +53,8 @@ class Golden:
     """By what a fault would be called in a message: `the scale is x2`."""
     made_by: Mapping[str, str] = field(default_factory=dict)
     """Versions of what computed it."""
+    attested_by: str = ""
+    """Whose word it is, where it was not computed or shipped where it is used."""
 
     @property
     def prompts(self) -> list[list[int]]:
@@ -91,6 +93,7 @@ def from_bytes(content: bytes) -> Golden:
             adapter=rows["adapter"],
             decoys={name.removeprefix(DECOY): row for name, row in rows.items() if name.startswith(DECOY)},
             made_by=json.loads(metadata.get("made_by", "{}")),
+            attested_by=metadata.get("attested_by", ""),
         )
     except (KeyError, ValueError) as exc:
         raise GoldenError(f"incomplete: {exc}") from exc
@@ -117,6 +120,7 @@ def to_bytes(golden: Golden) -> bytes:
             "probe_id": golden.probe_id,
             "num_shared": str(golden.num_shared),
             "made_by": json.dumps(dict(golden.made_by), sort_keys=True),
+            **({"attested_by": golden.attested_by} if golden.attested_by else {}),
         }
     }
     body = b""

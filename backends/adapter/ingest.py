@@ -3,7 +3,7 @@
 python -m backends.adapter.ingest --upload FILE.tar|FOLDER|- --store DIR --base base.json --engines llamacpp[,vllm]
 
 Standard output has one JSON object a line: {"event": "progress", "stage", "text"}, at last one of
-    {"event": "stored", "digest", "is_new", "manifest", "seconds": {stage: s}}    exit code 0; `is_new` false: it was there already
+    {"event": "stored", "digest", "is_new", "manifest", "notes": [], "seconds": {stage: s}}    exit code 0; `is_new` false: it was there
     {"event": "refused", "problems": [{"rule", "tensor", "message", "fix"}]}      2
     {"event": "failed", "message"}                                               3, the environment cannot do it
 With `-` the archive may be left unread to its end when it is refused: whoever writes it must bear a broken pipe.
@@ -24,16 +24,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backends.adapter import attested
 from backends.adapter import manifest as manifests
 from backends.adapter.base import Base, BaseUnreadable, read_base
 from backends.adapter.canonical import Canonical, write_canonical
 from backends.adapter.gguf import GGUF, NotConvertible, write_gguf
+from backends.adapter.golden import GoldenError
 from backends.adapter.lint import Linted, PatternsTooSlow, lint
 from backends.adapter.manifest import FORMAT, BaseRef, Manifest, Uploaded, VersionUnusable
 from backends.adapter.problem import Problem, UploadRefused, listed
 from backends.adapter.store import Store, Work
 from backends.adapter.subject import ENGINES
-from backends.adapter.upload import Limits, Upload, read_archive, read_folder
+from backends.adapter.upload import REFERENCE, Limits, Upload, read_archive, read_folder
 from backends.artifacts import ArtifactError
 from backends.errors import PrepareFailed
 from backends.pythons import child_env
@@ -66,6 +68,8 @@ class Stages:
     say: Say
     clock: Callable[[], float] = time.monotonic
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What its publisher should know, beside the rules' warnings."""
 
     @contextmanager
     def stage(self, name: str, text: str) -> Iterator[None]:
@@ -89,12 +93,16 @@ def ingest(order: Order, stages: Stages) -> tuple[Manifest, bool]:
         with stages.stage("canonical", "folding scales and ranks"):
             written = write_canonical(linted.subject, made)
             manifest = _manifest(linted, upload, written, order.base)
+        reference = _reference(upload, manifest, stages)
         if (known := order.store.find(manifest.digest)) is not None:
-            return _complete(order, work, known, stages), False
+            return _referenced(order, work, _complete(order, work, known, stages), reference), False
         if "llamacpp" in order.engines:
             with stages.stage("convert", "converting it for llama.cpp"):
                 _convert(order, made, manifest, made / GGUF, work)
             manifest = manifest.attached(GGUF, manifests.file_digest(made / GGUF))
+        if reference is not None:
+            (made / REFERENCE).write_bytes(reference)
+            manifest = manifest.attached(REFERENCE, manifests.file_digest(made / REFERENCE))
         with stages.stage("store", "writing it to the disk"):
             (made / manifests.MANIFEST).write_bytes(manifests.encode(manifest))
             is_new = order.store.put(made, manifest.digest)
@@ -161,6 +169,24 @@ def _manifest(linted: Linted, upload: Upload, written: Canonical, base: Base) ->
     )
 
 
+def _reference(upload: Upload, manifest: Manifest, stages: Stages) -> bytes | None:
+    """The one that came along, where it is this version's."""
+    try:
+        return attested.adopt(upload.folder, manifest)
+    except GoldenError as exc:
+        stages.notes.append(f"the reference that came along is left out: {exc}")
+        return None
+
+
+def _referenced(order: Order, work: Work, known: Manifest, reference: bytes | None) -> Manifest:
+    """It is there, and keeps the reference that it has."""
+    if reference is None or order.store.attachment(known.digest, REFERENCE) is not None:
+        return known
+    made = work.folder / REFERENCE
+    made.write_bytes(reference)
+    return order.store.attach(known.digest, REFERENCE, made)
+
+
 def _complete(order: Order, work: Work, known: Manifest, stages: Stages) -> Manifest:
     """It is there; what an engine kind needs of it may not be."""
     if "llamacpp" not in order.engines or order.store.attachment(known.digest, GGUF) is not None:
@@ -224,8 +250,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as exc:
         _print({"event": "failed", "message": f"{exc.filename or args.store}: {exc.strerror or exc}"})
         return 3
-    told = {"digest": manifest.digest, "is_new": is_new, "manifest": manifest.as_json(), "seconds": stages.seconds}
-    _print({"event": "stored", **told})
+    told = {"digest": manifest.digest, "is_new": is_new, "manifest": manifest.as_json()}
+    _print({"event": "stored", **told, "notes": stages.notes, "seconds": stages.seconds})
     return 0
 
 

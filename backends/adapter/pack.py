@@ -15,7 +15,7 @@ from backends.errors import BackendError
 
 CHUNK_BYTES = 256 * 1024
 _BLOCK = tarfile.BLOCKSIZE
-_LEFT_HERE = ("optimizer.", "scheduler.", "scaler.", "rng_state", "training_args.", "adapter.gguf", "golden.")
+_LEFT_HERE = ("optimizer.", "scheduler.", "scaler.", "rng_state", "training_args.", "adapter.gguf")
 """What trainers and forgegate leave beside an adapter: nobody needs it there, and some of it is larger than the adapter."""
 
 

@@ -9,11 +9,10 @@ import numpy as np
 from backends.adapter.base import LAYER
 from backends.adapter.config_rules import Rule
 from backends.adapter.problem import Problem
+from backends.adapter.slots import VLLM_RANKS
 from backends.adapter.subject import PREFIX, Subject, tensor_name
 from backends.adapter.weights import FLOATS, Entry
 
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What its `max_lora_rank` may be (vllm/config/lora.py); an adapter of a lower rank is padded to it."""
 VLLM_MAX_VOCAB = 258_048
 """Above it vLLM puts no adapter on the output matrix (vllm/lora/layers/logits_processor.py)."""
 _ANEW = "save the adapter anew with peft's save_pretrained"

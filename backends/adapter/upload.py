@@ -1,4 +1,4 @@
-"""An upload, as a folder or a tar archive: the two files that make an adapter are copied, all else is dropped or refused.
+"""An upload, as a folder or a tar archive: the files that make an adapter are copied, all else is dropped or refused.
 
 Nothing of it reaches the disk under a name that it chose itself. Standard library only.
 """
@@ -20,8 +20,10 @@ from typing import BinaryIO
 from backends.adapter.problem import Problem, UploadRefused
 
 CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "manifest.json"
-_KEPT = (CONFIG, WEIGHTS, MANIFEST)
-_OURS = ("adapter.gguf", "golden.safetensors")
+REFERENCE = "golden.safetensors"
+"""What the trainer computed for whoever serves the adapter (`backends.adapter.attested`)."""
+_KEPT = (CONFIG, WEIGHTS, MANIFEST, REFERENCE)
+_OURS = ("adapter.gguf",)
 """Of a stored version that is published elsewhere: made again from the weights."""
 _TRAINERS = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt")
 """What trainers leave beside an adapter, and nobody needs to serve it."""
@@ -46,7 +48,12 @@ class Limits:
     file_bytes: int = 8 << 30
     total_bytes: int = 9 << 30
     json_bytes: int = 4 << 20
+    reference_bytes: int = 64 << 20
     num_files: int = 1000
+
+    def of(self, name: str) -> int:
+        """Of a file that is taken."""
+        return {WEIGHTS: self.file_bytes, REFERENCE: self.reference_bytes}.get(name, self.json_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,7 @@ class _Taking:
             self.dropped.append(name)
 
     def _take(self, bare: str, name: str, num_bytes: int, source: BinaryIO) -> None:
-        limit = self.limits.file_bytes if bare == WEIGHTS else self.limits.json_bytes
+        limit = self.limits.of(bare)
         if bare in self.digests:
             there = f"{bare} is in the upload twice: {self.places[bare]} and {name}"
             self.refuse("duplicate-file", name, there, "upload one adapter's folder")

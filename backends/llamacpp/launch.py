@@ -17,8 +17,6 @@ from backends.base import (
     ENDPOINTS,
     LITERAL_SPECIAL_TEXT,
     LOOPBACK,
-    Address,
-    BackendDefaults,
     Facts,
     Fetch,
     Identity,
@@ -32,6 +30,7 @@ from backends.base import (
 )
 from backends.digests import file_digest
 from backends.errors import BadSpec, EngineUnavailable, ModelUnusable, NoRoom, PrepareFailed
+from backends.launched import Launched
 from backends.llamacpp.devices import list_devices
 from backends.llamacpp.fit import Room, fit
 from backends.llamacpp.folder import ModelFolder, read_folder
@@ -47,8 +46,6 @@ from backends.plan import RAM, Pick, Plan
 from backends.pythons import choose_python, environment_python, import_env, lacking
 from backends.ram import free_ram
 from backends.remote import listed_capabilities, listed_models
-from backends.restart import RestartPolicy
-from backends.status import Timing
 
 if TYPE_CHECKING:
     from backends.process import Launcher
@@ -63,20 +60,17 @@ CONVERTER_MODULES = ("torch", "transformers", "sentencepiece", "numpy", "tqdm", 
 _ADAPTER_REQUESTS = re.compile(r'^forgegate_engine_adapter_requests\{adapter="([^"]*)"\} (\S+)$', re.MULTILINE)
 
 
-class LlamaCpp(BackendDefaults):
+class LlamaCpp(Launched):
     kind = "llamacpp"
     title = "llama.cpp"
-    ready_path = "/health"
     capabilities = (*ENDPOINTS, LITERAL_SPECIAL_TEXT)
-    policy = RestartPolicy()
     adapters = LoraCalls(ADAPTER_FILE)
 
     def __init__(self, spec: PoolSpec, places: Places, measure_ram: Callable[[], int | None] = free_ram) -> None:
         problems = option_problems(spec.options)
         if problems:
             raise BadSpec(problems)
-        self._spec = spec
-        self._places = places
+        super().__init__(spec, places)
         self._measure_ram = measure_ram
         self._options = Options.from_mapping(spec.options)
         self.num_adapter_slots = _num_slots(self._options)
@@ -87,8 +81,6 @@ class LlamaCpp(BackendDefaults):
         self._room: Room | None = None
         self._plan: Plan | None = None
         self._planned_for = ""
-        self._preparing = asyncio.Lock()
-        self.timing = Timing(start_timeout_s=spec.start_timeout_s)
 
     def check(self) -> str:
         model = read_model(self._source)
@@ -100,7 +92,7 @@ class LlamaCpp(BackendDefaults):
         return self._fit(read_model(self._source))
 
     async def prepare(self, launcher: Launcher, tell: Tell) -> Identity:
-        async with self._preparing:  # replicas start together; the work is done once
+        async with self._preparing:
             if self._identity is None or self._gguf is None or not self._gguf.exists():
                 await asyncio.to_thread(self._interpreter)
                 model = await asyncio.to_thread(read_model, self._source)
@@ -122,15 +114,6 @@ class LlamaCpp(BackendDefaults):
             *replace(self._options, **picked).to_argv(),
         )  # fmt: skip
         return LaunchSpec(argv, import_env())
-
-    def address(self, port: int) -> Address:
-        return Address(LOOPBACK, port)
-
-    def secret_for(self, launch_secret: str) -> str:
-        return launch_secret
-
-    def refusal(self, reply: Reply) -> str:
-        return ""
 
     async def inspect(self, fetch: Fetch) -> Facts:
         health = _json_object(await fetch("/health"))

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from backends.base import (
     ENDPOINTS,
-    LOOPBACK,
-    Address,
-    BackendDefaults,
     Facts,
     Fetch,
     Identity,
@@ -21,25 +18,23 @@ from backends.base import (
     Load,
     Places,
     PoolSpec,
-    Reply,
     StartFailure,
     Tell,
 )
 from backends.errors import BadSpec, EngineUnavailable, ModelUnusable, NoRoom
+from backends.gpus import MACHINE, Gpu
+from backends.holders import gpu_holders
+from backends.launched import Launched
 from backends.modelfolder import StoredTensor, read_config, stored_tensors, weight_files
 from backends.plan import RAM, Plan
 from backends.ram import free_ram
-from backends.restart import RestartPolicy
 from backends.sourcedigests import source_digest
-from backends.status import Timing
 from backends.vllm import cpu, facts
 from backends.vllm.argv import MODULE, Serving, vllm_argv, vllm_env
 from backends.vllm.calls import VllmAdapters, VllmSleep
 from backends.vllm.command import choose_command, words_of
 from backends.vllm.diagnosis import explain
 from backends.vllm.draft import check_draft, locate_draft
-from backends.vllm.gpus import Gpu, visible_gpus
-from backends.vllm.holders import gpu_holders
 from backends.vllm.inside import guard
 from backends.vllm.installed import Installed, look
 from backends.vllm.instructions import cpu_flags, lacking
@@ -66,32 +61,27 @@ class Machine:
 
     look: Callable[[Sequence[str], Path], Installed] = look
     free_ram: Callable[[], int | None] = free_ram
-    gpus: Callable[[], tuple[Gpu, ...]] = visible_gpus
+    gpus: Callable[[], tuple[Gpu, ...]] = MACHINE.visible
     cpu_flags: Callable[[], frozenset[str]] = cpu_flags
 
 
-class Vllm(BackendDefaults):
+class Vllm(Launched):
     kind = "vllm"
     title = "vLLM"
-    ready_path = "/health"
     capabilities: tuple[str, ...] = ENDPOINTS
-    policy = RestartPolicy()
     starts_alone = True
 
     def __init__(self, spec: PoolSpec, places: Places, machine: Machine = Machine()) -> None:
         problems = option_problems(spec.options)
         if problems:
             raise BadSpec(problems)
-        self._spec = spec
-        self._places = places
+        super().__init__(spec, places)
         self._machine = machine
         self._configured = Options.from_mapping(spec.options)
         self.num_adapter_slots = self._configured.num_adapter_slots
         self.adapters = VllmAdapters() if self.num_adapter_slots else None
         self.sleeps = VllmSleep(self.num_adapter_slots > 0) if self._configured.sleep_mode else None
         self.speculation = Tuned(self._configured, places.models_dir, self._with_options)
-        self.timing = Timing(start_timeout_s=spec.start_timeout_s)
-        self._preparing = asyncio.Lock()
         self._plan: Plan | None = None
         self._source: Source | None = None
         self._command: tuple[str, ...] = ()
@@ -121,7 +111,7 @@ class Vllm(BackendDefaults):
         return self._plan
 
     async def prepare(self, launcher: Launcher, tell: Tell) -> Identity:
-        async with self._preparing:  # replicas start together; the work is done once
+        async with self._preparing:
             return await asyncio.to_thread(self._prepare)
 
     def launch(self, port: int) -> LaunchSpec | None:
@@ -129,15 +119,6 @@ class Vllm(BackendDefaults):
         assert self._installed is not None
         argv = (*self._command, "-m", MODULE, *self._argv(self._source, self._installed, port))
         return LaunchSpec(argv, self._env(self._installed, place(self._places.tools_dir)))
-
-    def address(self, port: int) -> Address:
-        return Address(LOOPBACK, port)
-
-    def secret_for(self, launch_secret: str) -> str:
-        return launch_secret
-
-    def refusal(self, reply: Reply) -> str:
-        return ""
 
     async def inspect(self, fetch: Fetch) -> Facts:
         assert self._installed is not None

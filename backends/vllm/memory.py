@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from backends.errors import NoRoom
+from backends.gpus import Gpu
 from backends.modelfolder import StoredTensor
 from backends.plan import GIB, MIB, RAM, Pick, Plan, Use, size_words
-from backends.vllm.gpus import Gpu
 from backends.vllm.options import CPU_KV_CACHE_GIB, Lora, Options
 
 CPU_PROCESS_BYTES = 1200 * MIB

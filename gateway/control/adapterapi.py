@@ -39,7 +39,8 @@ UPLOAD = {
     "requestBody": {
         "required": True,
         "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}},
-        "description": "A tar archive, plain or gzipped, of adapter_config.json and adapter_model.safetensors.",
+        "description": "A tar archive, plain or gzipped, of adapter_config.json and adapter_model.safetensors; the golden.safetensors "
+        "of `forgegate export` beside them becomes its reference, attested by the publisher.",
     },
     "responses": {
         "200": {

@@ -232,6 +232,10 @@ class Adapters:
         """It is about to take traffic."""
         self._residents.ready(engine_id)
 
+    def pause(self, engine_id: str) -> None:
+        """It takes no traffic for now; `down` follows, or `equip` where the same launch takes some again."""
+        self._residents.pause(engine_id)
+
     def down(self, engine_id: str) -> None:
         """It takes no traffic any more; its next launch is another one."""
         self._residents.down(engine_id)
@@ -395,8 +399,9 @@ class Adapters:
     def _told(self, version: Version) -> wire.Adapter:
         held = [proof for proof in self._proofs(version) if proof.is_resident]
         reason, retry_after_s = self._residents.refusal(version) if not held else ("", 1)
+        unproven = [item.engine_id for item in self._residents.of_model(version.model) if version.name in item.unproven]
         return wire.Adapter(
-            name=version.name, model=version.model, engines=tuple(proof.engine for proof in held),
+            name=version.name, model=version.model, engines=tuple(proof.engine for proof in held), unproven=tuple(unproven),
             is_candidate=not version.has_served, proof=proving.least([proof.proof for proof in held]),
             gate=self._desired.gate(version.name), refusal=reason, retry_after_s=retry_after_s, created=int(version.created),
         )  # fmt: skip

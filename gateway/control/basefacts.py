@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import Backend, Identity
+from backends.errors import ModelUnusable
 from backends.llamacpp.header import read_header
 from backends.llamacpp.launch import locate_model
 from backends.modelfolder import chat_template, read_optional_json
@@ -100,7 +101,7 @@ class Bases:
         places = [locate_model(pool.model or "demo") for pool in self._of(model)]
         folder = next((path for path in places if path.is_dir()), None)
         gguf = next((path for path in places if not path.is_dir()), None)
-        template = _template_of_folder(folder) if folder else _template_of_gguf(gguf) if gguf else ""
+        template = self._template(model, folder, gguf)
         return BaseFacts(
             name=model,
             source_digest=known[0].digest,
@@ -110,6 +111,19 @@ class Bases:
             engines=tuple(dict.fromkeys(pool.engine for pool in self._of(model))),
             vllm=_common(pool for pool in self._of(model) if pool.engine == "vllm"),
         )
+
+    def _template(self, model: str, folder: Path | None, gguf: Path | None) -> str:
+        """Of all pools of the model: an adapter is trained for one."""
+        chosen = [_chosen_template(pool) for pool in self._of(model)]
+        templates = {text for text in chosen if text is not None}
+        if None in chosen:
+            templates.add(_template_of_folder(folder) if folder else _template_of_gguf(gguf) if gguf else "")
+        if len(templates) > 1:
+            raise ModelUnusable(
+                f"the pools of {model} have different chat templates, and an adapter is made for one: give all of them the same "
+                "`chat_template`, or none"
+            )
+        return templates.pop()
 
     def _able(self) -> list[str]:
         return list(dict.fromkeys(model.name for model, _, backend in self.pools if _is_able(backend)))
@@ -129,6 +143,18 @@ def _common(pools: Iterable[Pool]) -> Lora | None:
 
 def _is_able(backend: Backend) -> bool:
     return backend.adapters is not None and backend.num_adapter_slots > 0
+
+
+def _chosen_template(pool: Pool) -> str | None:
+    """What the pool's options put in place of the model's own; None where they do not. Raises ModelUnusable."""
+    if named := pool.options.get("chat_template"):
+        path = Path(named).expanduser()
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ModelUnusable(f"chat_template: {path} cannot be read: {exc}") from exc
+    tokenizer = pool.options.get("tokenizer")
+    return _template_of_folder(Path(tokenizer).expanduser()) if tokenizer else None
 
 
 def _template_of_folder(folder: Path) -> str:

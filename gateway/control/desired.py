@@ -125,7 +125,7 @@ class EngineProof:
     proof: str
     """`proven`, `weak`, `indistinguishable`, `unattested` or `failed`, since it was loaded there."""
     detail: str
-    """Why, in words for a user; empty for `proven`."""
+    """Why, in words for a user, and whose word the reference is; empty where it is proven by one of this gateway's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,14 @@ class Reconciler:
 
     async def equip(self, loads: Loads) -> None:
         """Until it holds what it should; bounded. What fails does not keep the engine from its other traffic."""
-        await asyncio.wait({self._begin(loads, self._first(loads))}, timeout=EQUIP_S)
+        if loads in self._rounds:  # begun before it was paused, and not over yet
+            self.kick(loads)
+        else:
+            self._begin(loads, self._first(loads))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(EQUIP_S):
+                while loads in self._rounds:
+                    await asyncio.wait({self._rounds[loads]})
 
     def kick(self, loads: Loads) -> None:
         """Soon."""
@@ -47,7 +54,7 @@ class Reconciler:
         del self._rounds[loads]
         if loads in self._kicked:
             self._kicked.discard(loads)
-            self.kick(loads)
+            self._again(loads)
 
     async def _first(self, loads: Loads) -> None:
         with suppress(LoadFailed):

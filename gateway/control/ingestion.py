@@ -66,6 +66,7 @@ class Stored:
     manifest: Manifest
     is_new: bool
     seconds: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,9 @@ class Ingestion:
             manifest = read_manifest(self.store.version(str(outcome.last["digest"])))
         except VersionUnusable as exc:
             raise PublishFailed(f"the adapter could not be stored: {exc}") from exc
-        return Stored(manifest, bool(outcome.last.get("is_new", True)), dict(outcome.last.get("seconds", {})))
+        told = outcome.last
+        notes = tuple(map(str, told.get("notes", ())))
+        return Stored(manifest, bool(told.get("is_new", True)), dict(told.get("seconds", {})), notes)
 
 
 def _is_ours(folder: Path) -> bool:

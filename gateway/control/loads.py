@@ -3,6 +3,10 @@
 absent --load--> loaded --proof--> held: in the snapshot, serves
                    |  failed
                    +-----> freed, and quarantined until the engine is restarted or the version is loaded anew by command
+
+What was proven in this launch before is named in the snapshot as soon as it is loaded: requests are sent while it is recognised, and
+their answers not read before it is.
+
 held --out of the snapshot, every worker knows--> freed once the engine's requests that use it have ended
        <--they do not end in time, the engine serves it again--
 """
@@ -10,15 +14,16 @@ held --out of the snapshot, every worker knows--> freed once the engine's reques
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from backends.adapter.golden import Golden, GoldenError
-from backends.base import AdapterCalls, Call, Fetch, HeldAdapter, Identity
+from backends.base import AdapterCalls, Address, Call, Fetch, HeldAdapter, Identity
 from backends.errors import AdapterRefused, BackendError, NoSlot
 from gateway.control import proving
 from gateway.control.desired import EngineProof, Version
@@ -33,6 +38,9 @@ NOTICE_S, LOOK_S = 5.0, 0.05
 """How long an engine may take to notice that nobody waits for an unloading any more, and how often it is asked."""
 RETRY_S, REFUSED_RETRY_S = 2.0, 30.0
 FULL_RETRY_S = 5.0
+HEAD_START_S = 0.002
+"""An engine's step begins with whoever comes first. Where that is the text by which a version is recognised, which is short, it is known
+when the request's own step ends; the other way round it would take a step more."""
 T = TypeVar("T")
 
 
@@ -54,9 +62,21 @@ class Surroundings(Protocol):
         """Until every worker decides from what is held now."""
         ...
 
+    def publish_soon(self) -> None: ...
+
     def victim(self, loads: Loads, held: Sequence[Held], spared: frozenset[str]) -> str | None: ...
     def last_use(self, name: str) -> int: ...
     async def siblings(self, loads: Loads, version: Version) -> Mapping[str, Golden]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What an engine holds lasts as long as this is the same."""
+
+    num_restarts: int
+    ready_since: float | None
+    """It begins anew with a wake."""
+    address: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +94,25 @@ class Loads:
     """Loads happen one after another, in the order in which they were asked for."""
 
     def __init__(
-        self, engine_id: str, model: str, identity: Identity, num_slots: int, wire: Wire, around: Surroundings
+        self,
+        engine_id: str,
+        model: str,
+        launch: Launch,
+        identity: Identity,
+        num_slots: int,
+        wire: Wire,
+        around: Surroundings,
     ) -> None:
         self.engine_id = engine_id
         self.model = model
+        self.launch = launch
         self.identity = identity
         self.num_slots = num_slots
         self.held: dict[str, Proof] = {}
         """Resident and proven here; the snapshot says just this."""
         self.failed: dict[str, Proof] = {}
+        self.unproven: set[str] = set()
+        """Loaded once more, and not recognised yet: the snapshot says this, too."""
         self.num_pending = 0
         """Loads that wait or go on."""
         self._leaving: set[str] = set()
@@ -92,10 +122,13 @@ class Loads:
         self._lock = asyncio.Lock()
         self._end = asyncio.get_running_loop().create_future()
         self._bench = Bench(self._score, wire.base)
+        self._soiled: set[str] = set()
+        """What answered requests under these names was something else: what the engine cached of that may be there still."""
 
     def close(self) -> None:
         """The engine is gone, or its launch is over: nothing is held any more, whoever waits for it is told."""
         self.held.clear()
+        self.unproven.clear()
         if not self._end.done():
             self._end.set_result(None)
 
@@ -126,7 +159,7 @@ class Loads:
             held = self.held.get(version.name)
             if held is None or held.state != proving.UNATTESTED:
                 return
-            proof = await self._prove(version)
+            proof = await self._prove(version, await self._golden(version))
             if proof.state == proving.FAILED:
                 self.failed[version.name] = proof
                 await self._evict(version.name)
@@ -134,10 +167,21 @@ class Loads:
                 self.held[version.name] = proof
                 await self._around.publish()
 
+    def forgive(self, name: str) -> None:
+        """A quarantine ends, where loading it anew may help."""
+        if name not in self._soiled:
+            self.failed.pop(name, None)
+
+    def disown(self, names: Iterable[str]) -> None:
+        """They are not held; the next check frees them."""
+        for name in names:
+            del self.held[name]
+            self._leaving.add(name)
+
     async def free(self, name: str) -> None:
         """Take it out of the snapshot, then off the engine. Raises LoadFailed where running requests keep it."""
         async with self._lock:
-            self.failed.pop(name, None)
+            self.forgive(name)
             if name in self.held:
                 await self._evict(name)
             elif name in self._leaving:
@@ -155,23 +199,24 @@ class Loads:
         if name in self.held:
             return self.held[name]
         if name in self.failed:
-            raise self._quarantined(self.failed[name])
+            raise self._quarantined(name)
         path = await self._around.library.file(version, self._wire.calls.file_name)
         if not isinstance(path, Path):
             raise LoadFailed(path, None)
+        golden = await self._golden(version)
         if name not in self._leaving:
             await self._make_room(spared)
         await self._load(name, path, spared)
         failpoint("reconcile.loaded")
         try:
-            proof = await self._prove(version)
+            proof = await self._prove_openly(version, golden)
         except LoadFailed:
             await self._try_unload(name)
             raise
         if proof.state == proving.FAILED:
             self.failed[name] = proof
             await self._try_unload(name)
-            raise self._quarantined(proof)
+            raise self._quarantined(name)
         failpoint("reconcile.proven")
         self._require_open()
         self._leaving.discard(name)
@@ -269,12 +314,34 @@ class Loads:
                 self._leaving.discard(name)
             raise
 
-    async def _prove(self, version: Version) -> Proof:
+    async def _golden(self, version: Version) -> Golden | None:
         try:
-            golden = await self._around.library.golden(version)
+            return await self._around.library.golden(version)
         except GoldenError as exc:
             raise LoadFailed(f"it cannot be proven: {exc}", None) from exc
-        siblings = await self._around.siblings(self, version)
+
+    async def _prove_openly(self, version: Version, golden: Golden | None) -> Proof:
+        """`_prove`, which the workers know of where it will be short. Where it does not end well, they have called their requests back."""
+        name = version.name
+        if not self._bench.knows(name, golden):
+            return await self._prove(version, golden)
+        self.unproven.add(name)
+        telling = asyncio.get_running_loop().call_later(HEAD_START_S, self._around.publish_soon)
+        state = ""
+        try:
+            proof = await self._prove(version, golden)
+            state = proof.state
+            return proof
+        finally:
+            telling.cancel()
+            self.unproven.discard(name)
+            if state == proving.FAILED:
+                self._soiled.add(name)
+            if state in ("", proving.FAILED):
+                await self._around.publish()
+
+    async def _prove(self, version: Version, golden: Golden | None) -> Proof:
+        siblings = functools.partial(self._around.siblings, self, version)
         return await self._ask(self._bench.prove(version.name, golden, siblings))
 
     # The engine -------------------------------------------------------------------------------------------------------
@@ -309,8 +376,9 @@ class Loads:
         if self.is_closed:
             raise LoadFailed(f"{self.engine_id} ended or was restarted meanwhile", RETRY_S)
 
-    def _quarantined(self, proof: Proof) -> LoadFailed:
-        return LoadFailed(f"it failed its proof on {self.engine_id}: {proof.detail}", None)
+    def _quarantined(self, name: str) -> LoadFailed:
+        fix = f"; `forgegate engines restart {self.engine_id}`" if name in self._soiled else ""
+        return LoadFailed(f"it failed its proof on {self.engine_id}: {self.failed[name].detail}{fix}", None)
 
 
 def start(coroutine: Coroutine[Any, Any, T], tasks: set[asyncio.Task[Any]], name: str) -> asyncio.Task[T]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from backends.adapter import attested
 from backends.adapter.golden import Golden
 from backends.adapter.proof import Verdict, judge, looks
 from backends.adapter.proof_case import ProofError
@@ -13,6 +14,8 @@ from backends.adapter.recognition import Likeness, likeness
 
 Score = Callable[[str, Sequence[Sequence[int]]], Awaitable[list[list[float]]]]
 """By which model (an adapter's name, or the base's), which texts. Raises BackendError."""
+Siblings = Callable[[], Awaitable[Mapping[str, Golden]]]
+"""References of what would most likely be served by mistake; asked for where a proof needs them."""
 FAILED, UNATTESTED = "failed", "unattested"
 ORDER = (FAILED, UNATTESTED, "weak", "indistinguishable", "proven")
 """From the least that can be said of a version to the most."""
@@ -52,13 +55,18 @@ class Bench:
         self._base_scores: dict[tuple[int, ...], list[float]] = {}
         self._known: dict[str, _Known] = {}
 
-    async def prove(self, name: str, golden: Golden | None, siblings: Mapping[str, Golden]) -> Proof:
+    def knows(self, name: str, golden: Golden | None) -> bool:
+        """Whether it was proven against this reference: recognising it takes the scores of one text."""
+        known = self._known.get(name)
+        return known is not None and golden is not None and known.reference == _reference(golden)
+
+    async def prove(self, name: str, golden: Golden | None, siblings: Siblings) -> Proof:
         """Raises BackendError where the engine gives no scores."""
         if golden is None:
             return Proof(UNATTESTED, "it has no reference: nothing says what it should answer")
         known = self._known.pop(name, None)
         if known is None or known.reference != _reference(golden) or not await self._is_recognised(name, known):
-            return await self._prove(name, golden, siblings)
+            return await self._prove(name, golden, await siblings())
         self._known[name] = known
         return known.proof
 
@@ -79,7 +87,7 @@ class Bench:
         except ProofError as exc:
             return Proof(FAILED, str(exc))
         assert verdict is not None  # there is at least one look
-        proof = Proof(verdict.state, verdict.reason)
+        proof = Proof(verdict.state, _detail(verdict, golden))
         if proof.state != FAILED and (found := likeness(prompts, base, served)) is not None:
             self._known[name] = _Known(_reference(golden), proof, found)
         return proof
@@ -91,6 +99,11 @@ class Bench:
         if new := [key for key in dict.fromkeys(keys) if key not in self._base_scores]:
             self._base_scores.update(zip(new, await self._score(self._base, new), strict=True))
         return [self._base_scores[key] for key in keys]
+
+
+def _detail(verdict: Verdict, golden: Golden) -> str:
+    """Why it is no better, and whose word it stands on."""
+    return "; ".join(part for part in (verdict.reason, attested.WORDS if golden.attested_by else "") if part)
 
 
 def _reference(golden: Golden) -> tuple[str, str]:

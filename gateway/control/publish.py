@@ -319,7 +319,7 @@ class Publisher:
             "is_new": stored.is_new, "proof": report.proof, "alias": alias,
             "state": next((state.state for state in self._adapters.versions() if state.name == version), ""),
             "warnings": [str(warning["message"]) for warning in manifest.warnings],
-            "notes": _notes(note, report),
+            "notes": [*stored.notes, *_notes(note, report)],
             "seconds": stages.seconds, "total_s": round(sum(stages.seconds.values()), 4),
         }  # fmt: skip
 

@@ -23,7 +23,7 @@ from backends.status import Status
 from gateway.control import equip, residency
 from gateway.control.desired import Desired, Version
 from gateway.control.library import Library
-from gateway.control.loads import LoadFailed, Loads, Wire, start
+from gateway.control.loads import Launch, LoadFailed, Loads, Wire, start
 from gateway.control.proving import UNATTESTED, Proof
 from gateway.control.residency import Claims, Held, Replica
 from gateway.control.wants import Refusals
@@ -77,6 +77,8 @@ class Residents:
         self._publish = publish
         self._must_be_attested = must_be_attested
         self._sites: dict[str, Site] = {}
+        self._paused: dict[str, Loads] = {}
+        """Of engines that drain: a drain may be taken back."""
         self._ready: set[str] = set()
         self._arrived = asyncio.Event()
         self._num_uses = 0
@@ -98,11 +100,18 @@ class Residents:
 
     async def up(self, engine_id: str, status: Status) -> None:
         """Its launch answers, and takes no traffic yet: returns when it holds what it should, or that took too long."""
+        paused = self._paused.pop(engine_id, None)
         self.down(engine_id)
         site = self._sites.get(engine_id)
         if site is None:
             return
-        self.loads[engine_id] = loads = self._new_loads(engine_id, site, status)
+        loads = self._new_loads(engine_id, site, status)
+        if paused is not None and paused.launch == loads.launch:
+            loads = paused
+            loads.disown([name for name in loads.held if name in self._freed or name not in self._desired().versions])
+        elif paused is not None:
+            paused.close()
+        self.loads[engine_id] = loads
         await self._reconciler.equip(loads)
 
     def ready(self, engine_id: str) -> None:
@@ -113,10 +122,16 @@ class Residents:
             for version in self._of_model(self.loads[engine_id].model):
                 self.refusals.drop(version.name)
 
-    def down(self, engine_id: str) -> None:
-        """Its launch is over."""
+    def pause(self, engine_id: str) -> None:
+        """It takes no traffic, and may yet again in this launch: what it holds is kept for that."""
         self._ready.discard(engine_id)
         if loads := self.loads.pop(engine_id, None):
+            self._paused[engine_id] = loads
+
+    def down(self, engine_id: str) -> None:
+        """Its launch is over."""
+        self.pause(engine_id)
+        if loads := self._paused.pop(engine_id, None):
             loads.close()
 
     def is_at_work(self, engine_id: str) -> bool:
@@ -183,8 +198,8 @@ class Residents:
         """Quarantines end: it is loaded anew by command."""
         self._freed.discard(name)
         self.refusals.drop(name)
-        for loads in self.loads.values():
-            loads.failed.pop(name, None)
+        for loads in (*self.loads.values(), *self._paused.values()):
+            loads.forgive(name)
 
     @contextmanager
     def kept(self, names: Iterable[str]) -> Iterator[None]:
@@ -214,7 +229,7 @@ class Residents:
 
     async def close(self) -> None:
         self.refusals.close()
-        for engine_id in list(self.loads):
+        for engine_id in {*self.loads, *self._paused}:
             self.down(engine_id)
         for task in list(self.tasks):
             task.cancel()
@@ -284,7 +299,8 @@ class Residents:
         call = self._prober.call(status.address, status.secret)
         base = status.facts.model if status.facts else site.model
         wire = Wire(site.backend.adapters, call, fetch, base)
-        return Loads(engine_id, site.model, status.identity, site.backend.num_adapter_slots, wire, self)
+        launch = Launch(status.num_restarts, status.ready_since, status.address)
+        return Loads(engine_id, site.model, launch, status.identity, site.backend.num_adapter_slots, wire, self)
 
     async def _answer(self, name: str) -> None:
         """A want's end."""

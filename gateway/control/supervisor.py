@@ -37,6 +37,7 @@ class Equipment(Protocol):
     def add_engine(self, engine_id: str, model: str, backend: Backend) -> None: ...
     async def equip(self, engine_id: str, status: Status) -> None: ...
     def ready(self, engine_id: str) -> None: ...
+    def pause(self, engine_id: str) -> None: ...
     def down(self, engine_id: str) -> None: ...
     def is_at_work(self, engine_id: str) -> bool: ...
 
@@ -217,7 +218,10 @@ class Supervisor:
                 task = asyncio.create_task(self._equip(engine_id, status), name=f"equip {engine_id}")
                 self._equipping[engine_id] = task
                 return
-            self._equipment.down(engine_id)
+            if status.state is State.DRAINING:
+                self._equipment.pause(engine_id)
+            else:
+                self._equipment.down(engine_id)
             self.on_demand.rests(engine_id)
             await self._report(engine_id, status)
 

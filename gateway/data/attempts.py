@@ -2,15 +2,20 @@
 
     _try_next --> taken from the pool or dialled --> sent --> the connection reports to the exchange
        ^   `-- none: _wait for adapter or engine --,     |
-       `-------------------------------------------'     `-- failed: _attempt_failed --> _try_elsewhere | _wait | _fail
+       |-------------------------------------------|     `-- failed: _attempt_failed --> _try_elsewhere | _wait | _fail
+       |                                           `-- loaded, not recognised yet: _go_ahead --,
+       |-- not recognised, or elsewhere: _call_back -------------------------------------------|
+       `-- recognised there: _take_up, what it answered meanwhile is read <--------------------'
 
-An attempt holds a lease: its engine's counters are up from `_try_next` to the next attempt, a wait, or the end.
+An attempt holds a lease: its engine's counters are up from its begin to the next attempt, a wait, or the end. One that went ahead
+is a wait still, with the wait's deadline: its connection is not read, so that no byte of the answer is in this process.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from gateway import errors, failures
 from gateway.data.body import replace_model
@@ -40,6 +45,10 @@ class Attempts(ABC):
     _held_head = b""
     _is_head_sent = False
     _is_client_slow = False
+    _is_ahead = False
+    """Sent to a replica on which the adapter is not recognised yet."""
+    _can_go_ahead = False
+    """Until that fails: then it waits on as if nothing had been sent."""
     _is_stream = False
     _num_tokens = 0
     _num_retries = 0
@@ -80,6 +89,9 @@ class Attempts(ABC):
     def wait_refused(self, error: GatewayError) -> None: ...
 
     @abstractmethod
+    def wait_continues(self, route: ModelRoute) -> None: ...
+
+    @abstractmethod
     def _fail(self, error: GatewayError) -> None:
         """End the request with `error`."""
 
@@ -95,22 +107,28 @@ class Attempts(ABC):
             return False
         if self._engine is not None:
             self._release_lease()
-        self._engine, why = chosen
+        engine, why = chosen
+        self._note_choice(engine, why)
+        self._begin(engine)
+        return True
+
+    def _note_choice(self, route: EngineRoute, why: str) -> None:
         self._why = f"{self._why}; {why}" if self._why else why
-        engine = self._engine.engine
-        self._tried = (*self._tried, engine.id)
-        self._relay.counters.add(engine.slot, 1, self._num_tokens)
+        self._tried = (*self._tried, route.engine.id)
+
+    def _begin(self, route: EngineRoute) -> None:
+        self._engine = route
+        self._relay.counters.add(route.engine.slot, 1, self._num_tokens)
         body = self._request.body
-        served_name = self._engine.served_name
+        served_name = route.served_name
         if served_name and served_name != self._model_name:
             body = replace_model(body, served_name)
-        self._payload = self._encode(self._engine, body)
-        connection = self._relay.pool.take(self._engine.address)
+        self._payload = self._encode(route, body)
+        connection = self._relay.pool.take(route.address)
         if connection is not None:
             self._send(connection)
         else:
             self._dial()
-        return True
 
     def _encode(self, route: EngineRoute, body: bytes) -> bytes:
         request = self._request
@@ -127,9 +145,13 @@ class Attempts(ABC):
 
     def _dial(self) -> None:
         self._attempt_s = self._relay.clock()
-        self._late = errors.ConnectTimeout
-        self._deadline_s = self._attempt_s + self._timeouts.connect_s
+        if not self._is_ahead:
+            self._bound_connect()
         self._dialling = self._relay.loop.create_task(self._connect())
+
+    def _bound_connect(self) -> None:
+        self._late = errors.ConnectTimeout
+        self._deadline_s = self._relay.clock() + self._timeouts.connect_s
 
     async def _connect(self) -> None:
         assert self._engine is not None
@@ -150,18 +172,69 @@ class Attempts(ABC):
 
     def _send(self, connection: UpstreamConnection) -> None:
         self._connection = connection
-        sent_s = self._relay.clock()
-        self._queue_s = sent_s - self._request.started_s
-        self._late = errors.FirstByteTimeout
-        # What is not streamed comes whole: its first byte says nothing before the answer is finished.
-        first_byte_s = sent_s + self._timeouts.first_byte_s
-        self._deadline_s = first_byte_s if self._is_stream else self._total_deadline_s
-        if self._is_client_slow:
+        self._queue_s = self._relay.clock() - self._request.started_s
+        if not self._is_ahead:
+            self._bound_first_byte()
+        if self._is_client_slow or self._is_ahead:
             connection.transport.pause_reading()
         connection.send(self, self._payload)
 
+    def _bound_first_byte(self) -> None:
+        self._late = errors.FirstByteTimeout
+        # What is not streamed comes whole: its first byte says nothing before the answer is finished.
+        first_byte_s = self._relay.clock() + self._timeouts.first_byte_s
+        self._deadline_s = first_byte_s if self._is_stream else self._total_deadline_s
+
+    def _follow(self, route: ModelRoute) -> None:
+        """While it waits: to where the adapter is being recognised, and back from where it is not any more."""
+        if self._is_ahead and not self._is_among(route.unproven):
+            self._call_back()
+        if route.unproven and self._can_go_ahead and not self._is_ahead and self._request.head.path in route.paths:
+            self._go_ahead(route)
+
+    def _go_ahead(self, route: ModelRoute) -> None:
+        """Control loads a version on one replica after the other: there is no choice."""
+        self._is_ahead = True
+        self._route = route
+        self._begin(next(iter(route.unproven.values())))
+
+    def _take_up(self, route: ModelRoute) -> bool:
+        """Read the answer of where it went ahead to, if the adapter was recognised just there; else it is called back."""
+        if not self._is_ahead or not self._is_among(route.routes):
+            self._call_back()
+            return False
+        self._is_ahead = False
+        self._engine = route.routes[self._engine_id]
+        self._note_choice(self._engine, "sent ahead")
+        if self._connection is None:
+            self._bound_connect()
+            return True
+        self._bound_first_byte()
+        transport = self._connection.transport
+        if not self._is_client_slow and not transport.is_closing():
+            transport.resume_reading()
+        return True
+
+    def _call_back(self) -> None:
+        """Nobody hears what it was answered where it went ahead to; its wait is another matter."""
+        if self._is_ahead:
+            self._is_ahead = False
+            self._drop_connection()
+            self._release_lease()
+            self._payload = b""
+
+    def _is_among(self, routes: Mapping[str, EngineRoute]) -> bool:
+        """Whether the replica that it was sent to is, in the same launch."""
+        there = routes.get(self._engine_id)
+        return there is not None and self._engine is not None and there.address == self._engine.address
+
     def _attempt_failed(self, error: GatewayError) -> None:
         """Try another replica where that is safe, or wait for one to load the adapter, else fail."""
+        if self._is_ahead:
+            self._relay.report_trouble(self._engine_id, error.code)
+            self._can_go_ahead = False
+            self._call_back()
+            return
         failure = failures.of_error(error)
         if not failure.can_retry or self._is_head_sent or not self._may_try_again(error):
             self._fail(error)
@@ -204,9 +277,13 @@ class Attempts(ABC):
         if self._claim is None:
             assert self._route is not None
             self._claim = EngineClaim(self._route.model.name, self._relay.line, self)
-        self._deadline_s = self._claim.enter(self._relay.index, self._tried, self._relay.clock())
+        index, claim = self._relay.index, self._claim
+        self._deadline_s = claim.enter(index, self._tried, self._relay.clock())
         self._release_lease()
         self._payload = b""
+        self._can_go_ahead = True
+        if (route := claim.route(index)) is not None:
+            self._follow(route)
 
     def _leave_line(self) -> None:
         if self._claim is not None:
@@ -218,6 +295,10 @@ class Attempts(ABC):
 
     def _drop_attempt(self) -> None:
         self._leave_line()
+        self._call_back()
+        self._drop_connection()
+
+    def _drop_connection(self) -> None:
         if self._dialling is not None:
             self._dialling.cancel()
             self._dialling = None

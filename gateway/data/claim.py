@@ -35,6 +35,10 @@ class Waiter(Protocol):
         """None will be."""
         ...
 
+    def wait_continues(self, route: ModelRoute, /) -> None:
+        """None is yet; still in line. One may have loaded the adapter, or have it no longer."""
+        ...
+
 
 class Claim(ABC):
     """One request's claim on one thing. It waits a certain time in all, however often it has to."""
@@ -96,6 +100,9 @@ class Claim(ABC):
     def refused(self, error: GatewayError) -> None:
         self._waiter.wait_refused(error)
 
+    def continues(self, route: ModelRoute) -> None:
+        self._waiter.wait_continues(route)
+
     def enter(self, index: Index, tried: Collection[str], now_s: float) -> float:
         """Begin to wait for a replica, `tried` ones only once they were without it; returns until when. Raises NoEngineReady."""
         self._line.enter(self, index, tried)
@@ -143,8 +150,9 @@ class AdapterClaim(Claim):
         return route.refusal() or (route.not_ready() if route.is_given_up else None)
 
     def must_ask_again(self, route: ModelRoute) -> bool:
-        """A replica that holds it and is not ready becomes so, or is named no longer: either is another snapshot."""
-        return route.adapter is not None and not route.adapter.engines
+        """A replica that holds it and is not ready becomes so, or is named no longer: either is another snapshot. So for one that has
+        loaded it."""
+        return route.adapter is not None and not route.adapter.engines and not route.adapter.unproven
 
     def limit(self, snapshot: Snapshot) -> int:
         return snapshot.max_adapter_waiting

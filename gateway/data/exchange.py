@@ -4,6 +4,7 @@
       |   ^  ^            |                  |                            |
       |   |  `-- retry ---+------------------'          error event, or a cut connection
       `-> waiting in line <------ retry -----'
+               sent ahead: as from `connecting` on, but nothing of the answer is read before the wait is over
 
 A retry (another replica, or a fresh connection in place of a stale one) is possible until the first body byte goes to
 the client; until then the engine's head is held back too. In line wait a request for an adapter that no ready replica holds,
@@ -123,7 +124,7 @@ class Exchange(Attempts):
             self._fail(route.not_served(self._model_name, path))
             return
         try:
-            if not self._try_next():
+            if not self._take_up(route) and not self._try_next():
                 self._tried = ()  # all have failed this request before; how often it tries is bounded
                 self._try_next()
         except Exception as exc:  # noqa: BLE001 - as in `start`; the others in line must be woken too
@@ -132,6 +133,13 @@ class Exchange(Attempts):
     def wait_refused(self, error: GatewayError) -> None:
         """None will."""
         self._fail(error)
+
+    def wait_continues(self, route: ModelRoute) -> None:
+        """None is yet; but it may have been loaded where it is not recognised yet, or be gone from there."""
+        try:
+            self._follow(route)
+        except Exception as exc:  # noqa: BLE001 - as in `start`; the others in line must be woken too
+            self._fail(self._relay.internal_error(exc))
 
     # What the client's connection reports.
 
@@ -156,7 +164,7 @@ class Exchange(Attempts):
     def resume(self) -> None:
         """The client has caught up."""
         self._is_client_slow = False
-        if self._connection is not None:
+        if self._connection is not None and not self._is_ahead:
             self._connection.transport.resume_reading()
 
     def check(self, now_s: float) -> None:

@@ -63,7 +63,7 @@ class EngineRoute:
 class ModelRoute:
     """A base model, or a version of an adapter on it, and the replicas that answer for it."""
 
-    __slots__ = ("adapter", "model", "only", "paths", "ready", "resolved", "routes")
+    __slots__ = ("adapter", "model", "only", "paths", "ready", "resolved", "routes", "unproven")
 
     def __init__(self, model: Model, adapter: Adapter | None = None) -> None:
         self.model = model
@@ -78,6 +78,12 @@ class ModelRoute:
         }
         self.only = self.routes[self.ready[0].id] if len(self.ready) == 1 else None
         """The one ready replica, where there is no choice."""
+        self.unproven = {
+            engine.id: EngineRoute(engine, self.resolved, self.resolved)
+            for engine in (model.engines if adapter is not None and adapter.unproven else ())
+            if engine.state == "ready" and adapter is not None and engine.id in adapter.unproven
+        }
+        """Replicas where the adapter is being recognised: nothing of their answers may be read before they are among `routes`."""
 
     def not_served(self, name: str, path: str) -> NotFound:
         """Return the answer for a path at which the model, asked for by `name`, is not served."""
@@ -176,12 +182,12 @@ class Index:
         return 1 if route is None or route.adapter is None else route.adapter.retry_after_s
 
     def unready_reasons(self) -> list[str]:
-        """Return why nothing can be served; empty as soon as one model has a ready engine, or one that starts for a request."""
+        """Return why models cannot be served, one sentence for each; none where all have an engine, ready or started by a request."""
         if not self.models:
             return ["no model is configured"]
-        if any(route.ready or route.can_be_called for route in self.models.values()):
-            return []
-        return [route.not_ready().message for route in self.models.values()]
+        return [
+            route.not_ready().message for route in self.models.values() if not route.ready and not route.can_be_called
+        ]
 
 
 def _holds(engine: Engine, adapter: Adapter | None) -> bool:

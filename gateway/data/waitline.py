@@ -3,6 +3,7 @@
     enter --first for it--> ask control
     snapshot in which a ready replica can answer --> ready             each claim hears one of the two, in order of arrival,
     snapshot in which none will --> refused                            unless it leaves first (client gone, waited too long)
+    snapshot in which none does yet --> continues: it may be on its way to a replica that has just loaded the adapter
     snapshot in which none does yet --> ask once more where control may not know: whoever answered may have gone down since
 
 What is waited for, and how much of it there may be, is the claim's to say (`gateway.data.claim`). A replica that has denied
@@ -70,6 +71,10 @@ class Claim(Protocol):
         """Give up."""
         ...
 
+    def continues(self, route: ModelRoute, /) -> None:
+        """Wait on: no replica of `route` is ready yet. It may leave the line."""
+        ...
+
 
 class _Place:
     """Where a claim stands."""
@@ -132,8 +137,10 @@ class WaitLine:
             is_ready = place.suits(route)
             refusal = None if is_ready else claim.refusal(index)
             if not is_ready and refusal is None:
-                if route is not None and claim.must_ask_again(route):
-                    unanswered[claim.awaited] = claim
+                if route is not None and claim in self._places:
+                    if claim.must_ask_again(route):
+                        unanswered[claim.awaited] = claim
+                    claim.continues(route)
                 continue
             if not self.leave(claim):
                 continue

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from backends import process
 from backends.base import LaunchSpec
 from backends.errors import SpawnFailed
 from backends.logring import LogRing
@@ -70,6 +71,27 @@ async def test_a_dead_childs_grandchild_goes_with_it(launcher: Launcher, is_esca
     assert time.monotonic() - start < 2
     grandchild = int(log.tail(1)[0])
     eventually(lambda: not is_alive(grandchild), 2)
+
+
+async def test_output_that_does_not_end_is_given_up(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process may hold the pipe for a while: when it waits for a disk, or has a lot of memory to give back."""
+    held: list[int] = []
+
+    def pipe() -> tuple[int, int]:
+        monkeypatch.undo()  # the next one is not the output's
+        monkeypatch.setattr(process, "LAST_OUTPUT_S", 0.3)
+        read_fd, write_fd = os.pipe()
+        held.append(os.dup(write_fd))
+        return read_fd, write_fd
+
+    monkeypatch.setattr(os, "pipe", pipe)
+    log = LogRing()
+    child = await launcher.spawn(python("print('last')"), log)
+    assert await child.wait() == 0
+    assert log.tail(1) == ("last",)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "child output"]
+    for fd in held:
+        os.close(fd)
 
 
 async def test_close_kills_what_still_runs_and_ends_the_guardian(launcher: Launcher) -> None:

@@ -39,8 +39,8 @@ def test_the_child_tells_stages_then_what_it_stored(base_file: Path, tmp_path: P
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event.get("stage") for event in events] == ["read", "lint", "canonical", "convert", "store", None]
     last = events[-1]
-    assert last.keys() == {"event", "digest", "is_new", "manifest", "seconds"}
-    assert (last["event"], last["is_new"]) == ("stored", True)
+    assert last.keys() == {"event", "digest", "is_new", "manifest", "notes", "seconds"}
+    assert (last["event"], last["is_new"], last["notes"]) == ("stored", True, [])
     assert last["seconds"].keys() == {"read", "lint", "canonical", "convert", "store"}
     version = tmp_path / "store" / last["digest"]
     assert (

@@ -15,13 +15,13 @@ import pytest
 from backends.artifacts import source_digest
 from backends.base import LaunchSpec, Places, PoolSpec, Reply
 from backends.errors import BadSpec, EngineUnavailable, ModelUnusable, NoRoom
+from backends.gpus import Gpu
 from backends.llamacpp.header import read_header
 from backends.llamacpp.launch import LlamaCpp
 from backends.plan import GIB
 from backends.process import Launcher
 from backends.registry import build, kind_of
 from backends.registry import option_problems as problems_of
-from backends.vllm.gpus import Gpu
 from backends.vllm.inside import guard
 from backends.vllm.launch import Machine, Vllm
 from backends.vllm.pythonpath import GUARD_MODULE, PLUGIN, place

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from backends.errors import NoRoom
+from backends.gpus import Gpu
 from backends.modelfolder import StoredTensor
 from backends.plan import GIB, RAM
-from backends.vllm.gpus import Gpu, visible_gpus
 from backends.vllm.memory import COMPUTE_BYTES, adapter_bytes, plan_on_cpu, plan_on_gpus, weight_bytes
 from backends.vllm.options import Lora, Options
 
@@ -74,37 +72,3 @@ def test_fewer_gpus_than_it_is_spread_over() -> None:
     with pytest.raises(NoRoom, match="spread over 4 GPUs, and there are 1"):
         plan_on_gpus(Options(tensor_parallel_size=4), BIG, [GPU], {}, 1)
     assert plan_on_gpus(Options(), BIG, [], {}, 1).uses == ()
-
-
-class Driver:
-    """NVML with two GPUs."""
-
-    is_there = True
-
-    def nvmlInit(self) -> None:
-        if not self.is_there:
-            raise OSError("no driver")
-
-    def nvmlShutdown(self) -> None: ...
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
-        return int(uuid[-1])
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
-        return type("Info", (), {"total": 100 + handle, "free": handle})()
-
-
-def test_gpus_are_numbered_as_engines_see_them() -> None:
-    assert visible_gpus(Driver(), None) == (Gpu("CUDA0", 100, 0), Gpu("CUDA1", 101, 1))
-    assert visible_gpus(Driver(), "1") == (Gpu("CUDA0", 101, 1),)
-    assert visible_gpus(Driver(), "GPU-abc-1, 0") == (Gpu("CUDA0", 101, 1), Gpu("CUDA1", 100, 0))
-    assert visible_gpus(Driver(), "") == ()
-    driver = Driver()
-    driver.is_there = False
-    assert visible_gpus(driver, None) == ()

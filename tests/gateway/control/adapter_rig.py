@@ -85,6 +85,8 @@ class FakeEngine:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared: loads take until it is set."""
     num_scored: int = 0
+    score_s: float = 0.0
+    """How long scores take."""
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -178,12 +180,14 @@ class FakeCalls:
         engine = await self._alive(call)
         if model != "base" and (model not in engine.held or model in engine.leaving):
             raise AdapterRefused(f"no model {model}")
+        await asyncio.sleep(engine.score_s)
+        await self._alive(call)
         label = "" if model == "base" else engine.held[model]
         row = adapter_row(label) if label else BASE_ROW
         engine.num_scored += len(texts)
-        indices = [[text.ids for text in TEXTS].index(tuple(text)) for text in texts]
         width = NUM_TOKENS - 1
-        return [list(row[index * width : (index + 1) * width]) for index in indices]
+        begins = [width * [known.ids[: len(text)] for known in TEXTS].index(tuple(text)) for text in texts]
+        return [list(row[begin : begin + len(text) - 1]) for begin, text in zip(begins, texts, strict=True)]
 
     async def _alive(self, where: tuple[FakeEngine, int]) -> FakeEngine:
         await asyncio.sleep(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from backends.base import Identity, Places, PoolSpec
+from backends.errors import ModelUnusable
 from backends.registry import build
 from backends.vllm.options import LINEAR_MODULES
 from gateway import errors
@@ -51,6 +53,32 @@ def test_both_kinds_of_engines_name_the_same_template_and_weights(tmp_path: Path
     assert theirs.vllm is None
     assert ours.vllm is not None
     assert ours.vllm.target_modules == LINEAR_MODULES
+
+
+@pytest.mark.parametrize("engine", ["vllm", "llamacpp"])
+def test_a_pools_own_template_is_what_an_adapter_is_made_for(tmp_path: Path, engine: str) -> None:
+    template = tmp_path / "short.jinja"
+    template.write_text("{{ messages[-1].content }}")
+    takes: dict[str, Any] = {"lora": {}} if engine == "vllm" else {"max_adapters": 2}
+    plain = bases(tmp_path, (engine, takes)).facts("demo", KNOWN)
+    other = bases(tmp_path, (engine, {**takes, "chat_template": str(template)})).facts("demo", KNOWN)
+    assert (
+        other.template_digest == f"sha256:{hashlib.sha256(template.read_bytes()).hexdigest()}" != plain.template_digest
+    )
+
+
+def test_pools_with_different_templates_take_no_adapter(tmp_path: Path) -> None:
+    template = tmp_path / "short.jinja"
+    template.write_text("{{ messages[-1].content }}")
+    ours = ("vllm", {"lora": {}, "chat_template": str(template)})
+    with pytest.raises(ModelUnusable, match="the pools of demo have different chat templates"):
+        bases(tmp_path, ours, ("llamacpp", {"max_adapters": 2})).facts("demo", KNOWN)
+    theirs = ("llamacpp", {"max_adapters": 2, "chat_template": str(template)})
+    assert bases(tmp_path, ours, theirs).facts("demo", KNOWN).template_digest
+    made = bases(tmp_path, ours)
+    template.unlink()
+    with pytest.raises(ModelUnusable, match=r"short\.jinja cannot be read"):
+        made.facts("demo", KNOWN)
 
 
 def test_a_vllm_pool_without_lora_takes_none_and_it_is_said_what_would(tmp_path: Path) -> None:

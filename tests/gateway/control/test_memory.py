@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from backends.gpus import Gpus
 from backends.plan import GIB, RAM
 from gateway.control.memory import MachineMemory
 
 
-class Nvml:
-    """Two GPUs; the module's functions as far as they are used."""
+class Machine(Gpus):
+    """Two GPUs."""
 
-    class NVMLError(Exception):
-        pass
+    def __init__(self) -> None:
+        super().__init__(visible=None)
 
-    def __init__(self, has_driver: bool = True) -> None:
-        self.has_driver = has_driver
-        self.free = {0: 30 * GIB, 1: 70 * GIB}
-        self.processes: dict[int, list[tuple[int, int | None]]] = {0: [(20, 8 * GIB), (21, 2 * GIB), (99, None)], 1: []}
+    def free_bytes(self, name: str) -> int | None:
+        return {"CUDA0": 30 * GIB, "CUDA1": 70 * GIB}.get(name)
 
-    def nvmlInit(self) -> None:
-        if not self.has_driver:
-            raise self.NVMLError("no driver")
+    def held_bytes(self, name: str) -> Mapping[int, int]:
+        return {20: 8 * GIB, 21: 2 * GIB} if name == "CUDA0" else {}
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        if index not in self.free:
-            raise self.NVMLError("no such GPU")
-        return index
 
-    def nvmlDeviceGetHandleByUUID(self, name: str) -> int:
-        return {"GPU-aa": 0, "GPU-bb": 1}[name]
+class NoDriver(Gpus):
+    def free_bytes(self, name: str) -> int | None:
+        return None
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
-        return SimpleNamespace(free=self.free[handle])
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:
-        return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in self.processes[handle]]
+    def held_bytes(self, name: str) -> Mapping[int, int]:
+        return {}
 
 
 @pytest.fixture
@@ -65,7 +56,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_free_memory_of_ram_and_gpus(root: Path) -> None:
-    memory = MachineMemory(root, Nvml(), None)
+    memory = MachineMemory(root, Machine())
     assert memory.free(["CUDA0", "CUDA1", "CUDA7", "Metal", RAM]) == {
         "CUDA0": 30 * GIB,
         "CUDA1": 70 * GIB,
@@ -73,27 +64,22 @@ def test_free_memory_of_ram_and_gpus(root: Path) -> None:
     }
 
 
-def test_gpus_are_numbered_as_engines_see_them(root: Path) -> None:
-    assert MachineMemory(root, Nvml(), "1,0").free(["CUDA0"]) == {"CUDA0": 70 * GIB}
-    assert MachineMemory(root, Nvml(), "GPU-bb").free(["CUDA0"]) == {"CUDA0": 70 * GIB}
-
-
 def test_without_a_driver_nothing_is_said_about_gpus(root: Path) -> None:
-    memory = MachineMemory(root, Nvml(has_driver=False), None)
+    memory = MachineMemory(root, NoDriver())
     assert memory.free(["CUDA0"]) == {}
     assert memory.held(20, ["CUDA0"]) is None
     assert memory.holders("CUDA0") == ""
 
 
 def test_what_an_engine_holds_is_that_of_its_whole_group_without_mapped_files(root: Path) -> None:
-    memory = MachineMemory(root, Nvml(), None)
+    memory = MachineMemory(root, Machine())
     assert memory.held(20, [RAM, "CUDA0"]) == {RAM: 4 * GIB, "CUDA0": 10 * GIB}
     assert memory.held(20, ["CUDA1"]) is None  # the driver shows none of its processes there: that says nothing
     assert memory.held(77, [RAM]) is None
 
 
 def test_the_largest_holders_are_named(root: Path) -> None:
-    memory = MachineMemory(root, Nvml(), None)
+    memory = MachineMemory(root, Machine())
     assert memory.holders("CUDA0") == "vllm (core) (pid 20) 8.0 GiB, worker (pid 21) 2.0 GiB"
     assert memory.holders(RAM) == "jupyter (pid 30) 6.0 GiB, vllm (core) (pid 20) 3.0 GiB, worker (pid 21) 1.0 GiB"
 

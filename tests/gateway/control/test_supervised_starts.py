@@ -60,6 +60,9 @@ class Seen:
     def ready(self, engine_id: str) -> None:
         return None
 
+    def pause(self, engine_id: str) -> None:
+        return None
+
     def down(self, engine_id: str) -> None:
         return None
 

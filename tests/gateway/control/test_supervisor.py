@@ -48,6 +48,9 @@ class Equipment:
     def ready(self, engine_id: str) -> None:
         self.asked.append(f"ready {engine_id}")
 
+    def pause(self, engine_id: str) -> None:
+        self.asked.append(f"pause {engine_id}")
+
     def down(self, engine_id: str) -> None:
         self.asked.append(f"down {engine_id}")
 
@@ -126,6 +129,14 @@ async def test_an_engine_is_looked_at_between_its_adapters_and_its_traffic(tmp_p
         while not fleet.members["far-0"].has_been_ready:
             await asyncio.sleep(0.001)
     assert seen == [(["add far-0", "equip far-0"], State.STARTING)]
+
+
+async def test_an_engine_that_drains_may_come_back_and_one_that_rests_is_another_launch(tmp_path: Path) -> None:
+    equipment = Equipment()
+    supervisor, _, _ = equipped(tmp_path, equipment)
+    for state in (State.DRAINING, State.DRAINING, State.ASLEEP, State.STARTING, State.BACKOFF):
+        await supervisor._announce("far-0")(Status(state, ""))
+    assert equipment.asked == ["add far-0", *["pause far-0"] * 2, *["down far-0"] * 3]
 
 
 class Sleeps:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from gateway.snapshot import Alias, Share
+from gateway.snapshot import Alias, Engine, Model, Share
 from tests.gateway.data.rig import ADMIN_TOKEN, Rig, StubEngine, echo, post, read_answer
 
 ADMIN_HEADERS = [{"authorization": f"Bearer {ADMIN_TOKEN.decode()}"}, {"x-api-key": ADMIN_TOKEN.decode()}]
@@ -101,6 +102,24 @@ async def test_ready_names_the_reasons(rig: Rig) -> None:
         assert (await client.get("/health/live")).status_code == 200
         rig.push("starting", "ready")
         assert (await client.get("/health/ready")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("state", "is_on_demand", "is_ready"),
+    [("ready", False, True), ("stopped", True, True), ("starting", True, True), ("starting", False, False),
+     ("stopped", False, False), ("failed", True, False), ("backoff", False, False)],
+)  # fmt: skip
+async def test_ready_means_every_model(rig: Rig, state: str, is_on_demand: bool, is_ready: bool) -> None:
+    await rig.start(StubEngine(echo()))
+    engine = Engine("n-0", 1, "vllm", state, "h", 1, detail="so it is", is_on_demand=is_on_demand)
+    newest = rig.relay.index.snapshot
+    rig.relay.swap(replace(newest, models=(*newest.models, Model("n", "n", (engine,)))))
+    async with rig.client() as client:
+        response = await client.get("/health/ready")
+        assert response.status_code == (200 if is_ready else 503)
+        if not is_ready:
+            assert response.json()["error"]["message"] == "no engine of model 'n' is ready (n-0: so it is)"
+        assert (await client.get("/health/live")).status_code == 200
 
 
 @pytest.mark.parametrize(

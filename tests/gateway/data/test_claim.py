@@ -16,6 +16,8 @@ class Deaf:
 
     def wait_refused(self, error: GatewayError) -> None: ...
 
+    def wait_continues(self, route: ModelRoute) -> None: ...
+
 
 def index_of(*states: str, is_on_demand: bool = True, limit: int = 9) -> Index:
     engines = tuple(

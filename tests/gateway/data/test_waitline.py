@@ -51,6 +51,8 @@ class Waiter:
     log: list[Waiter]
     tried: set[str] = field(default_factory=set)
     ends: list[str] = field(default_factory=list)
+    looks: int = 0
+    """How many snapshots it has waited past."""
 
     @property
     def kind(self) -> str:
@@ -69,6 +71,11 @@ class Waiter:
     def wait_refused(self, error: GatewayError) -> None:
         assert isinstance(error, NoEngineReady)
         self.ends.append("refused")
+
+    def wait_continues(self, route: ModelRoute) -> None:
+        assert route.resolved == self.name
+        assert not self.ends
+        self.looks += 1
 
 
 class Line(RuleBasedStateMachine):
@@ -142,8 +149,10 @@ class Line(RuleBasedStateMachine):
                 staying.append(waiter)
         self.served.clear()
         num_asked = len(self.asked)
+        looks = {id(waiter): waiter.looks for waiter in self.waiting}
         self.line.wake(self.index)
         assert self.served == expected, "not in the order of arrival"
+        assert [w.looks - looks[id(w)] for w in self.waiting] == [w in staying for w in self.waiting]
         asked_anew = [
             name
             for name in dict.fromkeys(waiter.name for waiter in staying)
@@ -185,6 +194,30 @@ def test_a_waiter_may_leave_while_others_are_woken() -> None:
     line.wake(make_index({"a@1": {"m-0"}}))
     assert second.ends == []
     line.check_integrity()
+
+
+def test_who_left_while_others_were_woken_is_told_nothing() -> None:
+    line = WaitLine(lambda _: None)
+    first, second = (Waiter("a@1", []) for _ in range(2))
+    first.wait_continues = lambda _: line.leave(second.claim)  # type: ignore[method-assign]
+    cold = make_index({})
+    enter(line, first, cold)
+    enter(line, second, cold)
+    line.wake(make_index({}))
+    assert (second.looks, len(line)) == (0, 1)
+    line.leave(first.claim)
+
+
+def test_what_is_loaded_somewhere_is_not_asked_for_again() -> None:
+    asked: list[Want | WantEngine] = []
+    line = WaitLine(asked.append)
+    waiter = Waiter("a@1", [])
+    enter(line, waiter, make_index({}))
+    adapter = Adapter("a@1", "m", unproven=("m-0",))
+    engines = (Engine("m-0", 0, "vllm", "ready", "h", 1),)
+    line.wake(Index(Snapshot(2, (Model("m", "m", engines),), (adapter,))))
+    assert (asked, waiter.looks) == ([Want("a@1")], 1)
+    line.leave(waiter.claim)
 
 
 def test_who_comes_while_others_are_woken_waits_for_the_next_snapshot() -> None:
