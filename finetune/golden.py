@@ -115,7 +115,7 @@ def compute(args: argparse.Namespace) -> dict[str, Any]:
     adapter_digest = args.digest or digest_of(args.adapter, base_digest)
     probe = read_probe(args.probe) if args.probe else probe_of(args.base, base_digest)
     say("load", "loading the base and the adapter", 0, 1)
-    golden = make_golden(_load(args), probe, base_digest, adapter_digest, say)
+    golden = make_golden(load(args.base, args.adapter, args.device), probe, base_digest, adapter_digest, say)
     with artifacts.atomic_writer(args.out) as out:
         out.write(to_bytes(golden))
     return {
@@ -131,7 +131,8 @@ def _base_digest(base: Path) -> str:
         raise ModelUnusable(str(exc)) from exc
 
 
-def _load(args: argparse.Namespace) -> Reference:
+def load(base: Path, adapter: Path, device: str | None) -> Reference:
+    """Raises BackendError."""
     try:
         from finetune.reference import Reference
     except ImportError as exc:
@@ -139,12 +140,12 @@ def _load(args: argparse.Namespace) -> Reference:
             f"references need torch, transformers and peft: {exc}: run `forgegate install trainer`"
         ) from exc
     # PEFT would look on the hub for what is not there.
-    if missing := [name for name in (CONFIG, WEIGHTS) if not (args.adapter / name).is_file()]:
-        raise ModelUnusable(f"{args.adapter}: {' and '.join(missing)} missing: it is no adapter in PEFT's format")
+    if missing := [name for name in (CONFIG, WEIGHTS) if not (adapter / name).is_file()]:
+        raise ModelUnusable(f"{adapter}: {' and '.join(missing)} missing: it is no adapter in PEFT's format")
     try:
-        return Reference(args.base, args.adapter, args.device)
+        return Reference(base, adapter, device)
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as exc:
-        raise ModelUnusable(f"transformers and peft cannot load {args.adapter} on {args.base}: {exc}") from exc
+        raise ModelUnusable(f"transformers and peft cannot load {adapter} on {base}: {exc}") from exc
 
 
 def _cache() -> Path | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from transformers.utils import logging
 
 from backends.adapter.probe import Text
 
+Read = Callable[[Tensor, Tensor], Tensor]
+"""Of logits [n, vocabulary] and the tokens [n] that followed: a number each [n]."""
 MAX_LOGITS_BYTES = 256 * 1024 * 1024
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _INTERLEAVED = frozenset(
@@ -32,29 +34,17 @@ _INTERLEAVED = frozenset(
 logging.disable_progress_bar()
 
 
-class Reference:
-    """A base with one adapter on it. `device` as torch names it; None: the first card, else the CPU."""
+class Plain:
+    """A model. `device` as torch names it; None: the first card, else the CPU."""
 
-    def __init__(self, base: Path, adapter: Path, device: str | None = None) -> None:
+    def __init__(self, folder: Path, device: str | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # Reduced precision in matrix products would be as large as what a single layer changes.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-        plain: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
-        with warnings.catch_warnings():
-            # PEFT reads a property that transformers has deprecated since.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            self._model: Any = PeftModel.from_pretrained(plain, str(adapter)).to(self.device).eval()
+        plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        self._model: Any = plain.to(self.device).eval()
         self._config = plain.config.get_text_config()
-        self._modules = {name: part for name, part in self._model.named_modules() if isinstance(part, LoraLayer)}
-        self.layers = sorted({number for name in self._modules if (number := _layer_of(name)) is not None})
-        """Numbers of the layers that the adapter changes."""
-
-    @property
-    def is_interleaved(self) -> bool:
-        """Whether llama.cpp wants the rows of q and k in another order, so that they could be left in the wrong one."""
-        names = (name.rpartition(".")[2] for name in self._modules)
-        return self._config.model_type in _INTERLEAVED and any(name in ("q_proj", "k_proj") for name in names)
 
     @property
     def max_context(self) -> int:
@@ -63,9 +53,17 @@ class Reference:
     @torch.no_grad()
     def scores(self, texts: Sequence[Text], tell: Callable[[int], None] = lambda _: None) -> list[float]:
         """Log-probabilities of the scored tokens, text by text; `tell` gets the number of tokens that each batch adds."""
+        return self._read(texts, _log_probabilities, tell)
+
+    @torch.no_grad()
+    def margins(self, texts: Sequence[Text]) -> list[float]:
+        """By how many nats the best token leads before the second best, wherever a token is scored."""
+        return self._read(texts, _leads, lambda _: None)
+
+    def _read(self, texts: Sequence[Text], read: Read, tell: Callable[[int], None]) -> list[float]:
         found: dict[int, list[float]] = {}
         for places in self._batches(texts):
-            rows = self._score([texts[place] for place in places])
+            rows = self._score([texts[place] for place in places], read)
             found.update(zip(places, rows, strict=True))
             tell(sum(map(len, rows)))
         return [score for place in range(len(texts)) for score in found[place]]
@@ -82,7 +80,7 @@ class Reference:
         if batch:
             yield batch
 
-    def _score(self, texts: Sequence[Text]) -> list[list[float]]:
+    def _score(self, texts: Sequence[Text], read: Read) -> list[list[float]]:
         width = max(len(text.ids) for text in texts)
         ids = torch.tensor([[*text.ids, *[0] * (width - len(text.ids))] for text in texts], device=self.device)
         visible = torch.tensor(
@@ -93,18 +91,60 @@ class Reference:
         for row, text in enumerate(texts):
             end = len(text.ids)
             own = logits[row, text.first - 1 : end - 1].float()
-            chosen = own.gather(1, ids[row, text.first : end, None])[:, 0]
-            rows.append((chosen - own.logsumexp(1)).cpu().tolist())
+            rows.append(read(own, ids[row, text.first : end]).cpu().tolist())
         return rows
 
     @torch.no_grad()
     def greedy(self, prompt: Sequence[int], max_new: int) -> list[int]:
-        """The adapter's own answer, with the end token where it ends by itself."""
+        """Its own answer, with the end token where it ends by itself."""
         stops = self._model.generation_config.eos_token_id
         plan = GenerationConfig(do_sample=False, max_new_tokens=max_new, eos_token_id=stops, pad_token_id=0)
         ids = torch.tensor([list(prompt)], device=self.device)
         made = self._model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=plan)
         return [int(token) for token in made[0, len(prompt) :]]
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        told = self._model.generation_config.eos_token_id
+        return frozenset([told] if isinstance(told, int) else told or [])
+
+    @contextmanager
+    def jittered(self, bits: Mapping[str, int], seed: int) -> Iterator[None]:
+        """Within the block each of these matrices is as if it had been rounded once more, at random; `bits` of precision each."""
+        generator = torch.Generator().manual_seed(seed)
+        saved: list[tuple[Tensor, Tensor]] = []
+        try:
+            for name, precision in bits.items():
+                weight = self._model.get_parameter(name)
+                saved.append((weight, weight.data))
+                step = torch.exp2(torch.frexp(weight.data).exponent.float() - precision)
+                noise = torch.rand(weight.shape, generator=generator).to(self.device) - 0.5
+                weight.data = weight.data + step * noise
+            yield
+        finally:
+            for weight, data in saved:
+                weight.data = data
+
+
+class Reference(Plain):
+    """A base with one adapter on it."""
+
+    def __init__(self, base: Path, adapter: Path, device: str | None = None) -> None:
+        super().__init__(base, device)
+        with warnings.catch_warnings():
+            # PEFT reads a property that transformers has deprecated since.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            self._model = PeftModel.from_pretrained(self._model, str(adapter)).to(self.device).eval()
+        self._modules = {name: part for name, part in self._model.named_modules() if isinstance(part, LoraLayer)}
+        self.layers = sorted({number for name in self._modules if (number := _layer_of(name)) is not None})
+        """Numbers of the layers that the adapter changes."""
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether llama.cpp wants the rows of q and k in another order, so that they could be left in the wrong one."""
+        names = (name.rpartition(".")[2] for name in self._modules)
+        return self._config.model_type in _INTERLEAVED and any(name in ("q_proj", "k_proj") for name in names)
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
@@ -145,6 +185,15 @@ class Reference:
         finally:
             for weight, data in saved:
                 weight.data = data
+
+
+def _log_probabilities(logits: Tensor, ids: Tensor) -> Tensor:
+    return logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(1)
+
+
+def _leads(logits: Tensor, _: Tensor) -> Tensor:
+    best = logits.topk(2, dim=1).values
+    return best[:, 0] - best[:, 1]
 
 
 def _lora_b(module: LoraLayer) -> list[Tensor]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from backends.pythons import child_env, environment_python, lacking
 from gateway.exits import CommandError
 from gateway.home import Home
 
 DATA_MODULES = ("numpy", "pyarrow", "openpyxl", "rich", "finetune")
+PLAN_MODULES = ("yaml", "rich", "pynvml", "finetune")
+TRAIN_MODULES = (
+    *PLAN_MODULES, "numpy", "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "safetensors", "matplotlib",
+    "pyarrow", "openpyxl",
+)  # fmt: skip
+EXPORT_MODULES = ("numpy", "msgspec", "torch", "transformers", "peft", "safetensors", "rich", "finetune")
+PARITY_MODULES = (*EXPORT_MODULES, "httpx", "pyarrow", "openpyxl")
 
 
 class TrainerMissing(CommandError):
@@ -22,11 +31,40 @@ def data(argv: Sequence[str]) -> int:
     return run("finetune.data", DATA_MODULES, argv)
 
 
+def train(argv: Sequence[str]) -> int:
+    """`forgegate train`. It takes this process' place: signals reach it as they come, and nothing stands between it and its death."""
+    replace_by("finetune.train", _modules_of_train(argv), argv)
+
+
+def export(argv: Sequence[str]) -> int:
+    """`forgegate export`"""
+    return run("finetune.export", EXPORT_MODULES, argv)
+
+
+def parity(argv: Sequence[str]) -> int:
+    """`forgegate parity`"""
+    return run("finetune.parity", PARITY_MODULES, argv)
+
+
+def _modules_of_train(argv: Sequence[str]) -> Sequence[str]:
+    """A plan and the table of keys need no torch; with the trainer's environment a plan counts tokens exactly."""
+    return PLAN_MODULES if {"--plan", "--keys"} & {*argv} or not argv else TRAIN_MODULES
+
+
+def replace_by(module: str, needed: Sequence[str], argv: Sequence[str]) -> NoReturn:
+    """Become `python -m module`; its help needs no more than we have. Raises TrainerMissing."""
+    command = _command(module, needed, argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execve(command[0], command, child_env())
+    except OSError as exc:
+        raise TrainerMissing(f"{command[0]} cannot be run ({exc.strerror or exc}): forgegate install trainer") from exc
+
+
 def run(module: str, needed: Sequence[str], argv: Sequence[str]) -> int:
     """The exit code of `python -m module`, which talks to the user itself; its help needs no more than we have. Raises TrainerMissing."""
-    python = sys.executable if {"-h", "--help"} & {*argv} else python_for(needed)
-    command = (python, "-P", "-m", module, *argv)
-    child = subprocess.Popen(command, env=child_env())
+    child = subprocess.Popen(_command(module, needed, argv), env=child_env())
     while True:
         try:
             code = child.wait()
@@ -34,6 +72,12 @@ def run(module: str, needed: Sequence[str], argv: Sequence[str]) -> int:
         except KeyboardInterrupt:
             continue  # the terminal has sent it to the child too: it ends by itself and says how
     return code if code >= 0 else 128 - code
+
+
+def _command(module: str, needed: Sequence[str], argv: Sequence[str]) -> tuple[str, ...]:
+    """Raises TrainerMissing."""
+    python = sys.executable if {"-h", "--help"} & {*argv} else python_for(needed)
+    return (python, "-P", "-m", module, *argv)
 
 
 def python_for(needed: Sequence[str]) -> str:

@@ -22,6 +22,13 @@ from trl import SFTConfig, SFTTrainer
 assert float((torch.ones(8, 8) @ torch.ones(8, 8)).sum()) == 512
 import backends
 """
+_AWQ_PROBE = """
+import torch, zstandard
+assert float((torch.ones(8, 8) @ torch.ones(8, 8)).sum()) == 512
+from awq import AutoAWQForCausalLM
+from awq.quantize import quantizer
+import finetune.awq
+"""
 _VLLM_PROBE = """
 import torch
 assert float((torch.ones(8, 8) @ torch.ones(8, 8)).sum()) == 512
@@ -89,7 +96,13 @@ VLLM_CPU = Environment(
     prior="torch", device="cpu", sibling="vllm", is_whole=True, has_forgegate=False,
     size_bytes=3_600_000_000,
 )  # fmt: skip
-ENVIRONMENTS = {each.name: each for each in (LLAMACPP, TRAINER, VLLM, VLLM_CPU)}
+AWQ = Environment(
+    "awq", "AWQ quantisation for vLLM, by AutoAWQ", ("base", "awq"), _AWQ_PROBE,
+    prior="torch",
+    note="AutoAWQ is no longer developed (its last release is of May 2025); llm-compressor of the vLLM project is its successor",
+    size_bytes=2_600_000_000,
+)  # fmt: skip
+ENVIRONMENTS = {each.name: each for each in (LLAMACPP, TRAINER, VLLM, VLLM_CPU, AWQ)}
 
 
 def find(name: str) -> Environment:

@@ -65,8 +65,15 @@ class Loaded:
 
 def load(paths: Sequence[Path], spool: Spool, columns: Mapping[str, str], watch: Watch) -> tuple[Loaded, Iterator[Row]]:
     """What is being loaded, and its rows as they are read: the first is complete when the second has ended. Raises DataError."""
+    return load_each([(path, columns) for path in paths], spool, watch)
+
+
+def load_each(
+    files: Sequence[tuple[Path, Mapping[str, str]]], spool: Spool, watch: Watch
+) -> tuple[Loaded, Iterator[Row]]:
+    """`load`, with columns of its own for each file."""
     loaded = Loaded(spool)
-    return loaded, chain.from_iterable(_read(Source(path), loaded, columns, watch) for path in paths)
+    return loaded, chain.from_iterable(_read(Source(path), loaded, columns, watch) for path, columns in files)
 
 
 def load_all(paths: Sequence[Path], spool: Spool, columns: Mapping[str, str], watch: Watch) -> Loaded:

@@ -13,6 +13,7 @@ from finetune.dataset.errors import DataUnusable
 from finetune.dataset.fix import line_of, refuse_inputs
 from finetune.dataset.loading import load_all
 from finetune.dataset.progress import Watch
+from finetune.dataset.ratio import num_general_of
 from finetune.dataset.row import Row, messages
 from finetune.dataset.spool import Spool
 
@@ -27,11 +28,6 @@ class Mixture:
     @property
     def ratio(self) -> float:
         return self.num_general / (self.num_domain + self.num_general)
-
-
-def num_general_of(num_domain: int, ratio: float) -> int:
-    """How many general rows make them `ratio` of the whole."""
-    return round(num_domain * ratio / (1 - ratio))
 
 
 def mix(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -12,8 +12,9 @@ from finetune.dataset.duplicates import Index
 from finetune.dataset.errors import DataUnusable
 from finetune.dataset.fix import line_of, refuse_inputs
 from finetune.dataset.ledger import question_key
-from finetune.dataset.loading import load
+from finetune.dataset.loading import Loaded, load
 from finetune.dataset.progress import Watch
+from finetune.dataset.row import Row
 from finetune.dataset.similarity import Clusters
 from finetune.dataset.spool import Spool
 
@@ -48,25 +49,34 @@ def split(
         refuse_inputs(path, list(paths))
     with Spool() as spool:
         loaded, rows = load(paths, spool, columns, watch)
-        index, clusters = Index(), Clusters()
-        keys: dict[int, int] = {}
-        for place, row in enumerate(rows):
-            index.count(row)
-            clusters.join(keys.setdefault(question_key(row), place), place)
-        for row in loaded.rows():
-            index.add(row)
-        for first, second, _ in index.near_pairs(loaded.row, watch):
-            clusters.join(first, second)
+        chosen, clusters = held_out_of(loaded, rows, share, seed, watch)
         num_rows = len(spool)
-        chosen = choose(num_rows, clusters.find, share, seed)
-        if not 0 < len(chosen) < num_rows:
-            raise DataUnusable(
-                f"{num_rows} rows in clusters of near duplicates cannot be split at {share:g}: clean them first, or give more"
-            )
         with atomic_writer(train) as train_file, atomic_writer(held_out) as eval_file:
             for place, (_, record) in enumerate(watch.follow("write", spool, num_rows)):
                 (eval_file if place in chosen else train_file).write(line_of(record))
         return Parts(num_rows - len(chosen), len(chosen), len(clusters.members()), len(loaded.faults))
+
+
+def held_out_of(
+    loaded: Loaded, rows: Iterator[Row], share: float, seed: int, watch: Watch
+) -> tuple[set[int], Clusters]:
+    """Places in the spool of the rows for evaluation, and the clusters that were kept together. Raises DataUnusable."""
+    index, clusters = Index(), Clusters()
+    keys: dict[int, int] = {}
+    for place, row in enumerate(rows):
+        index.count(row)
+        clusters.join(keys.setdefault(question_key(row), place), place)
+    for row in loaded.rows():
+        index.add(row)
+    for first, second, _ in index.near_pairs(loaded.row, watch):
+        clusters.join(first, second)
+    num_rows = len(loaded.spool)
+    chosen = choose(num_rows, clusters.find, share, seed)
+    if not 0 < len(chosen) < num_rows:
+        raise DataUnusable(
+            f"{num_rows} rows in clusters of near duplicates cannot be split at {share:g}: clean them first, or give more"
+        )
+    return chosen, clusters
 
 
 def choose(num_rows: int, cluster: Callable[[int], int], share: float, seed: int) -> set[int]:

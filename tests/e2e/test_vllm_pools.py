@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,7 +18,6 @@ from backends.adapter.manifest import read_manifest
 from backends.adapter.store import Store
 from backends.demo.signatures import ADAPTERS_DIR
 from backends.errors import AdminError
-from tests.conftest import processes_of_this_run
 from tests.demo_adapters import stored_version
 from tests.e2e.vllm_stage import (
     ENGINES,
@@ -33,7 +31,7 @@ from tests.e2e.vllm_stage import (
     stream,
 )
 from tests.processes import eventually, is_alive
-from tests.vllm_environment import MISSING, Starts, vllm_python
+from tests.vllm_environment import Starts
 
 # Not marked e2e: what a test of these starts belongs to the gateway, which looks after it until the last one is over.
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
@@ -49,16 +47,8 @@ def everywhere(version: str, adapter: str) -> dict[str, set[tuple[str, str | Non
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, vllm_starts: Starts) -> Iterator[MixedGateway]:
-    python = vllm_python()
-    if python is None:
-        pytest.skip(MISSING)
-    before = processes_of_this_run()
-    vllm_starts.note("pools")
-    with MixedGateway(tmp_path_factory.mktemp("pools"), python) as gateway:
-        gateway.wait_ready()
-        yield gateway
-    eventually(lambda: not processes_of_this_run().keys() - before.keys(), SOON_S)
+def served(mixed_gateway: MixedGateway) -> MixedGateway:
+    return mixed_gateway
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from backends.pythons import child_env
 from gateway import cli, training
 from gateway.exits import BAD_INPUT, DONE, NEGATIVE
 
@@ -49,3 +52,44 @@ def test_a_child_that_a_signal_ended_has_a_code_of_its_own(
     os.chmod(script, 0o755)
     monkeypatch.setattr(training, "python_for", lambda _: str(script))
     assert training.run("finetune.data", (), []) == 128 + 15
+
+
+# train --------------------------------------------------------------------------------------------------------------
+
+
+def train(*argv: str) -> subprocess.CompletedProcess[str]:
+    """It replaces the process that is asked, so that it takes one of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", "train", *argv], capture_output=True, text=True, check=False, env=child_env()
+    )
+
+
+def test_train_takes_the_place_of_the_command(forgegate_home: Path) -> None:
+    shown = train("--help")
+    assert shown.returncode == DONE
+    assert shown.stdout.startswith("usage: forgegate train")
+    assert "learning_rate" in train("--keys").stdout
+    assert train("no-such-recipe.yaml", "--plan").returncode == BAD_INPUT
+    assert train().returncode == BAD_INPUT
+
+
+def test_training_needs_the_trainers_environment_and_a_plan_does_not(
+    forgegate_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "lacking", lambda _, modules: "has no torch" if "torch" in modules else "")
+    with pytest.raises(training.TrainerMissing, match="Install it with: forgegate install trainer"):
+        training.train(["recipe.yaml"])
+    became: list[Sequence[str]] = []
+    monkeypatch.setattr(os, "execve", lambda _, command, env: became.append(command))
+    training.train(["recipe.yaml", "--plan"])
+    assert became == [(sys.executable, "-P", "-m", "finetune.train", "recipe.yaml", "--plan")]
+
+
+def test_an_interpreter_that_cannot_be_run_is_said(forgegate_home: Path) -> None:
+    code = """
+from gateway import training
+training.python_for = lambda _: "/no/such/python"
+training.train(["recipe.yaml"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=child_env())
+    assert "TrainerMissing: /no/such/python cannot be run" in done.stderr

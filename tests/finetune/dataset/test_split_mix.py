@@ -10,8 +10,9 @@ import pytest
 
 from finetune.dataset.doctor import Options, examine
 from finetune.dataset.errors import DataUnusable
-from finetune.dataset.mix import mix, num_general_of
+from finetune.dataset.mix import mix
 from finetune.dataset.progress import Unwatched
+from finetune.dataset.ratio import num_general_of
 from finetune.dataset.split import choose, split
 from finetune.dataset.spool import Spool
 from tests.finetune.dataset.faults import near_duplicate

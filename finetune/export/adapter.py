@@ -1,0 +1,140 @@
+"""An adapter in the form that is published: canonical PEFT, its manifest, its references; named by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from backends import artifacts, modelfolder
+from backends.adapter.golden import GoldenError, read_golden
+from backends.adapter.manifest import MANIFEST, VersionUnusable, file_digest, read_manifest, version_digest
+from backends.adapter.sealed import remove_tree
+from backends.adapter.upload import CONFIG, REFERENCE, WEIGHTS
+from backends.demo import TARGET_DIR
+from finetune.errors import RecipeUnusable, TrainError
+from finetune.export.source import Source
+from finetune.jsonchild import Tell, run, silent
+from finetune.recipe.base import DEMO
+
+FILES = (CONFIG, WEIGHTS, MANIFEST, REFERENCE)
+_ENGINES = "vllm"
+"""Without llama.cpp's own file: gateways make it, by the version of their engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A folder that `forgegate adapters publish` takes; `digest` has 64 hex digits."""
+
+    folder: Path
+    base: Path
+    digest: str
+    rank: int
+    num_parameters: int
+    size_bytes: int
+    num_tokens: int
+    """That have references."""
+    is_new: bool
+    """False: it was there already, and whole."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder), "base": str(self.base)}
+
+
+def export_adapter(source: Source, out: Path, tell: Tell = silent, device: str = "") -> Exported:
+    """Into `out`, whole or not at all; what is there already and is just this stays. Raises TrainError, BackendError, OSError."""
+    with working(out) as work:
+        tell("digest", "hashing the base's weights", 0, 0)
+        described = work / "base.json"
+        described.write_text(json.dumps(base_facts(source.base)), encoding="utf-8")
+        arguments = ("--upload", source.adapter, "--store", work / "store", "--base", described, "--engines", _ENGINES)
+        done = run("backends.adapter.ingest", arguments, tell)
+        version = work / "store" / str(done["digest"])
+        if (known := read_exported(out, source.base)) and known.digest == done["digest"]:
+            return known
+        _refuse_other(out, source.adapter)
+        made = work / "made"
+        made.mkdir()
+        for name in (CONFIG, WEIGHTS, MANIFEST):
+            shutil.copyfile(version / name, made / name)
+        where = ("--device", device) if device else ()
+        run("finetune.golden", ("--base", source.base, "--adapter", version, "--out", made / REFERENCE, *where), tell)
+        _put(made, out)
+    exported = read_exported(out, source.base)
+    if exported is None:
+        raise TrainError(f"{out} was changed while it was written: export again, into another folder")
+    return replace(exported, is_new=True)
+
+
+def read_exported(folder: Path, base: Path) -> Exported | None:
+    """What an earlier export left, where it is whole; None where it is not."""
+    try:
+        manifest = read_manifest(folder)
+        found = {name: file_digest(folder / name) for name in manifest.files}
+        golden = read_golden(folder / REFERENCE)
+    except (GoldenError, OSError, VersionUnusable):
+        return None
+    digest = version_digest(found, manifest.base.source_digest, manifest.base.template_digest)
+    if not digest == manifest.digest == golden.adapter_digest:
+        return None
+    return Exported(
+        folder=folder, base=base, digest=digest, rank=manifest.rank, num_parameters=manifest.num_parameters,
+        size_bytes=manifest.size_bytes, num_tokens=len(golden.base), is_new=False,
+    )  # fmt: skip
+
+
+def base_facts(base: Path) -> dict[str, Any]:
+    """The base as `backends.adapter.ingest` is told it, by the names that a gateway gives. Raises BackendError."""
+    template = modelfolder.chat_template(base, modelfolder.read_optional_json(base / "tokenizer_config.json")) or ""
+    return {
+        "name": DEMO if base == TARGET_DIR else base.name,
+        "source_digest": artifacts.source_digest(base, digest_cache()),
+        "template_digest": f"sha256:{hashlib.sha256(template.encode()).hexdigest()}",
+        "folder": str(base),
+    }
+
+
+def digest_cache() -> Path | None:
+    """Where digests of model folders are kept."""
+    home = os.environ.get("FORGEGATE_HOME")
+    return Path(home) / "models" if home else None
+
+
+@contextmanager
+def working(out: Path) -> Iterator[Path]:
+    """A folder beside `out`, so that moving from it is one step; gone after the block. Raises OSError."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield work
+    finally:
+        remove_tree(work)
+
+
+def _refuse_other(out: Path, adapter: Path) -> None:
+    """Raises RecipeUnusable where files would be lost that are no earlier export."""
+    if out.resolve() == adapter.resolve():
+        raise RecipeUnusable(f"{out} is the adapter itself, which is left as it is: name another folder with --out")
+    if out.is_file():
+        raise RecipeUnusable(f"{out} is a file: name a folder with --out")
+    strange = sorted(path.name for path in out.iterdir() if path.name not in FILES) if out.is_dir() else []
+    if strange:
+        raise RecipeUnusable(
+            f"{out} holds other files ({', '.join(strange[:3])}): name an empty or a new folder with --out"
+        )
+
+
+def _put(made: Path, out: Path) -> None:
+    """An earlier export gives way."""
+    if out.is_dir():
+        for path in out.iterdir():
+            path.unlink()
+        out.rmdir()
+    made.rename(out)

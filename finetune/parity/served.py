@@ -1,0 +1,182 @@
+"""What an endpoint says: how it renders messages, log-probabilities of given tokens, greedy answers. Over HTTP, as a client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from finetune.errors import RecipeUnusable, TrainError
+
+TIMEOUT = httpx.Timeout(10.0, read=600.0)
+NUM_TRIES = 8
+MAX_WAIT_S = 10.0
+_TOKENS_PER_CALL, _TEXTS_PER_CALL = 4096, 32
+_BUSY = (429, 503)
+_UNKNOWN = (404, 401, 403)
+
+
+class EndpointFailed(TrainError):
+    """The endpoint cannot be reached, or answered with an error."""
+
+
+class EndpointRefused(EndpointFailed):
+    """It does not do what is asked, whoever asks: `status` is its HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """As /v1/models lists it."""
+
+    name: str
+    parent: str
+    """The base that the adapter is on; empty where the model is none itself."""
+    root: str
+    """The version that answers, `demo@0123456789ab` for a base; empty where it does not say."""
+    capabilities: tuple[str, ...]
+    is_literal: bool
+    """Whether a special token's text in a message stays text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A greedy answer."""
+
+    text: str
+    has_ended: bool
+    """By itself, not by its budget."""
+    is_plain: bool
+    """Whether all of it is in `text`: no tool calls, no reasoning apart."""
+    num_prompt_tokens: int | None
+
+
+class Endpoint:
+    """One model of an OpenAI-compatible endpoint. Methods raise EndpointFailed."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key: str = "",
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self.model = model
+        self._sleep = sleep
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.Client(
+            base_url=self.url, headers=headers, timeout=TIMEOUT, transport=transport, trust_env=False
+        )
+
+    def describe(self, name: str = "") -> Model:
+        """Raises RecipeUnusable where there is no such model, or not for this key."""
+        asked = name or self.model
+        try:
+            told = self._call("GET", f"/v1/models/{quote(asked, safe='@')}")
+        except EndpointRefused as exc:
+            if exc.status in _UNKNOWN:
+                raise RecipeUnusable(f"{exc}; a candidate (NAME@DIGEST) is there for the admin token alone") from exc
+            raise
+        return Model(
+            name=asked, parent=str(told.get("parent") or ""), root=str(told.get("root") or ""),
+            capabilities=tuple(told.get("capabilities") or ()), is_literal=told.get("literal_special_text") is True,
+        )  # fmt: skip
+
+    def tokenize(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The token ids of the prompt that these messages become."""
+        told = self._call("POST", "/tokenize", {"model": self.model, "messages": list(messages)})
+        return [int(token) for token in told["tokens"]]
+
+    def answer(self, messages: Sequence[Mapping[str, Any]], max_tokens: int) -> Answer:
+        """Greedy, by the chat API, as clients ask."""
+        body = {"model": self.model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0}
+        told = self._call("POST", "/v1/chat/completions", body)
+        choice = told["choices"][0]
+        message = choice["message"]
+        apart = message.get("tool_calls") or message.get("reasoning_content") or message.get("reasoning")
+        usage = told.get("usage") or {}
+        return Answer(
+            text=message.get("content") or "", has_ended=choice["finish_reason"] != "length", is_plain=not apart,
+            num_prompt_tokens=usage.get("prompt_tokens"),
+        )  # fmt: skip
+
+    def scores(self, model: str, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """For each text the log-probability of each token but the first."""
+        found: list[list[float]] = []
+        for some in _parts(texts):
+            body = {
+                "model": model,
+                "prompt": [list(text) for text in some],
+                "max_tokens": 0,
+                "echo": True,
+                "logprobs": 0,
+            }
+            told = self._call("POST", "/v1/completions", body)
+            choices = sorted(told["choices"], key=lambda choice: int(choice["index"]))
+            found += [[float(value) for value in choice["logprobs"]["token_logprobs"][1:]] for choice in choices]
+        if [len(row) for row in found] != [len(text) - 1 for text in texts]:
+            raise EndpointFailed(f"{self.url} scored other numbers of tokens than the texts have")
+        return found
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Again where it is only busy: it serves others meanwhile."""
+        for number in range(NUM_TRIES):
+            try:
+                reply = self._client.request(method, path, json=body)
+            except httpx.HTTPError as exc:
+                raise EndpointFailed(f"{self.url} cannot be reached: {str(exc) or type(exc).__name__}") from exc
+            if reply.status_code not in _BUSY or number == NUM_TRIES - 1:
+                break
+            self._sleep(_wait_s(reply))
+        return self._content(reply)
+
+    def _content(self, reply: httpx.Response) -> dict[str, Any]:
+        try:
+            content = reply.json()
+        except ValueError as exc:
+            raise EndpointFailed(
+                f"{self.url} does not answer as an OpenAI-compatible endpoint (status {reply.status_code})"
+            ) from exc
+        if reply.is_error or not isinstance(content, dict):
+            error = content.get("error", content) if isinstance(content, dict) else {}
+            message = error.get("message") if isinstance(error, dict) else error
+            raise EndpointRefused(str(message or f"status {reply.status_code}"), reply.status_code)
+        return content
+
+
+def _wait_s(reply: httpx.Response) -> float:
+    text = reply.headers.get("retry-after", "")
+    return min(MAX_WAIT_S, float(text)) if text.isascii() and text.isdigit() else 1.0
+
+
+def _parts(texts: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:
+    """The texts, a call's worth at a time."""
+    begin = num_tokens = 0
+    for index, text in enumerate(texts):
+        if index > begin and (num_tokens + len(text) > _TOKENS_PER_CALL or index - begin == _TEXTS_PER_CALL):
+            yield texts[begin:index]
+            begin, num_tokens = index, 0
+        num_tokens += len(text)
+    if begin < len(texts):
+        yield texts[begin:]

@@ -1,0 +1,138 @@
+"""What the data says that a plan depends on: how many rows are trained, and how long they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from finetune.dataset.errors import DataError, DataLacksPackage
+from finetune.dataset.loading import load
+from finetune.dataset.progress import Unwatched, Watch
+from finetune.dataset.ratio import num_general_of
+from finetune.dataset.row import Row
+from finetune.dataset.spool import Spool
+from finetune.dataset.tokens import Estimate, ModelTokens, Tokens
+from finetune.errors import LacksPackage, RecipeUnusable
+from finetune.recipe.recipe import Recipe, Source
+
+EXACT_ROWS = 2_000
+"""Tokenised of each set; the lengths of more rows are estimated, and corrected by what these showed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    lengths: tuple[int, ...]
+    """Tokens of each row that is trained, replayed ones included."""
+    num_eval_rows: int = 0
+    num_too_long: int = 0
+    """Longer than `max_length`: left out, or truncated, as the recipe has it."""
+    num_unreadable: int = 0
+    """Records that are no rows."""
+    num_general: int = 0
+    """Of the rows: replayed against forgetting."""
+    is_exact: bool = False
+    """Counted by the model's own tokenizer, as far as EXACT_ROWS go."""
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(self.lengths)
+
+    @property
+    def mean_length(self) -> float:
+        return self.num_tokens / max(1, self.num_rows)
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths, default=0)
+
+
+def measure(recipe: Recipe, tokens: Tokens | None = None, watch: Watch | None = None) -> DataFacts | None:
+    """Reads the recipe's files once. None where a loader of the user's own yields the rows.
+
+    `tokens`: else the model's tokenizer where it is there, and transformers too. Raises RecipeUnusable, LacksPackage.
+    """
+    if recipe.data.loader:
+        return None
+    counter = tokens or tokens_of(recipe.base)
+    files = _Files(counter, watch or Unwatched())
+    try:
+        own, held_out = files.lengths(recipe.data.sources), files.lengths(recipe.data.eval_sources)
+        general = files.lengths(recipe.data.general) if recipe.data.general_share else []
+    except DataLacksPackage as exc:
+        raise LacksPackage(str(exc)) from exc
+    except DataError as exc:
+        raise RecipeUnusable(str(exc)) from exc
+    return _facts(recipe, own, held_out, general, files.num_unreadable, counter.is_exact)
+
+
+def tokens_of(base: Path) -> Tokens:
+    """The model's own, else an estimate."""
+    try:
+        return ModelTokens(base)
+    except DataError:
+        return Estimate()
+
+
+def _facts(
+    recipe: Recipe, own: list[int], held_out: list[int], general: list[int], num_unreadable: int, is_exact: bool
+) -> DataFacts:
+    rng = Random(recipe.seed)
+    num_split = 0 if held_out else min(len(own), recipe.data.eval_rows or round(recipe.data.eval_share * len(own)))
+    trained = rng.sample(own, len(own) - num_split) if num_split else own
+    wanted = min(len(general), num_general_of(len(trained), recipe.data.general_share)) if general else 0
+    trained = [*trained, *rng.sample(general, wanted)]
+    limit = recipe.data.max_length
+    too_long = sum(length > limit for length in trained)
+    kept = (length for length in trained if length <= limit or recipe.data.too_long == "truncate")
+    return DataFacts(
+        tuple(min(length, limit) for length in kept),
+        len(held_out) or num_split,
+        too_long,
+        num_unreadable,
+        wanted,
+        is_exact,
+    )
+
+
+@dataclass(slots=True)
+class _Files:
+    """Lengths of the rows of sets of files."""
+
+    tokens: Tokens
+    watch: Watch
+    num_unreadable: int = 0
+    estimate: Estimate = field(default_factory=Estimate)
+
+    def lengths(self, sources: Sequence[Source]) -> list[int]:
+        return list(self._measured(row for source in sources for row in self._rows(source)))
+
+    def _rows(self, source: Source) -> Iterator[Row]:
+        with Spool() as spool:
+            loaded, rows = load([source.path], spool, source.columns, self.watch)
+            yield from rows
+            self.num_unreadable += len(loaded.faults)
+
+    def _measured(self, rows: Iterator[Row]) -> Iterator[int]:
+        """By the tokenizer as long as that is quick, then by the estimate times what the tokenizer showed of it."""
+        exact = estimated = 0
+        for number, row in enumerate(rows):
+            guess = self.estimate.length(row)
+            if number < EXACT_ROWS:
+                length = self._exact(row, guess)
+                exact, estimated = exact + length, estimated + guess
+            else:
+                length = round(guess * exact / max(1, estimated))
+            yield length
+
+    def _exact(self, row: Row, guess: int) -> int:
+        """A row that the chat template refuses is the doctor's matter, and the trainer's: here it only needs a length."""
+        try:
+            return self.tokens.length(row)
+        except DataError:
+            return guess

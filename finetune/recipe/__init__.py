@@ -1,0 +1,1 @@
+"""What a recipe says: `recipe` holds it, `reading` makes it of YAML."""

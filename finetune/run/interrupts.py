@@ -1,0 +1,85 @@
+"""Ctrl-C and its kin, while a training process runs: the first asks it for a checkpoint, the second ends it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from finetune.run.attempt import Attempt
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_WORDS = b"\nstopping: a checkpoint is saved after this step; Ctrl-C again ends it at once\n"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, where no training process runs that a checkpoint could be asked of."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Terminated is raised in the block, so that it ends what it has started. Inside, Interrupts may take over for a while."""
+    before = {each: signal.signal(each, _raise) for each in _catchable(SIGNALS[1:])}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise Terminated(number)
+
+
+def _catchable(signals: Sequence[signal.Signals]) -> list[signal.Signals]:
+    """Not those that were ignored when we were started: nohup means it. None outside of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [each for each in signals if signal.getsignal(each) is not signal.SIG_IGN]
+
+
+class Interrupts:
+    """A context manager. `received` is the first signal that came, None while none has."""
+
+    def __init__(self, tell: Callable[[bytes], Any] = lambda words: os.write(2, words)) -> None:
+        self.received: signal.Signals | None = None
+        self._tell = tell
+        self._attempt: Attempt | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def follow(self, attempt: Attempt | None) -> None:
+        """Whom a signal reaches from now on; one that has come already reaches it at once."""
+        self._attempt = attempt
+        if attempt is not None and self.received is not None:
+            attempt.stop()
+
+    def __enter__(self) -> Self:
+        self._before = {each: signal.signal(each, self._handle) for each in _catchable(SIGNALS)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """Runs between two steps of the main thread, perhaps amid a print: it does not print the usual way itself."""
+        is_first = self.received is None
+        if is_first:
+            self.received = signal.Signals(number)
+        if self._attempt is None:
+            return
+        if is_first:
+            self._tell(_WORDS)
+            self._attempt.stop()
+        else:
+            self._attempt.kill()

@@ -1,0 +1,1 @@
+"""One attempt at a training run: what needs torch, transformers, TRL, PEFT and bitsandbytes. Started as a process of its own."""

@@ -1,0 +1,331 @@
+"""One attempt at a run, from the recipe to the adapter."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+from transformers.trainer_callback import PrinterCallback
+
+from backends import artifacts
+from finetune.dataset.tokens import ModelTokens
+from finetune.errors import RecipeUnusable
+from finetune.recipe.recipe import Recipe
+from finetune.run.guards import Watch
+from finetune.training import checkpoints, memory, metrics, reports
+from finetune.training import model as models
+from finetune.training.adapter import copy_adapter, write_adapter
+from finetune.training.attention import choose_attention
+from finetune.training.callbacks import Conductor, Teller
+from finetune.training.events import Events
+from finetune.training.fast import keeping, linear
+from finetune.training.feed import Feed
+from finetune.training.hooks import load_hook
+from finetune.training.losses import add_chunked_head
+from finetune.training.memory import Meter
+from finetune.training.model import Place
+from finetune.training.probe import is_chunked_exact, require_isolation
+from finetune.training.reading import Reader
+from finetune.training.settings import optimizer_of, settings_of
+from finetune.training.stopping import Stop
+from finetune.training.tally import Tally
+from finetune.training.threads import choose_threads, usable_cores
+from finetune.training.trainer import AdapterTrainer, Shelf
+from finetune.training.world import World
+
+DONE, GUARD, STOPPED = 0, 1, 143
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the command line asks for."""
+
+    recipe: Recipe
+    run: Path
+    resume: Path | None = None
+    memory_limit: int | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.run / "best"
+
+    @property
+    def adapter(self) -> Path:
+        return self.run / "adapter"
+
+
+class Attempt:
+    """`run` returns the exit code. What it raises: TrainError, DataError, StopAsked before the first step, and what torch raises."""
+
+    def __init__(self, order: Order, events: Events, stop: Stop, world: World) -> None:
+        self._order, self._events, self._stop, self._world = order, events, stop, world
+        self._recipe = order.recipe
+        self._began = time.monotonic()
+        self._notes: list[str] = []
+        self._model: Any = None
+        self._trainer: Any = None
+        self._meter: Meter | None = None
+        self.resumed: checkpoints.Checkpoint | None = None
+
+    def run(self) -> int:
+        recipe = self._recipe
+        os.environ.update(reports.variables(recipe.watch.report_to, recipe.watch.wandb, str(self._order.run)))
+        reports.require(recipe.watch.report_to)
+        hooks = self._hooks()
+        config = self._config()
+        place = self._place(config)
+        self._share_cores(place)
+        self._meter = Meter(place.device, self._order.memory_limit)
+        self._meter.limit()
+        tokens = ModelTokens(recipe.base)
+        feed = self._feed(tokens, hooks["loader"], place)
+        self._find_checkpoint(feed)
+        self._load(place)
+        self._trainer, conductor = self._build(feed, place, tokens, hooks)
+        self._tell_start(feed, place)
+        with self._stop.deferred():
+            self._stop.raise_if_asked()
+            return self._train(feed, conductor)
+
+    # before training ------------------------------------------------------------------------------------------------
+
+    def _hooks(self) -> dict[str, Any]:
+        """The user's code, imported before anything that takes long."""
+        recipe, folders = self._recipe, [source.path.parent for source in self._recipe.data.sources]
+        folders = [self._order.run, recipe.output_dir.parent, *folders]
+        return {
+            "loader": recipe.data.loader and load_hook(recipe.data.loader, "hooks.loader", folders),
+            "loss": recipe.steps.loss and load_hook(recipe.steps.loss, "hooks.loss", folders),
+            "callbacks": [load_hook(name, "hooks.callbacks", folders)() for name in recipe.watch.callbacks],
+        }
+
+    def _place(self, config: Any) -> Place:
+        wanted, device = self._recipe.memory, models.choose_device(self._world.local_rank)
+        return Place(device, models.choose_dtype(wanted, device), choose_attention(wanted, device, config))
+
+    def _config(self) -> Any:
+        """The model's. Raises RecipeUnusable where it cannot be read, or where rows may be longer than what the model reads."""
+        recipe = self._recipe
+        try:
+            config = AutoConfig.from_pretrained(
+                recipe.base, local_files_only=True, trust_remote_code=recipe.trust_remote_code
+            )
+        except (KeyError, OSError, TypeError, ValueError) as exc:
+            raise RecipeUnusable(f"{recipe.base}: transformers cannot read its configuration: {exc}") from exc
+        limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and recipe.data.max_length > limit:
+            raise RecipeUnusable(
+                f"sequence_len: {recipe.data.max_length:,}: {recipe.base_name or recipe.base} reads {limit:,} tokens at most"
+            )
+        return config
+
+    def _share_cores(self, place: Place) -> None:
+        cores = usable_cores()
+        chosen = choose_threads(cores, os.getloadavg()[0]) if place.device.type == "cpu" else None
+        if chosen is None:
+            return
+        torch.set_num_threads(chosen)
+        if chosen < cores:
+            self._notes.append(
+                f"{chosen} of {cores} cores are used, others keep the rest busy; OMP_NUM_THREADS says otherwise"
+            )
+
+    def _feed(self, tokens: ModelTokens, loader: Any, place: Place) -> Feed:
+        self._events.stage("read", "reading data")
+        reader = Reader(self._recipe.data, tokens, self._recipe.seed, self._events, loader or None)
+        prepared = reader.prepare()
+        self._events.stage("pack", "packing rows" if self._recipe.memory.packing else "ordering rows")
+        feed = Feed.of(self._recipe, prepared, self._world.size)
+        self._events.tell("data", **feed.facts(place.is_flat))
+        return feed
+
+    def _find_checkpoint(self, feed: Feed) -> None:
+        """Raises RecipeUnusable where what the order names is of other data."""
+        if self._order.resume is None:
+            return
+        self.resumed, words = checkpoints.choose(self._order.resume, self._order.checkpoints)
+        self._notes += [words] if words else []
+        if self.resumed is not None and self.resumed.data != feed.digest():
+            raise RecipeUnusable(
+                f"{self.resumed.path.name} is of other data, another sequence_len, seed or batch: steps that follow would not be those "
+                "of one run. Begin anew without it"
+            )
+
+    def _load(self, place: Place) -> None:
+        recipe = self._recipe
+        if recipe.lora is None:
+            raise RecipeUnusable(
+                "adapter: none: all weights of a model are not trained here; use adapter: qlora or lora"
+            )
+        self._events.stage("load", f"loading {recipe.base_name or recipe.base}")
+        base = models.load_base(recipe, place)
+        if recipe.memory.chunked_loss:
+            add_chunked_head(base)
+        self._model = models.add_adapter(base, recipe.lora, str(recipe.base), recipe.seed)
+        if recipe.memory.load_in_4bit:
+            linear.fuse(self._model)
+        if recipe.memory.packing:
+            require_isolation(self._model, place.is_flat, place.device)
+        if recipe.memory.gradient_checkpointing:
+            self._checkpoint_activations()
+
+    def _checkpoint_activations(self) -> None:
+        """Raises RecipeUnusable for layers that are not there."""
+        kept = self._recipe.memory.keep_outputs
+        if not kept:
+            models.checkpoint_activations(self._model)
+        elif missing := [name for name in kept if not keeping.checkpoint_keeping(self._model, [name])]:
+            raise RecipeUnusable(f"keep_outputs: {', '.join(missing)}: no adapted layer in four bits has that name")
+        else:
+            keeping.checkpoint_keeping(self._model, kept)
+
+    def _is_chunked(self, place: Place) -> bool:
+        if not self._recipe.memory.chunked_loss:
+            return False
+        if is_chunked_exact(self._model, place.device):
+            return True
+        self._notes.append(
+            f"the loss is computed from all logits at once: the output head of {self._model.config.model_type} is not known here"
+        )
+        return False
+
+    def _build(self, feed: Feed, place: Place, tokens: ModelTokens, hooks: dict[str, Any]) -> tuple[Any, Conductor]:
+        recipe, order = self._recipe, self._order
+        tally = Tally(self._events, self._stop)
+        path = order.run / metrics.NAME
+        step = self.resumed.step if self.resumed else 0
+        earlier = [entry for entry in metrics.read(path) if entry["step"] <= step]
+        watch = Watch(recipe.steps, place.dtype_name, feed.schedule.num_steps)
+        teller = Teller(self._events, path if self._world.is_main else None, self._meter_of(place), watch)
+        teller.recall(earlier)
+        keep = self._keep if recipe.watch.early_stop_patience and self._world.is_main else None
+        conductor = Conductor(
+            feed.schedule, recipe.watch.early_stop_patience, recipe.seed, feed.order, tally, teller, keep
+        )
+        train, held_out = feed.datasets()
+        needs_eval = step > 0 and feed.schedule.is_eval_due(step) and step not in teller.outcome.eval_steps
+        trainer: Any = AdapterTrainer(
+            model=self._model,
+            order=feed.order,
+            tally=tally,
+            is_chunked=self._is_chunked(place),
+            loss=hooks["loss"] or None,
+            shelf=Shelf(order.checkpoints, feed.digest(), recipe.watch.max_checkpoints),
+            args=settings_of(recipe, place, feed.schedule, order.run, needs_eval),
+            train_dataset=train,
+            eval_dataset=held_out,
+            data_collator=feed.collator(_pad_id(tokens.tokenizer), place.is_flat),
+            processing_class=tokens.tokenizer,
+            callbacks=[*hooks["callbacks"], conductor],
+        )
+        trainer.remove_callback(PrinterCallback)
+        self._notes += filter(None, [optimizer_of(recipe, place)[1]])
+        return trainer, conductor
+
+    def _meter_of(self, place: Place) -> Meter:
+        return self._meter or Meter(place.device)
+
+    def _tell_start(self, feed: Feed, place: Place) -> None:
+        trained, total = models.count_parameters(self._model)
+        self._events.tell(
+            "start", num_steps=feed.schedule.num_steps, num_trainable=trained, num_parameters=total,
+            resumed_from=self.resumed.step if self.resumed else None, device=_device_name(place.device), dtype=place.dtype_name,
+            attention=place.attention, num_processes=self._world.size, notes=self._notes,
+        )  # fmt: skip
+
+    # training and after ---------------------------------------------------------------------------------------------
+
+    def _train(self, feed: Feed, conductor: Conductor) -> int:
+        outcome, trainer = conductor.outcome, self._trainer
+        if self._world.is_main:
+            self._clear()
+        self._events.stage("train", "training")
+        if self.resumed is not None and self.resumed.step >= feed.schedule.num_steps:
+            trainer._load_from_checkpoint(str(self.resumed.path))
+            trainer.state.global_step = self.resumed.step
+        else:
+            trainer.train(resume_from_checkpoint=str(self.resumed.path) if self.resumed else None)
+        if outcome.fatal is not None:
+            return GUARD
+        if outcome.is_stopped:
+            self.tell_stopped()
+            return STOPPED
+        self._finish(feed, conductor)
+        return DONE
+
+    def _clear(self) -> None:
+        """What an earlier attempt left behind the step that this one begins at."""
+        step = self.resumed.step if self.resumed else 0
+        metrics.cut(self._order.run / metrics.NAME, step)
+        checkpoints.sweep(self._order.checkpoints)
+        checkpoints.discard_after(self._order.checkpoints, step)
+        shutil.rmtree(self._order.adapter, ignore_errors=True)
+        if not step:
+            shutil.rmtree(self._order.best, ignore_errors=True)
+
+    def _keep(self) -> None:
+        write_adapter(self._model, self._order.best, self._base_digest())
+
+    def _finish(self, feed: Feed, conductor: Conductor) -> None:
+        outcome, step = conductor.outcome, int(self._trainer.state.global_step)
+        losses = outcome.eval_losses
+        is_best_wanted = self._recipe.watch.early_stop_patience > 0 and self._order.best.is_dir()
+        if self._world.is_main:
+            self._events.stage("save", "saving the adapter")
+            if is_best_wanted:
+                copy_adapter(self._order.best, self._order.adapter)
+            else:
+                write_adapter(self._model, self._order.adapter, self._base_digest())
+        reason = "early_stop" if outcome.is_early else "max_steps" if feed.schedule.ends_early else "finished"
+        self._events.tell(
+            "done", adapter=str(self._order.adapter), num_steps=step, loss=outcome.loss,
+            eval_loss=(min(losses) if is_best_wanted else losses[-1]) if losses else None,
+            peak_bytes=self._meter.peak_bytes() if self._meter else 0, seconds=round(time.monotonic() - self._began, 2), reason=reason,
+        )  # fmt: skip
+
+    def _base_digest(self) -> str:
+        home = os.environ.get("FORGEGATE_HOME")
+        return artifacts.source_digest(self._recipe.base, Path(home, "models") if home else self._order.run)
+
+    # ends of other kinds --------------------------------------------------------------------------------------------
+
+    def tell_stopped(self) -> None:
+        """With the last whole checkpoint; null where there is none yet."""
+        found = checkpoints.whole_ones(self._order.checkpoints)
+        last = found[-1] if found else None
+        self._events.tell("stopped", step=last.step if last else 0, checkpoint=str(last.path) if last else None)
+
+    def memory_by_part(self) -> dict[str, int]:
+        """When there was not enough of it."""
+        if self._meter is None:
+            return {}
+        return memory.by_part(self._model, getattr(self._trainer, "optimizer", None), self._meter)
+
+
+def _pad_id(tokenizer: Any) -> int:
+    """Any will do: what is padded is neither seen nor trained."""
+    return int(next((found for found in (tokenizer.pad_token_id, tokenizer.eos_token_id) if found is not None), 0))
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def read_order(run: Path, number: int) -> Any:
+    """RUN/attempts/N.json. Raises RecipeUnusable."""
+    path = run / "attempts" / f"{number}.json"
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        raise RecipeUnusable(f"{path}: it cannot be read: {exc}") from exc

@@ -1,0 +1,38 @@
+"""Which attention an attempt uses."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+
+from finetune.errors import LacksPackage, RecipeUnusable
+from finetune.recipe.recipe import Memory
+from finetune.training.fast import varlen
+
+SHORT = "sdpa"
+"""What every device has."""
+KNOWN = (SHORT, "eager", "flash_attention_2", varlen.NAME)
+
+
+def choose_attention(memory: Memory, device: torch.device, config: Any) -> str:
+    """`config` is the model's. Raises RecipeUnusable, LacksPackage."""
+    name = memory.attention
+    if not name:
+        return SHORT if varlen.obstacle(device) or varlen.unlike(config) else varlen.NAME
+    if name not in KNOWN:
+        raise RecipeUnusable(f"attn_implementation: {name!r}: known are {', '.join(KNOWN)}")
+    if name == "flash_attention_2" and device.type != "cuda":
+        raise RecipeUnusable(f"attn_implementation: {name} needs a GPU: leave it out, and {SHORT} is used")
+    if name == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise LacksPackage(
+            "attn_implementation: flash_attention_2: the package flash-attn is not installed: use varlen or sdpa"
+        )
+    if name == varlen.NAME and (reason := varlen.obstacle(device)):
+        raise RecipeUnusable(f"attn_implementation: {name}: {reason}: leave it out, and {SHORT} is used")
+    if name == varlen.NAME and (reason := varlen.unlike(config)):
+        raise RecipeUnusable(
+            f"attn_implementation: {name} has no {reason}, which this model has: leave it out, and {SHORT} is used"
+        )
+    return name

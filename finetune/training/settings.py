@@ -1,0 +1,72 @@
+"""The recipe in TRL's words. Everything of theirs that bites by default is set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trl import SFTConfig
+
+from finetune.recipe.recipe import Recipe
+from finetune.training.model import Place
+from finetune.training.schedule import Schedule
+
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+"""transformers' own `constant` does without the warm-up."""
+FULL_PRECISION = "adamw_torch"
+
+
+def optimizer_of(recipe: Recipe, place: Place) -> tuple[str, str]:
+    """transformers' name of it, and what to say where it is not the one that was asked for."""
+    wanted = recipe.steps.optimizer
+    if place.device.type == "cuda" or wanted == FULL_PRECISION:
+        return wanted, ""
+    return FULL_PRECISION, f"optimizer: {wanted} needs a GPU: 32-bit AdamW is used"
+
+
+def settings_of(recipe: Recipe, place: Place, schedule: Schedule, folder: Path, is_resumed_before_eval: bool) -> Any:
+    """What is evaluated, saved and told when is ours to decide (see callbacks), and so is what a batch is made of."""
+    steps, memory = recipe.steps, recipe.memory
+    return SFTConfig(
+        output_dir=str(folder),
+        max_steps=schedule.num_steps,
+        per_device_train_batch_size=steps.micro_batch_size,
+        per_device_eval_batch_size=steps.micro_batch_size,
+        gradient_accumulation_steps=steps.gradient_accumulation_steps,
+        learning_rate=steps.learning_rate,
+        lr_scheduler_type=SCHEDULES[steps.schedule],
+        warmup_steps=schedule.warmup_steps,
+        optim=optimizer_of(recipe, place)[0],
+        weight_decay=steps.weight_decay,
+        max_grad_norm=steps.max_grad_norm,
+        bf16=place.dtype_name == "bfloat16",
+        fp16=place.dtype_name == "float16",
+        use_cpu=place.device.type == "cpu",
+        # Set on the model itself: TRL would also make the embeddings' outputs require gradients, which this kind does without.
+        activation_checkpointing=False,
+        gradient_checkpointing=False,
+        torch_compile=memory.compile,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        logging_strategy="no",
+        eval_strategy="no",
+        save_strategy="no",
+        eval_on_start=is_resumed_before_eval,
+        # A loss that is no number must be seen.
+        logging_nan_inf_filter=False,
+        average_tokens_across_devices=True,
+        report_to=list(recipe.watch.report_to) or "none",
+        run_name=recipe.watch.wandb.get("name") or folder.name,
+        push_to_hub=False,
+        disable_tqdm=True,
+        max_length=None,
+        packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        router_aux_loss_coef=0.0,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=place.device.type == "cuda",
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+        trust_remote_code=recipe.trust_remote_code,
+    )

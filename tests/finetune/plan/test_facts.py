@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.dataset.row import Row
+from finetune.dataset.tokens import Estimate, Rendered
+from finetune.errors import RecipeUnusable
+from finetune.plan import facts
+from finetune.plan.facts import measure
+from finetune.recipe.recipe import Source
+from tests.finetune.plan import models
+
+
+def write(path: Path, answers: list[str]) -> Source:
+    """Alpaca rows; a row is estimated at a fourth of its bytes, and 6 for each turn."""
+    lines = [json.dumps({"instruction": "Q" * 40, "output": answer}) for answer in answers]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Source(path)
+
+
+class Doubled(Estimate):
+    """A tokenizer that makes twice as many tokens as is estimated, and counts how often it is asked."""
+
+    is_exact = True
+
+    def __init__(self) -> None:
+        self.num_asked = 0
+
+    def length(self, row: Row) -> int:
+        self.num_asked += 1
+        return 2 * super().length(row)
+
+    def render(self, row: Row) -> Rendered | None:
+        return None
+
+
+def test_rows_and_their_lengths(tmp_path: Path) -> None:
+    source = write(tmp_path / "rows.jsonl", ["A" * 400, "A" * 80])
+    found = measure(models.recipe(tmp_path, sources=(source,)), Estimate())
+    assert found is not None
+    assert sorted(found.lengths) == [20 + 12 + 10, 100 + 12 + 10]
+    assert (found.num_rows, found.num_tokens, found.longest, found.mean_length) == (2, 164, 122, 82)
+    assert not found.is_exact
+
+
+@pytest.mark.parametrize(("too_long", "lengths"), [("drop", [42]), ("truncate", [42, 100]), ("raise", [42])])
+def test_long_rows_are_as_the_recipe_has_them(tmp_path: Path, too_long: str, lengths: list[int]) -> None:
+    source = write(tmp_path / "rows.jsonl", ["A" * 400, "A" * 80])
+    found = measure(models.recipe(tmp_path, sources=(source,), max_length=100, too_long=too_long), Estimate())
+    assert found is not None
+    assert sorted(found.lengths) == lengths
+    assert found.num_too_long == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "trained", "held_out"),
+    [({"eval_share": 0.1}, 90, 10), ({"eval_rows": 7}, 93, 7), ({"eval_rows": 500}, 0, 100), ({}, 100, 0)],
+)
+def test_rows_that_are_held_out_are_not_trained(
+    tmp_path: Path, changes: dict[str, Any], trained: int, held_out: int
+) -> None:
+    source = write(tmp_path / "rows.jsonl", [f"answer {number}" for number in range(100)])
+    found = measure(models.recipe(tmp_path, sources=(source,), **changes), Estimate())
+    assert found is not None
+    assert (found.num_rows, found.num_eval_rows) == (trained, held_out)
+
+
+def test_evaluation_files_leave_the_training_set_whole(tmp_path: Path) -> None:
+    source, held_out = write(tmp_path / "rows.jsonl", ["one"] * 20), write(tmp_path / "eval.jsonl", ["two"] * 3)
+    recipe = models.recipe(tmp_path, sources=(source,), eval_sources=(held_out,), eval_share=0.5)
+    found = measure(recipe, Estimate())
+    assert found is not None
+    assert (found.num_rows, found.num_eval_rows) == (20, 3)
+
+
+@pytest.mark.parametrize(("there", "replayed"), [(100, 20), (5, 5)])
+def test_general_rows_make_up_their_share(tmp_path: Path, there: int, replayed: int) -> None:
+    source, general = write(tmp_path / "rows.jsonl", ["one"] * 80), write(tmp_path / "chat.jsonl", ["two"] * there)
+    found = measure(models.recipe(tmp_path, sources=(source,), general=(general,), general_share=0.2), Estimate())
+    assert found is not None
+    assert (found.num_rows, found.num_general) == (80 + replayed, replayed)
+
+
+def test_rows_beyond_the_first_are_corrected_by_what_those_showed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "EXACT_ROWS", 10)
+    source, tokens = write(tmp_path / "rows.jsonl", ["A" * 80] * 50), Doubled()
+    found = measure(models.recipe(tmp_path, sources=(source,)), tokens)
+    assert found is not None
+    assert set(found.lengths) == {84}
+    assert tokens.num_asked == 10
+    assert found.is_exact
+
+
+def test_records_that_are_no_rows_are_counted(tmp_path: Path) -> None:
+    source = write(tmp_path / "rows.jsonl", ["one"] * 5)
+    with source.path.open("a") as file:
+        file.write('{"instruction": "cut off\n')
+    found = measure(models.recipe(tmp_path, sources=(source,)), Estimate())
+    assert found is not None
+    assert (found.num_rows, found.num_unreadable) == (5, 1)
+
+
+def test_a_loader_of_the_users_own_is_not_run(tmp_path: Path) -> None:
+    assert measure(models.recipe(tmp_path, loader="mine:rows"), Estimate()) is None
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    recipe = models.recipe(tmp_path, sources=(Source(tmp_path / "none.jsonl"),))
+    with pytest.raises(RecipeUnusable, match=r"none\.jsonl: there is no such file"):
+        measure(recipe, Estimate())
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_model_with_a_tokenizer_counts_by_it(tmp_path: Path) -> None:
+    from backends.demo.folders import TARGET_DIR
+
+    source = write(tmp_path / "rows.jsonl", ["Your order was sent on Monday."] * 3)
+    found = measure(models.recipe(TARGET_DIR, sources=(source,)))
+    assert found is not None
+    assert found.is_exact
+    assert not isinstance(facts.tokens_of(TARGET_DIR), Estimate)
+    assert isinstance(facts.tokens_of(tmp_path), Estimate)

@@ -1,0 +1,140 @@
+"""From a run to an alias, through a real gateway: candidate, proof, parity, alias; again without harm; stopped where parity fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from backends.demo import TARGET_DIR
+from backends.demo.signatures import signature_of
+from backends.errors import AdminError
+from finetune.errors import RecipeUnusable
+from finetune.export import Exported
+from finetune.export.adapter import read_exported
+from finetune.parity import measure as measuring
+from finetune.parity.reference import Reference, compute
+from finetune.publish import ParityNegative, Published, publish
+from tests.finetune.exports import quick_export, run_folder, write_rows
+from tests.processes import Served
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.engine, pytest.mark.torch]
+NUM_ROWS = 4
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("publish")
+    template = json.loads((TARGET_DIR / "tokenizer_config.json").read_text())["chat_template"]
+    (folder / "other.jinja").write_text(template.replace("user\\n'", "user: '"))
+    config = folder / "forgegate.yaml"
+    config.write_text(
+        "server: {port: 0, workers: 1, admin: {port: 0}}\n"
+        "models:\n"
+        "  - name: demo\n    pools: [{engine: llamacpp, model: demo, options: {n_ctx: 4096}}]\n"
+        f"  - name: other\n    pools: [{{engine: llamacpp, model: demo, options: {{n_ctx: 4096, chat_template: {folder}/other.jinja}}}}]\n"
+    )
+    with Served(folder / "home", "--config", str(config)) as served:
+        served.wait_ready()
+        yield served
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """In its run's folder."""
+    folder = tmp_path_factory.mktemp("run")
+    run = run_folder(folder / "host", "host", write_rows(folder / "rows.jsonl"))
+    return quick_export("host", run / "export")
+
+
+@pytest.fixture(autouse=True)
+def _home(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway that runs here is found by what it left in its home."""
+    monkeypatch.setenv("FORGEGATE_HOME", str(gateway.home))
+    for name in ("FORGEGATE_URL", "FORGEGATE_ADMIN_TOKEN", "FORGEGATE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def asked(gateway: Served, model: str) -> str | None:
+    """Whose signature the answer bears."""
+    body = {"model": model, "messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 24,
+            "temperature": 0}  # fmt: skip
+    reply = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=30)
+    return signature_of(reply.raise_for_status().json()["choices"][0]["message"]["content"])
+
+
+def publication(exported: Exported, name: str, model: str = "demo", **more: object) -> tuple[Published, list[str]]:
+    stages: list[str] = []
+
+    def tell(stage: str, *_: object) -> None:
+        if stage not in stages:
+            stages.append(stage)
+
+    done = publish(exported, name, tell=tell, model=model, num_rows=NUM_ROWS, **more)  # type: ignore[arg-type]
+    return done, stages
+
+
+def test_it_is_proven_held_against_the_reference_then_served_and_again_is_harmless(
+    gateway: Served, exported: Exported
+) -> None:
+    done, stages = publication(exported, "support")
+    assert (done.alias, done.version, done.proof) == ("support", f"support@{exported.digest[:12]}", "proven")
+    assert (done.gate, done.is_new) == ("ungated", True)
+    assert [stages.index(stage) for stage in ("upload", "proof", "ids", "scores", "answers", "alias")] == sorted(
+        stages.index(stage) for stage in ("upload", "proof", "ids", "scores", "answers", "alias")
+    )
+    assert asked(gateway, "support") == "host"
+    assert done.words == f"support serves {done.version}: proven, parity holds on {NUM_ROWS} rows, ungated"
+    again, _ = publication(exported, "support")
+    assert (again.version, again.is_new) == (done.version, False)
+    assert json.dumps(again.as_json())
+    found = gateway.admin("GET", "/admin/v1/adapters/support")
+    assert [change["kind"] for change in found["history"]] == ["flip"]  # not moved a second time
+
+
+def test_where_parity_fails_no_alias_moves_and_the_cause_is_named(gateway: Served, exported: Exported) -> None:
+    with pytest.raises(ParityNegative) as caught:
+        publication(exported, "wrong", model="other")
+    assert caught.value.exit_code == 1
+    assert "likely cause: template: " in str(caught.value)
+    assert "stays a candidate, no alias was moved" in str(caught.value)
+    listed = gateway.admin("GET", "/admin/v1/aliases")["data"]
+    assert "wrong" not in {alias["name"] for alias in listed}
+
+
+def test_stopped_before_its_alias_it_goes_on_from_the_candidate(
+    gateway: Served, exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> Reference:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring, "compute", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        publication(exported, "later")
+    (version,) = [one for one in gateway.admin("GET", "/admin/v1/adapters")["data"] if one["name"].startswith("later@")]
+    assert (version["state"], version["aliases"]) == ("candidate", [])
+    monkeypatch.setattr(measuring, "compute", compute)
+    done, _ = publication(exported, "later")
+    assert (done.version, done.is_new) == (version["name"], False)
+    assert asked(gateway, "later") == "host"
+
+
+def test_what_cannot_be_published_is_said(gateway: Served, exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(AdminError, match="no model 'nope'"):
+        publication(exported, "support", model="nope")
+    with pytest.raises(AdminError, match="cannot be reached") as caught:
+        _at_port_9(exported)
+    assert caught.value.exit_code == 3
+    alone = quick_export("host", tmp_path / "alone")
+    assert read_exported(alone.folder, TARGET_DIR) == alone
+    with pytest.raises(RecipeUnusable, match="belongs to no run: name rows for parity"):
+        publish(alone, "support")
+
+
+def _at_port_9(exported: Exported) -> Published:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FORGEGATE_URL", "http://127.0.0.1:9")
+        return publish(exported, "support", "http://127.0.0.1:9", "t", num_rows=NUM_ROWS)

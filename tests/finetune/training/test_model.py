@@ -1,0 +1,74 @@
+"""The demo model in four bits with an adapter on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backends.demo import TARGET_DIR
+from finetune.errors import RecipeUnusable
+from finetune.recipe.recipe import ALL_LINEAR, Data, Lora, Memory, Recipe
+
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
+LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+
+
+def adapted(memory: Memory, lora: Lora) -> Any:
+    import torch
+
+    from finetune.training.model import Place, add_adapter, load_base
+
+    recipe = Recipe(TARGET_DIR, Data(()), TARGET_DIR, lora, memory=memory)
+    base = load_base(recipe, Place(torch.device("cpu"), torch.float32, "sdpa"))
+    return add_adapter(base, lora, str(TARGET_DIR), 1)
+
+
+def test_four_bits_and_what_is_trained() -> None:
+    import torch
+    from bitsandbytes.nn import Linear4bit
+
+    from finetune.training.model import count_parameters
+
+    model = adapted(Memory(load_in_4bit=True), Lora(rank=4))
+    quantised = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, Linear4bit)}
+    assert quantised == {"base_layer"}
+    weight = model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.weight
+    assert (weight.quant_type, weight.quant_state.nested) == ("nf4", True)
+    trained = [(name, value.dtype) for name, value in model.named_parameters() if value.requires_grad]
+    assert {name.split(".")[-4] for name, _ in trained} == set(LAYERS)
+    assert {dtype for _, dtype in trained} == {torch.float32}
+    assert count_parameters(model) == (155_648, 7_500_032)
+
+
+def test_gradients_are_the_same_after_an_evaluation() -> None:
+    """bitsandbytes' layers go over to a layout without a backward pass when they are evaluated on some CPUs."""
+    import torch
+
+    def gradients(model: Any) -> Any:
+        model.train()
+        model.zero_grad()
+        ids = torch.arange(5, 25)[None]
+        torch.autograd.backward(model(input_ids=ids, labels=ids).loss)
+        return [value.grad.clone() for value in model.parameters() if value.requires_grad]
+
+    model = adapted(Memory(load_in_4bit=True), Lora(rank=4))
+    before = gradients(model)
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=torch.arange(5, 25)[None])
+    after = gradients(model)
+    assert any(float(each.abs().max()) > 0 for each in before)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_targets() -> None:
+    from finetune.training.model import choose_targets
+
+    model = adapted(Memory(load_in_4bit=False), Lora(rank=4)).unload()
+    assert choose_targets(model, (ALL_LINEAR,)) == LAYERS
+    assert choose_targets(model, ("v_proj", "q_proj")) == ("q_proj", "v_proj")
+    with pytest.raises(
+        RecipeUnusable, match="lm_head, q_porj: no linear layer inside the model's blocks has that name"
+    ):
+        choose_targets(model, ("lm_head", "q_porj", "q_proj"))
