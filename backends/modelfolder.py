@@ -62,6 +62,13 @@ def read_optional_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def display_name(model_dir: Path) -> str:
+    """`demo-target` for `.../demo/weights/target`: a label, safe as a file name."""
+    resolved = model_dir.resolve()
+    parts = [resolved.parent.parent.name, resolved.name] if resolved.parent.name == "weights" else [resolved.name]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)) or "model"
+
+
 def chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
     """The folder's chat template: newer ones have a file of its own. None where there is none."""
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.atomicfile import atomic_path
+from backends.derivation import source_of
 from backends.errors import ModelUnusable
 from backends.modelfolder import StoredTensor, tensors_of, tokenizer_files, weight_files
 
@@ -21,12 +22,13 @@ _PIECE_BYTES = 16 << 20
 def source_digest(model_dir: Path, cache_dir: Path | None = None) -> str:
     """`sha256:<hex>` over the model's content: every tensor's name, dtype, shape and bytes in the order of names, then the tokenizer.
 
-    How the tensors are spread over files, and how the JSON is laid out, does not change it. With `cache_dir`, a digest is computed once
-    per (path, size, mtime) of the files. Blocks while it reads. Raises ModelUnusable.
+    How the tensors are spread over files, and how the JSON is laid out, does not change it. Of a folder that is another form of other
+    weights it is their digest (`backends.derivation`). With `cache_dir`, a digest is computed once per (path, size, mtime) of the files.
+    Blocks while it reads. Raises ModelUnusable.
     """
     try:
         if cache_dir is None:
-            return compute_digest(model_dir)
+            return source_of(model_dir, compute_digest(model_dir))
         stamp = stamp_of(model_dir)
         cached = known_digests(cache_dir)
         if stamp not in cached:
@@ -34,7 +36,7 @@ def source_digest(model_dir: Path, cache_dir: Path | None = None) -> str:
             # Read again: another process may have added its own while we hashed. A lost entry costs one more hashing, nothing else.
             cached = {**known_digests(cache_dir), stamp: digest}
             _remember(cache_dir, cached)
-        return cached[stamp]
+        return source_of(model_dir, cached[stamp])
     except OSError as exc:
         raise ModelUnusable(f"{exc.filename or model_dir}: {exc.strerror or exc}") from exc
 

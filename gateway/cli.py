@@ -39,6 +39,12 @@ COMMANDS = {
         "gateway.adapters:main", "publish LoRA adapters, flip, split and roll back what serves, prove it"
     ),
     "data": Command("gateway.training:data", "check, clean, mix, split and show training data"),
+    "train": Command("gateway.training:train", "fine-tune a model with LoRA or QLoRA, as a YAML recipe says"),
+    "export": Command("gateway.training:export", "export what was trained: the adapter, or a model with it merged in"),
+    "parity": Command("gateway.training:parity", "hold what an endpoint serves against the trained adapter"),
+    "quantize": Command(
+        "gateway.quantize.command:main", "make smaller forms of a model: GGUF levels, AWQ; measure what each costs"
+    ),
     "bench": Command("benchmarks.cli:main", "measure an endpoint, or serve a mock one"),
 }
 

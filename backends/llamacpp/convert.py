@@ -18,7 +18,7 @@ import numpy as np
 from backends.artifacts import ArtifactError, Tensor, atomic_path, load_weights, read_json, source_digest
 from backends.errors import PrepareFailed
 from backends.llamacpp.family import why_foreign
-from backends.modelfolder import chat_template
+from backends.modelfolder import chat_template, display_name
 
 FORMAT = 1  # raise it when the same source must be derived again
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -126,13 +126,6 @@ def _read_source(model_dir: Path, digest_cache: Path | None) -> Source:
     if reason:
         raise ConvertError(f"{model_dir}: not a model of this family: {reason}")
     return source
-
-
-def display_name(model_dir: Path) -> str:
-    """`demo-target` for `.../demo/weights/target`: a label, safe as a file name."""
-    resolved = model_dir.resolve()
-    parts = [resolved.parent.parent.name, resolved.name] if resolved.parent.name == "weights" else [resolved.name]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)) or "model"
 
 
 def _as_object(path: Path) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from pathlib import Path
 from backends.artifacts import ArtifactError, atomic_path, source_digest
 from backends.base import Tell
 from backends.errors import BackendError, PrepareFailed
-from backends.llamacpp.convert import display_name, ensure_gguf, is_current
+from backends.llamacpp.convert import ensure_gguf, is_current
 from backends.llamacpp.folder import ModelFolder, read_folder
 from backends.llamacpp.header import read_parts
 from backends.llamacpp.shape import converted_bytes
 from backends.llamacpp.toolkit import SCRIPT, VERSION, ensure_converter, locked
-from backends.modelfolder import weight_files
+from backends.modelfolder import display_name, weight_files
 from backends.plan import size_words
 from backends.process import exit_words
 from backends.pythons import child_env

@@ -39,7 +39,7 @@ def why_foreign(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str:
     """What is not of the family, in words; empty where all of it is."""
     for key, allowed in _CONFIG.items():
         if config.get(key) not in allowed:
-            return f"{key} is {config[key]!r}"
+            return f"{key} is {config.get(key)!r}"
     for key in ("rope_parameters", "rope_scaling"):
         rope = config.get(key) or {}
         kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope

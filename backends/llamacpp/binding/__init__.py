@@ -9,7 +9,8 @@ A context belongs to one thread. ctypes releases the GIL for the length of each 
     devices     what computes                           context    one KV cache: next tokens
     errors      what llama.cpp refuses                  sampler    filters and the draw
     batch       what one step computes                  embedding  one vector for each text
-    adapter     LoRA weights
+    adapter     LoRA weights                        quantize   llama.cpp's quantiser
+    activations what goes into each matrix
 """
 
 import os

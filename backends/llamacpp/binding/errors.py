@@ -14,6 +14,7 @@ class BindingError(Exception):
     BindingError
     |- ModelError       the model file or the context cannot be made (exit code 3)
     |- AdapterError     an adapter's file cannot be loaded
+    |- QuantizeError    a file cannot be quantised
     |- DecodeError      a step failed for good
     |- DecodeAborted    a step was aborted
     `- CacheFull        no KV cells for this batch; nothing was changed
@@ -26,6 +27,10 @@ class ModelError(BindingError):
 
 class AdapterError(BindingError):
     """An adapter cannot be loaded."""
+
+
+class QuantizeError(BindingError):
+    """A file cannot be quantised."""
 
 
 class DecodeError(BindingError):
