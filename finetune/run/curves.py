@@ -64,7 +64,7 @@ def _memory(axis: Any, metrics: Metrics) -> None:
     if totals and peaks and max(peaks) > SHOWN_SHARE * totals[-1] > 0:
         axis.axhline(0.8 * totals[-1] / GIB, color="C3", linewidth=0.8, linestyle="--", label="80 % of the device")
     axis.set_title("memory, GiB")
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.1 * axis.dataLim.y1 or None)
     axis.legend()
     _grid(axis)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -12,6 +14,7 @@ from tests.contract.engines import MODEL, Running
 
 FREED_S = 2.5
 """Less than the long answer takes on vLLM: one that went on would be seen."""
+NUM_TRIES = 3
 LONG: dict[str, Any] = {
     "model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1500, "ignore_eos": True,
     "temperature": 0,
@@ -37,30 +40,40 @@ def wait_for_none(engine: Running) -> None:
 
 
 def test_a_stream(counted: Running) -> None:
-    before = counted.load()
-    with (
-        counted.client() as client,
-        client.stream("POST", "/v1/chat/completions", json=LONG | {"stream": True}) as reply,
-    ):
-        chunks = (line for line in reply.iter_lines() if line.startswith("data:"))
-        assert "choices" in next(chunks)
-    wait_for_none(counted)
-    after = counted.load()
-    assert before is not None
-    assert after is not None
-    # Free it would be once it had said all, too. What is made up is not counted.
-    assert not counted.has_model or 0 < after.num_generated_tokens - before.num_generated_tokens < LONG["max_tokens"]
+    def begin_and_leave() -> None:
+        with (
+            counted.client() as client,
+            client.stream("POST", "/v1/chat/completions", json=LONG | {"stream": True}) as reply,
+        ):
+            chunks = (line for line in reply.iter_lines() if line.startswith("data:"))
+            assert "choices" in next(chunks)
+
+    assert_is_cut(counted, begin_and_leave)
 
 
 def test_an_answer_that_nobody_waits_for(counted: Running) -> None:
-    with counted.client() as client, pytest.raises(httpx.ReadTimeout):
-        ask_in_a_hurry(client)
-    wait_for_none(counted)
+    def ask_in_a_hurry() -> None:
+        with counted.client() as client, suppress(httpx.ReadTimeout):
+            client.post("/v1/chat/completions", json=LONG, timeout=0.3)
+
+    assert_is_cut(counted, ask_in_a_hurry)
 
 
-def ask_in_a_hurry(client: httpx.Client) -> None:
-    reply = client.post("/v1/chat/completions", json=LONG, timeout=0.3)
-    pytest.fail(f"it was answered at once: {reply.status_code} {reply.text[-300:]}")
+def assert_is_cut(engine: Running, ask: Callable[[], None]) -> None:
+    """Whoever asks leaves early; the answer was cut if the engine is free and has made fewer tokens. An engine that goes on makes all of
+    them each time; one that is faster than a busy test does not."""
+    made = []
+    while len(made) < NUM_TRIES:
+        before = engine.load()
+        ask()
+        wait_for_none(engine)
+        after = engine.load()
+        assert before is not None
+        assert after is not None
+        made.append(after.num_generated_tokens - before.num_generated_tokens)
+        if not engine.has_model or 0 < made[-1] < LONG["max_tokens"]:
+            return
+    raise AssertionError(f"it went on to the end: {made} tokens")
 
 
 def test_the_others_go_on(counted: Running) -> None:

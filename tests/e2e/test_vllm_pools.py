@@ -37,6 +37,8 @@ from tests.vllm_environment import Starts
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
 
 NUM_STREAMS = 6
+NUM_TOKENS = 1500
+"""Of a stream: it goes on for seconds, while control sees once a second how busy its engine is."""
 SOON_S = 5.0
 HELD = {VLLM: (True, "proven"), LLAMACPP: (True, "proven")}
 
@@ -112,10 +114,10 @@ def test_what_is_broken_is_quarantined_on_both(served: MixedGateway, host: str, 
         served.admin_api.remove_adapter(name)
 
 
-async def streams_over(served: MixedGateway, victim: psutil.Process, num_tokens: int = 500) -> list[Seen]:
+async def streams_over(served: MixedGateway, victim: psutil.Process) -> list[Seen]:
     """What the clients of streams see during which the victim is killed, once some of it is streamed on both engines."""
     async with httpx.AsyncClient(timeout=60, verify=False) as client:
-        tasks = [asyncio.create_task(stream(client, served.url, num_tokens, "support")) for _ in range(NUM_STREAMS)]
+        tasks = [asyncio.create_task(stream(client, served.url, NUM_TOKENS, "support")) for _ in range(NUM_STREAMS)]
 
         def running(engine: str) -> int:
             load = served.engine(engine)["load"]
@@ -158,7 +160,7 @@ async def test_control_is_killed_under_streams(served: MixedGateway, host: str) 
     """The last one: with control everything that it started ends, and nothing looks like an answer that is whole."""
     tree = [process.pid for process in served.tree()]
     assert len(tree) >= 5  # the worker, the guardian, llama.cpp, vLLM's API server and its core
-    seen = await streams_over(served, psutil.Process(served.process.pid), 1500)
+    seen = await streams_over(served, psutil.Process(served.process.pid))
     for one in seen:
         assert not one.is_done
         assert one.failure or one.ending == "error"
