@@ -52,7 +52,7 @@ def test_a_wrong_mode_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_off_on_and_tuned_differ_in_speculation_alone(tmp_path: Path) -> None:
-    options = argparse.Namespace(python=None, concurrency=(1, 8), depth=3, modes=(OFF, ON, TUNED))
+    options = argparse.Namespace(draft=Path("demo"), python=None, concurrency=(1, 8), depth=3, modes=(OFF, ON, TUNED))
     vllm_speculation._gateway(tmp_path, options)
     config = json.loads((tmp_path / "forgegate.yaml").read_text())
     pools = {model["name"]: model["pools"][0] for model in config["models"]}
