@@ -36,8 +36,8 @@ _FIRST_GUESS_S = 0.0015
 """What a change costs the demo model on two cores."""
 _NUM_SAMPLES = 15
 _FEW_SAMPLES = 3
-_PROBE_EVERY = 32
-"""Turns after which one is long enough to measure a change, if turns are single steps."""
+_PROBE_EVERY = 31
+"""Turns after which one is long enough to measure a change, if turns are single steps; odd, so that it is not always the same group's."""
 _WEIGHT = 0.2
 """Of a new duration in the average."""
 
@@ -68,6 +68,10 @@ class StepCosts:
     @property
     def num_samples(self) -> int:
         return len(self._samples)
+
+    def is_known(self, group: Group) -> bool:
+        """Whether a decode step of it was measured."""
+        return group in self._decode_s
 
     def decode_s(self, group: Group) -> float:
         """Seconds of a decode step of a group; where it had none yet, the average of the others'."""
@@ -149,7 +153,9 @@ class Turns:
 
     def _limit(self, demands: Sequence[Demand], upcoming: Demand) -> int:
         share = SWITCH_SHARE if upcoming.newcomer is None else SHARE_FOR_NEWCOMERS
-        is_probe = self.costs.num_samples < _FEW_SAMPLES or self._num_turns % _PROBE_EVERY == 0
+        # A guess for a group that has only single steps would never be mended: they all come after a change.
+        is_known = self.costs.num_samples >= _FEW_SAMPLES and self.costs.is_known(self.current)
+        is_probe = not is_known or self._num_turns % _PROBE_EVERY == 0
         return max(run_length(demands, self.costs, share), 2 if is_probe else 1)
 
     def _next(self, others: Sequence[Demand]) -> Demand:

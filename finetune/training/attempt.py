@@ -258,7 +258,7 @@ class Attempt:
             trainer.train(resume_from_checkpoint=str(self.resumed.path) if self.resumed else None)
         if outcome.fatal is not None:
             return GUARD
-        if outcome.is_stopped:
+        if outcome.is_stopped or trainer.is_abandoned:
             self.tell_stopped()
             return STOPPED
         self._finish(feed, conductor)

@@ -27,7 +27,7 @@ def optimizer_of(recipe: Recipe, place: Place) -> tuple[str, str]:
 def settings_of(recipe: Recipe, place: Place, schedule: Schedule, folder: Path, is_resumed_before_eval: bool) -> Any:
     """What is evaluated, saved and told when is ours to decide (see callbacks), and so is what a batch is made of."""
     steps, memory = recipe.steps, recipe.memory
-    return SFTConfig(
+    settings = SFTConfig(
         output_dir=str(folder),
         max_steps=schedule.num_steps,
         per_device_train_batch_size=steps.micro_batch_size,
@@ -70,3 +70,6 @@ def settings_of(recipe: Recipe, place: Place, schedule: Schedule, folder: Path, 
         ddp_broadcast_buffers=False,
         trust_remote_code=recipe.trust_remote_code,
     )
+    # A process computes on one GPU: with more in sight transformers would put a micro batch on each, and count them as one.
+    settings._n_gpu = min(1, settings.n_gpu)
+    return settings

@@ -51,6 +51,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         shelf: Shelf,
         **settings: Any,
     ) -> None:
+        self.is_abandoned = False
+        """A stop was asked for while it was evaluated: no step follows that would tell."""
         self._order, self._tally, self._is_chunked, self._loss, self._shelf = order, tally, is_chunked, loss, shelf
         own = {name: value.data for name, value in model.named_parameters() if value.requires_grad}
         super().__init__(model=model, **settings)
@@ -131,6 +133,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         return [own[start : start + size] for start in range(0, len(own), size)]
 
     def _abandon(self) -> dict[str, float]:
+        self.is_abandoned = True
         self.control.should_evaluate = False
         self.control.should_save = self.control.should_training_stop = True
         return {}

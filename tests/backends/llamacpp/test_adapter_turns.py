@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backends.llamacpp.adapter_turns import (
@@ -56,6 +56,7 @@ seconds = st.floats(0.0001, 0.05)
 
 
 @given(sizes, seconds, seconds)
+@example({name: 32 if name == "c" else 1 for name in "abcdefgh"}, 0.03125, 0.03125)
 @settings(max_examples=40, deadline=None)
 def test_changes_cost_at_most_their_share(sizes: dict[str, int], switch_s: float, token_s: float) -> None:
     engine = Engine(sizes, switch_s, token_s)

@@ -59,7 +59,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_a_stop_leaves_a_whole_checkpoint(tmp_path: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    behave(monkeypatch, step_s=0.02)
+    behave(monkeypatch, step_s=0.5)
     with Attempt(argv, tmp_path / "log") as attempt:
         for event in attempt.events():
             if event["event"] == "step" and event["step"] == 3:
@@ -103,7 +103,7 @@ def test_an_error_here_leaves_nothing_running(tmp_path: Path, argv: list[str], m
 def test_it_does_not_outlive_its_parent(
     tmp_path: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    behave(monkeypatch, step_s=0.05)
+    behave(monkeypatch, step_s=0.5)
     command = [sys.executable, "-c", PARENT, str(tmp_path / "log"), *argv]
     parent = subprocess.Popen(command, env=child_env(), stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

@@ -12,6 +12,7 @@ import pytest
 from backends.artifacts import source_digest
 from backends.demo import TARGET_DIR
 from finetune.errors import RecipeUnusable
+from finetune.training.tally import Tally
 from tests.finetune.training.rig import Told, adapter_of, attempt, make_recipe, write_rows
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -108,6 +109,13 @@ def test_what_saves_memory_does_not_change_what_is_learnt(tmp_path: Path, rows: 
     )
     assert near(plain.losses(), thrifty.losses())
     assert difference(tmp_path / "plain", tmp_path / "thrifty") < 1e-3
+
+
+def test_a_stop_while_it_is_evaluated_is_no_end(tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tally, "is_stop_asked", lambda _: True)
+    told = attempt(make_recipe(tmp_path, rows, data={"eval_share": 0.2}, watch={"eval_steps": 2}), tmp_path)
+    assert (told.code, told.last["event"], told.last["step"]) == (143, "stopped", 2)
+    assert not (tmp_path / "adapter").exists()
 
 
 @pytest.mark.parametrize("kept", ["down_proj", "lm_head"])
