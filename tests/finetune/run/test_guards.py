@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import secrets
 
 import pytest
 
@@ -13,7 +12,7 @@ from finetune.run.finding import rows_words
 from finetune.run.guards import MAX_OVERFLOWS, Watch
 from tests.finetune.run.losses import findings, flat, ordinary, steps, with_hard_rows
 
-SEED = secrets.randbits(32)
+SEED = 20261130
 GIB = 1 << 30
 
 
