@@ -29,10 +29,10 @@ def silent(stage: str, text: str, done: int, total: int) -> None:
 
 def run(module: str, arguments: Sequence[object], tell: Tell = silent) -> dict[str, Any]:
     """The last event of `python -m module`. It is dead when this returns, in whatever way. Raises TrainError in the child's words."""
-    argv = [sys.executable, "-P", "-m", module, *map(str, arguments)]
+    argv = [sys.executable, "-P", "-m", "finetune.tied", module, *map(str, arguments)]
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
-            argv, env=child_env(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+            argv, env=child_env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
         )
         try:
             assert child.stdout is not None
@@ -84,5 +84,6 @@ def _end(child: subprocess.Popen[str]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-    assert child.stdout is not None
-    child.stdout.close()
+    for pipe in (child.stdin, child.stdout):
+        assert pipe is not None
+        pipe.close()

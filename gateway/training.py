@@ -1,9 +1,9 @@
-"""Commands that run as a child in the trainer's environment, or in any other that has what they need."""
+"""Commands that run in the trainer's environment, or in any other that has what they need. They take this process' place: signals reach
+them as they come, and nothing stands between them and its death."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -28,22 +28,22 @@ class TrainerMissing(CommandError):
 
 def data(argv: Sequence[str]) -> int:
     """`forgegate data`"""
-    return run("finetune.data", DATA_MODULES, argv)
+    replace_by("finetune.data", DATA_MODULES, argv)
 
 
 def train(argv: Sequence[str]) -> int:
-    """`forgegate train`. It takes this process' place: signals reach it as they come, and nothing stands between it and its death."""
+    """`forgegate train`"""
     replace_by("finetune.train", _modules_of_train(argv), argv)
 
 
 def export(argv: Sequence[str]) -> int:
     """`forgegate export`"""
-    return run("finetune.export", EXPORT_MODULES, argv)
+    replace_by("finetune.export", EXPORT_MODULES, argv)
 
 
 def parity(argv: Sequence[str]) -> int:
     """`forgegate parity`"""
-    return run("finetune.parity", PARITY_MODULES, argv)
+    replace_by("finetune.parity", PARITY_MODULES, argv)
 
 
 def _modules_of_train(argv: Sequence[str]) -> Sequence[str]:
@@ -60,18 +60,6 @@ def replace_by(module: str, needed: Sequence[str], argv: Sequence[str]) -> NoRet
         os.execve(command[0], command, child_env())
     except OSError as exc:
         raise TrainerMissing(f"{command[0]} cannot be run ({exc.strerror or exc}): forgegate install trainer") from exc
-
-
-def run(module: str, needed: Sequence[str], argv: Sequence[str]) -> int:
-    """The exit code of `python -m module`, which talks to the user itself; its help needs no more than we have. Raises TrainerMissing."""
-    child = subprocess.Popen(_command(module, needed, argv), env=child_env())
-    while True:
-        try:
-            code = child.wait()
-            break
-        except KeyboardInterrupt:
-            continue  # the terminal has sent it to the child too: it ends by itself and says how
-    return code if code >= 0 else 128 - code
 
 
 def _command(module: str, needed: Sequence[str], argv: Sequence[str]) -> tuple[str, ...]:

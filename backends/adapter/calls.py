@@ -22,7 +22,7 @@ LOAD_TIMEOUT_S = 120.0
 SCORE_TIMEOUT_S = 300.0
 _GRACE_S = 5.0
 """More than an unloading is given: that it took too long is another matter than an engine that does not answer."""
-_TOKENS_PER_CALL, _TEXTS_PER_CALL = 4096, 64
+TOKENS_PER_CALL, TEXTS_PER_CALL = 4096, 64
 _ALREADY = "already been loaded"
 """vLLM's words for a name that it holds; ours answers 200 where the file is the same."""
 
@@ -61,7 +61,7 @@ class LoraCalls:
 
     async def score(self, call: Call, model: str, texts: Sequence[Sequence[int]]) -> list[list[float]]:
         scores: list[list[float]] = []
-        for some in _parts(texts):
+        for some in parts(texts):
             body = _json(model=model, prompt=[list(text) for text in some], max_tokens=0, echo=True, logprobs=0)
             reply = await call(SCORE_PATH, body, SCORE_TIMEOUT_S)
             if reply.status != 200:
@@ -93,11 +93,11 @@ def _scores(reply: Reply, texts: Sequence[Sequence[int]]) -> list[list[float]]:
     return found
 
 
-def _parts(texts: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:
+def parts(texts: Sequence[Sequence[int]], max_texts: int = TEXTS_PER_CALL) -> Iterator[Sequence[Sequence[int]]]:
     """The texts, a call's worth at a time."""
     begin = num_tokens = 0
     for index, text in enumerate(texts):
-        if index > begin and (num_tokens + len(text) > _TOKENS_PER_CALL or index - begin == _TEXTS_PER_CALL):
+        if index > begin and (num_tokens + len(text) > TOKENS_PER_CALL or index - begin == max_texts):
             yield texts[begin:index]
             begin, num_tokens = index, 0
         num_tokens += len(text)

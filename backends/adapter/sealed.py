@@ -48,3 +48,15 @@ def remove_tree(folder: Path) -> None:
         with suppress(OSError):
             os.chmod(path, OPEN_MODE)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_folder(made: Path, out: Path) -> None:
+    """`made` becomes `out`; an earlier one goes once the new one is there. Raises OSError."""
+    old = out.with_name(f".{out.name}-old")
+    if old.exists():
+        remove_tree(old)
+    if out.exists():
+        out.rename(old)
+    made.rename(out)
+    if old.exists():
+        remove_tree(old)

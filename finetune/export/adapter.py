@@ -16,7 +16,7 @@ from typing import Any
 from backends import artifacts, modelfolder
 from backends.adapter.golden import GoldenError, read_golden
 from backends.adapter.manifest import MANIFEST, VersionUnusable, file_digest, read_manifest, version_digest
-from backends.adapter.sealed import remove_tree
+from backends.adapter.sealed import put_folder, remove_tree
 from backends.adapter.upload import CONFIG, REFERENCE, WEIGHTS
 from backends.demo import TARGET_DIR
 from finetune.errors import RecipeUnusable, TrainError
@@ -66,7 +66,7 @@ def export_adapter(source: Source, out: Path, tell: Tell = silent, device: str =
             shutil.copyfile(version / name, made / name)
         where = ("--device", device) if device else ()
         run("finetune.golden", ("--base", source.base, "--adapter", version, "--out", made / REFERENCE, *where), tell)
-        _put(made, out)
+        put_folder(made, out)
     exported = read_exported(out, source.base)
     if exported is None:
         raise TrainError(f"{out} was changed while it was written: export again, into another folder")
@@ -129,12 +129,3 @@ def _refuse_other(out: Path, adapter: Path) -> None:
         raise RecipeUnusable(
             f"{out} holds other files ({', '.join(strange[:3])}): name an empty or a new folder with --out"
         )
-
-
-def _put(made: Path, out: Path) -> None:
-    """An earlier export gives way."""
-    if out.is_dir():
-        for path in out.iterdir():
-            path.unlink()
-        out.rmdir()
-    made.rename(out)

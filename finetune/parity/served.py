@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -11,12 +11,13 @@ from urllib.parse import quote
 
 import httpx
 
+from backends.adapter.calls import parts
 from finetune.errors import RecipeUnusable, TrainError
 
 TIMEOUT = httpx.Timeout(10.0, read=600.0)
 NUM_TRIES = 8
 MAX_WAIT_S = 10.0
-_TOKENS_PER_CALL, _TEXTS_PER_CALL = 4096, 32
+TEXTS_PER_CALL = 32
 _BUSY = (429, 503)
 _UNKNOWN = (404, 401, 403)
 
@@ -113,7 +114,7 @@ class Endpoint:
     def scores(self, model: str, texts: Sequence[Sequence[int]]) -> list[list[float]]:
         """For each text the log-probability of each token but the first."""
         found: list[list[float]] = []
-        for some in _parts(texts):
+        for some in parts(texts, TEXTS_PER_CALL):
             body = {
                 "model": model,
                 "prompt": [list(text) for text in some],
@@ -168,15 +169,3 @@ class Endpoint:
 def _wait_s(reply: httpx.Response) -> float:
     text = reply.headers.get("retry-after", "")
     return min(MAX_WAIT_S, float(text)) if text.isascii() and text.isdigit() else 1.0
-
-
-def _parts(texts: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:
-    """The texts, a call's worth at a time."""
-    begin = num_tokens = 0
-    for index, text in enumerate(texts):
-        if index > begin and (num_tokens + len(text) > _TOKENS_PER_CALL or index - begin == _TEXTS_PER_CALL):
-            yield texts[begin:index]
-            begin, num_tokens = index, 0
-        num_tokens += len(text)
-    if begin < len(texts):
-        yield texts[begin:]

@@ -64,6 +64,7 @@ def _recipe(given: Given, path: Path, is_plan: bool) -> Recipe:
         data=data,
         output_dir=folders.new(given.get("output_dir") or f"outputs/{path.stem}"),
         lora=lora,
+        folder=folders.recipe,
         steps=read_steps(given, hooks.loss),
         memory=read_memory(given, is_4bit, hooks.loss),
         watch=read_watch(given, has_eval, hooks.callbacks),

@@ -146,3 +146,5 @@ class Recipe:
     base_name: str = ""
     """As the recipe named it."""
     trust_remote_code: bool = False
+    folder: Path = Path()
+    """Of the recipe's file, where its hooks are."""

@@ -30,7 +30,7 @@ from finetune.run.oomkills import num_oom_kills
 STOP_PATIENCE_S = 600.0
 """For the step that runs and the checkpoint, once it is asked to stop."""
 PEER_PATIENCE_S = 20.0
-"""Once one of several processes has failed: the others wait for it, in vain."""
+"""Once one of several processes has failed, or the first has ended: what the others wait for does not come."""
 
 
 class Attempt:
@@ -127,8 +127,12 @@ class Attempt:
         """Workers that a killed process leaves behind hold its output open: nobody would see that it is dead."""
         code = process.wait()
         kill_group(process.pid)
-        if code != 0 and self._failure is None and self._num_processes > 1:
+        if self._num_processes == 1:
+            return
+        is_failure = code != 0 and self._failure is None
+        if is_failure:
             self._failure = code
+        if is_failure or process is self._processes[0]:  # the one that saves what there is to save ends last
             self._kill_in(PEER_PATIENCE_S)
 
     def _kill_in(self, seconds: float) -> None:

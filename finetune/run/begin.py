@@ -51,14 +51,14 @@ def begin(folder: RunFolder, recipe: Recipe, text: str, plan: Mapping[str, Any],
 def _continued(folder: RunFolder, recipe: Recipe, text: str) -> Begun:
     record = Record.load(folder)
     given_before = from_json(folder.read_json(folder.recipe_json))
-    if record.status == DONE:
-        return Begun(record, given_before, None)
     problems = [*differences(given_before, recipe), *changes(record.files, files_of(recipe))]
     if problems:
         changed = "; ".join(problems)
         raise RecipeUnusable(
             f"the run in {folder.path} cannot be resumed with this recipe: {changed}. Take that back, or begin another run with --out DIR"
         )
+    if record.status == DONE:
+        return Begun(record, given_before, None, f"the run in {folder.path} is finished already")
     chosen = recipe if not record.attempts else _chosen(folder, record, given_before, recipe)
     checkpoint = folder.newest_checkpoint()
     where = f"from step {checkpoint.step}" if checkpoint else "from the beginning: there is no whole checkpoint yet"
@@ -72,7 +72,9 @@ def _chosen(folder: RunFolder, record: Record, before: Recipe, recipe: Recipe) -
     last = from_json(folder.read_json(folder.attempt(record.attempt.number)))
     if _use_of_memory(before) != _use_of_memory(recipe) and not differences(last, recipe):
         return recipe
-    return replace(last, watch=recipe.watch, output_dir=recipe.output_dir, base_name=recipe.base_name)
+    return replace(
+        last, watch=recipe.watch, output_dir=recipe.output_dir, base_name=recipe.base_name, folder=recipe.folder
+    )
 
 
 def _use_of_memory(recipe: Recipe) -> dict[str, Any]:

@@ -43,7 +43,7 @@ MATTERS = {
 }
 """Field -> what recipes call it."""
 FREE = frozenset({
-    "output_dir", "base_name", "trust_remote_code",
+    "output_dir", "base_name", "trust_remote_code", "folder",
     "steps.micro_batch_size", "steps.gradient_accumulation_steps",
     "memory.gradient_checkpointing", "memory.keep_outputs", "memory.chunked_loss", "memory.attention", "memory.compile",
 })  # fmt: skip

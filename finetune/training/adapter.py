@@ -13,6 +13,7 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from backends.adapter.lint import BASE_DIGEST_KEY
+from backends.adapter.sealed import put_folder
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -23,7 +24,7 @@ def write_adapter(model: Any, out: Path, base_digest: str) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_files(model, partial, {BASE_DIGEST_KEY: base_digest})
-    _put(partial, out)
+    put_folder(partial, out)
 
 
 def write_files(model: Any, folder: Path, metadata: Mapping[str, str]) -> None:
@@ -38,16 +39,7 @@ def copy_adapter(source: Path, out: Path) -> None:
     partial = out.with_name(f".{out.name}-partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial)
-    _put(partial, out)
-
-
-def _put(partial: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}-old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    partial.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    put_folder(partial, out)
 
 
 def _config_text(model: Any) -> str:

@@ -102,8 +102,7 @@ class Attempt:
 
     def _hooks(self) -> dict[str, Any]:
         """The user's code, imported before anything that takes long."""
-        recipe, folders = self._recipe, [source.path.parent for source in self._recipe.data.sources]
-        folders = [self._order.run, recipe.output_dir.parent, *folders]
+        recipe, folders = self._recipe, [self._recipe.folder]
         return {
             "loader": recipe.data.loader and load_hook(recipe.data.loader, "hooks.loader", folders),
             "loss": recipe.steps.loss and load_hook(recipe.steps.loss, "hooks.loss", folders),
@@ -112,7 +111,8 @@ class Attempt:
 
     def _place(self, config: Any) -> Place:
         wanted, device = self._recipe.memory, models.choose_device(self._world.local_rank)
-        return Place(device, models.choose_dtype(wanted, device), choose_attention(wanted, device, config))
+        dtype = models.choose_dtype(wanted, device)
+        return Place(device, dtype, choose_attention(wanted, device, dtype, config))
 
     def _config(self) -> Any:
         """The model's. Raises RecipeUnusable where it cannot be read, or where rows may be longer than what the model reads."""
@@ -254,6 +254,8 @@ class Attempt:
         if self.resumed is not None and self.resumed.step >= feed.schedule.num_steps:
             trainer._load_from_checkpoint(str(self.resumed.path))
             trainer.state.global_step = self.resumed.step
+            if trainer.args.eval_on_start:
+                trainer.evaluate()
         else:
             trainer.train(resume_from_checkpoint=str(self.resumed.path) if self.resumed else None)
         if outcome.fatal is not None:

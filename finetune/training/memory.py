@@ -34,6 +34,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return False
 
 
+RESERVE_BYTES = 64 << 20
+"""Of a limit on a CPU: pages of libraries that are touched for the first time are resident then, and no bound counts them."""
+
+
 class Meter:
     """Figures of one device. On a GPU: what tensors take, and the most they took. On a CPU: the process' resident memory."""
 
@@ -59,10 +63,11 @@ class Meter:
             share = min(1.0, self._limit / self._device_bytes())
             torch.cuda.set_per_process_memory_fraction(share, self._device)
             return
-        left = self._limit - self.used_bytes()
+        left = self._limit - self.used_bytes() - RESERVE_BYTES
         if left <= 0:
             raise MemoryError(
-                f"the process takes {self.used_bytes():,} bytes before it has read anything, its limit is {self._limit:,}"
+                f"the process takes {self.used_bytes():,} bytes before it has read anything, and may take {RESERVE_BYTES:,} more for "
+                f"libraries; its limit is {self._limit:,}"
             )
         bound, hard = _status_bytes("VmData") + left, resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (bound if hard == resource.RLIM_INFINITY else min(bound, hard), hard))

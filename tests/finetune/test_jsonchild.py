@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from backends.pythons import child_env
 from finetune import jsonchild
 from finetune.errors import RecipeUnusable, TrainError
+from tests.processes import eventually
 
 
 @pytest.fixture
@@ -64,6 +68,20 @@ def test_it_is_ended_with_whoever_waits_for_it(child: Path, tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         jsonchild.run("told", (tmp_path / "ended",), stop)
     assert (tmp_path / "ended").exists()
+
+
+def test_it_ends_when_whoever_waits_for_it_is_killed(child: Path, tmp_path: Path) -> None:
+    child.write_text(
+        "import os, pathlib, sys, time\npathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(120)\n"
+    )
+    code = f"from finetune import jsonchild; jsonchild.run('told', [{str(tmp_path / 'pid')!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", code], env=child_env())
+    eventually(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text(), 30)
+    pid = int((tmp_path / "pid").read_text())
+    assert psutil.pid_exists(pid)
+    parent.kill()
+    parent.wait()
+    eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, 20)
 
 
 def test_it_is_the_interpreter_that_runs_us(child: Path) -> None:

@@ -177,7 +177,11 @@ def test_a_finished_run_is_resumed_to_its_end(recipe: Path, capsys: pytest.Captu
     assert run(recipe) == 0
     assert run(recipe) == 2
     assert run(recipe, "--resume") == 0
-    assert capsys.readouterr().out.count("trained   20 steps") == 2
+    told = capsys.readouterr()
+    assert told.out.count("trained   20 steps") == 2
+    assert "is finished already" in told.out + told.err
+    assert run(recipe, "--resume", "--set", "max_steps=30") == 2
+    assert "max_steps was 20 and is 30" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,21 +12,28 @@ from pathlib import Path
 import pytest
 
 from backends.pythons import child_env
-from gateway import cli, training
+from gateway import training
 from gateway.exits import BAD_INPUT, DONE, NEGATIVE
 
 
-def test_data_runs_where_its_modules_are(
-    tmp_path: Path, forgegate_home: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def forgegate(*argv: str) -> subprocess.CompletedProcess[str]:
+    """These replace the process that is asked, so that each takes one of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *argv], capture_output=True, text=True, check=False, env=child_env()
+    )
+
+
+def test_data_runs_where_its_modules_are(tmp_path: Path, forgegate_home: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"instruction": "배송은 언제 되나요?", "output": "내일 도착합니다."}) + "\n")
-    assert cli.main(["data", "doctor", str(path)]) == DONE
-    assert "JSONL, UTF-8, 1 rows" in capfd.readouterr().out
+    done = forgegate("data", "doctor", str(path))
+    assert done.returncode == DONE
+    assert "JSONL, UTF-8, 1 rows" in done.stdout
     path.write_text(json.dumps({"instruction": "배송은 언제 되나요?", "output": ""}) + "\n")
-    assert cli.main(["data", "doctor", str(path)]) == NEGATIVE
-    assert cli.main(["data", "doctor", str(tmp_path / "none")]) == BAD_INPUT
-    assert "no such file" in capfd.readouterr().err
+    assert forgegate("data", "doctor", str(path)).returncode == NEGATIVE
+    done = forgegate("data", "doctor", str(tmp_path / "none"))
+    assert done.returncode == BAD_INPUT
+    assert "no such file" in done.stderr
 
 
 def test_the_trainers_environment_comes_first(forgegate_home: Path) -> None:
@@ -44,33 +51,16 @@ def test_what_is_missing_is_said_with_its_remedy(forgegate_home: Path) -> None:
         training.python_for(["no_such_module"])
 
 
-def test_a_child_that_a_signal_ended_has_a_code_of_its_own(
-    forgegate_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = forgegate_home.parent / "sh"
-    script.write_text("#!/bin/sh\nkill -TERM $$\n")
-    os.chmod(script, 0o755)
-    monkeypatch.setattr(training, "python_for", lambda _: str(script))
-    assert training.run("finetune.data", (), []) == 128 + 15
-
-
 # train --------------------------------------------------------------------------------------------------------------
 
 
-def train(*argv: str) -> subprocess.CompletedProcess[str]:
-    """It replaces the process that is asked, so that it takes one of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", "train", *argv], capture_output=True, text=True, check=False, env=child_env()
-    )
-
-
 def test_train_takes_the_place_of_the_command(forgegate_home: Path) -> None:
-    shown = train("--help")
+    shown = forgegate("train", "--help")
     assert shown.returncode == DONE
     assert shown.stdout.startswith("usage: forgegate train")
-    assert "learning_rate" in train("--keys").stdout
-    assert train("no-such-recipe.yaml", "--plan").returncode == BAD_INPUT
-    assert train().returncode == BAD_INPUT
+    assert "learning_rate" in forgegate("train", "--keys").stdout
+    assert forgegate("train", "no-such-recipe.yaml", "--plan").returncode == BAD_INPUT
+    assert forgegate("train").returncode == BAD_INPUT
 
 
 def test_training_needs_the_trainers_environment_and_a_plan_does_not(

@@ -295,6 +295,8 @@ def test_nothing_is_uploaded_unasked(read_text: Read, problems_of: Problems) -> 
 
 def test_hooks(read_text: Read, problems_of: Problems) -> None:
     recipe = read_text("hooks: {loader: 'mine:rows', loss: 'mine.losses:focal', callbacks: ['mine:Bell']}\n").recipe
+    assert recipe.folder.is_absolute()
+    assert list(recipe.folder.glob("*.y*ml"))
     assert (recipe.data.loader, recipe.steps.loss, recipe.watch.callbacks) == (
         "mine:rows",
         "mine.losses:focal",

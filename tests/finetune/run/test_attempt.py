@@ -160,6 +160,14 @@ def test_one_of_several_that_fails_ends_the_others(tmp_path: Path, monkeypatch: 
     assert (attempt.ended.code, attempt.ended.is_asked) == (4, False)
 
 
+def test_the_first_that_has_ended_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.run.attempt.PEER_PATIENCE_S", 0.2)
+    began = time.monotonic()
+    with Attempt([sys.executable, "-c", RANKS, "0", "60", "0", "0"], tmp_path / "log", num_processes=2) as attempt:
+        list(attempt.events())
+    assert time.monotonic() - began < 20
+
+
 def test_all_of_several_are_stopped(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", RANKS, "60", "60", "0", "0"]
     with Attempt(argv, tmp_path / "log", num_processes=2) as attempt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import secrets
 
 import pytest
 
@@ -12,7 +13,7 @@ from finetune.run.finding import rows_words
 from finetune.run.guards import MAX_OVERFLOWS, Watch
 from tests.finetune.run.losses import findings, flat, ordinary, steps, with_hard_rows
 
-SEED = 20261130
+SEED = secrets.randbits(32)
 GIB = 1 << 30
 
 
@@ -102,8 +103,8 @@ def test_a_loss_that_never_falls_is_told_once() -> None:
 @pytest.mark.parametrize(("noise", "num_steps"), [(0.0, 60), (0.03, 200), (0.1, 800)])
 def test_the_noise_decides_when_a_flat_loss_is_seen(noise: float, num_steps: int) -> None:
     rng = random.Random(SEED)
-    seen = sum(bool(findings(steps(flat(rng, num_steps, noise)), num_steps=num_steps)) for _ in range(20))
-    assert seen >= 17, f"seed {SEED}"
+    seen = sum(bool(findings(steps(flat(rng, num_steps, noise)), num_steps=num_steps)) for _ in range(60))
+    assert seen >= 51, f"seed {SEED}"
 
 
 def test_a_short_run_is_judged_at_its_end() -> None:

@@ -129,8 +129,7 @@ def test_short_of_memory_it_learns_the_same_in_smaller_batches(tmp_path: Path) -
     assert [each["status"] for each in attempts] == ["oom"] * (len(attempts) - 1) + ["done"]
     assert {each["micro_batch_size"] * each["gradient_accumulation_steps"] for each in attempts} == {16}
     assert attempts[-1]["micro_batch_size"] < 16
-    # The kernel bounds what is allocated; pages of libraries that are touched later come on top.
-    assert capped["peak_bytes"] <= 1.05 * cap
+    assert capped["peak_bytes"] <= cap
     assert capped["predicted_bytes"] < free["predicted_bytes"]
     # Masks of dropout are other ones in other micro batches.
     assert losses(tmp_path / "capped") == pytest.approx(losses(tmp_path / "free"), rel=1e-3)

@@ -56,6 +56,7 @@ def make_recipe(run: Path, rows: Path, **changes: Any) -> Recipe:
         memory=Memory(gradient_checkpointing=False),
         watch=Watch(),
         base_name="demo",
+        folder=run.parent,
     )
     for name, change in changes.items():
         value = dataclasses.replace(getattr(recipe, name), **change) if isinstance(change, dict) else change

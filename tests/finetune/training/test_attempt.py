@@ -118,6 +118,19 @@ def test_a_stop_while_it_is_evaluated_is_no_end(tmp_path: Path, rows: Path, monk
     assert not (tmp_path / "adapter").exists()
 
 
+def test_an_evaluation_that_a_stop_left_out_is_made_up_for(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(tmp_path, rows, data={"eval_share": 0.2}, steps={"max_steps": 2}, watch={"eval_steps": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(Tally, "is_stop_asked", lambda _: True)
+        assert attempt(recipe, tmp_path).last["event"] == "stopped"
+    again = attempt(recipe, tmp_path, tmp_path / "checkpoints" / "checkpoint-2")
+    (told,) = again.of("eval")
+    assert again.last["event"] == "done"
+    assert again.last["eval_loss"] == told["loss"]
+
+
 @pytest.mark.parametrize("kept", ["down_proj", "lm_head"])
 def test_outputs_that_are_kept(tmp_path: Path, rows: Path, kept: str) -> None:
     memory = {"gradient_checkpointing": True, "keep_outputs": (kept,)}

@@ -72,3 +72,38 @@ def test_targets() -> None:
         RecipeUnusable, match="lm_head, q_porj: no linear layer inside the model's blocks has that name"
     ):
         choose_targets(model, ("lm_head", "q_porj", "q_proj"))
+
+
+class Heads:
+    """A GPU's view of a model: `head_dim` wide."""
+
+    def __init__(self, head_dim: int) -> None:
+        self.model_type, self.head_dim, self.hidden_size, self.num_attention_heads = "llama", head_dim, 8 * head_dim, 8
+
+    def get_text_config(self) -> Heads:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "width", "found"),
+    [
+        ("", "bfloat16", 128, "varlen"), ("", "float32", 128, "sdpa"), ("", "bfloat16", 512, "sdpa"), ("varlen", "float16", 64, "varlen"),
+        ("varlen", "float32", 128, "varlen computes in bfloat16 and float16, the recipe in float32"),
+        ("varlen", "bfloat16", 512, "varlen has heads of at most 256, this model's have 512"),
+    ],
+)  # fmt: skip
+def test_attention_fits_the_numbers_and_the_heads(
+    monkeypatch: pytest.MonkeyPatch, asked: str, dtype: str, width: int, found: str
+) -> None:
+    import torch
+
+    from finetune.training.attention import choose_attention
+    from finetune.training.fast import varlen
+
+    monkeypatch.setattr(varlen, "obstacle", lambda _: "")
+    device, memory = torch.device("cuda"), Memory(attention=asked)
+    if " " in found:
+        with pytest.raises(RecipeUnusable, match=found):
+            choose_attention(memory, device, getattr(torch, dtype), Heads(width))
+    else:
+        assert choose_attention(memory, device, getattr(torch, dtype), Heads(width)) == found
