@@ -162,7 +162,8 @@ class Loads:
             proof = await self._prove(version, await self._golden(version))
             if proof.state == proving.FAILED:
                 self.failed[version.name] = proof
-                await self._evict(version.name)
+                if version.name in self.held:
+                    await self._evict(version.name)
             elif version.name in self.held:
                 self.held[version.name] = proof
                 await self._around.publish()

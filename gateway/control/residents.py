@@ -188,10 +188,11 @@ class Residents:
         self.refusals.drop(name)
         self.refusals.drop_passing()
         version = self._desired().versions.get(name)
-        places = [loads for loads in self.loads.values() if version is None or loads.model == version.model]
+        known = (*self.loads.values(), *self._paused.values())  # one that is paused may be loading it
+        places = [loads for loads in known if version is None or loads.model == version.model]
         results = await asyncio.gather(*(loads.free(name) for loads in places), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
+        for loads, result in zip(places, results, strict=True):
+            if isinstance(result, BaseException) and not loads.is_closed:
                 raise result
 
     def forgive(self, name: str) -> None:

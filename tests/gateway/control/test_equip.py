@@ -79,6 +79,26 @@ async def test_what_was_freed_meanwhile_goes_when_it_is_back(tmp_path: Path, com
         assert all(adapter.engines == () for adapter in made.pushed[-1].adapters)
 
 
+@pytest.mark.parametrize("command", ["unload", "remove"])
+async def test_what_is_freed_while_it_is_loaded_in_a_drain_does_not_stay(tmp_path: Path, command: str) -> None:
+    async with rig(tmp_path) as made:
+        a = await made.add("a")
+        engine = made.engines["demo-0"]
+        engine.gate.clear()
+        made.adapters._residents.want(a)
+        await asyncio.sleep(0.01)
+        made.adapters.pause("demo-0")
+        freeing = asyncio.create_task(getattr(made.adapters, command)(a))
+        await asyncio.sleep(0.01)
+        assert not freeing.done(), "its files would be gone under the load"
+        engine.gate.set()
+        await freeing
+        await made.up("demo-0")
+        await made.settled()
+        assert engine.held == {}
+        assert all(adapter.engines == () for adapter in made.pushed[-1].adapters)
+
+
 async def test_after_a_sleep_everything_is_loaded_anew(tmp_path: Path) -> None:
     async with rig(tmp_path) as made:
         await made.flip("support", a := await made.add("a"))
