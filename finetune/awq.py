@@ -1,9 +1,10 @@
 """AWQ of a model folder by AutoAWQ, in its own environment: 4-bit weights that vLLM serves.
 
-python -m finetune.awq TASK     TASK: a JSON object with model, out, group_size, calibration, text, most_windows
+python -m finetune.awq TASK     TASK: a JSON object with do ("check" or "quantize"), model, calibration, text, most_windows; to
+                                quantise also out, group_size
 
-prints one JSON object a line: {"event": "progress", "text", "done", "total"}, at last {"event": "done", "device", "losses",
-"reference_losses"} or {"event": "refused", "message"} with exit code 2 (what was given) or 3 (what is here).
+prints one JSON object a line: {"event": "progress", "text", "done", "total"}, at last {"event": "done"}, of what was quantised with
+"device", "losses", "reference_losses", or {"event": "refused", "message"} with exit code 2 (what was given) or 3 (what is here).
 
 AutoAWQ searches, layer by layer, for scales of the columns that keep a layer's output, on text that it is calibrated with. It is the last
 of its line and needs an old transformers, which reads neither tokenizers nor configurations of newer ones: tokens are made by `tokenizers`
@@ -16,11 +17,12 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from backends.errors import BackendError, EngineUnavailable, ModelUnusable
+from backends.windows import cut
 
 ROW = 512
 """Tokens of a row, for calibration and of a window that is scored."""
@@ -31,8 +33,9 @@ _NOT_COPIED = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", "
 
 
 def main(argv: Sequence[str]) -> int:
+    task = json.loads(argv[0])
     try:
-        _say("done", **quantize(json.loads(argv[0])))
+        _say("done", **WORK[task["do"]](task))
     except BackendError as exc:
         _say("refused", message=str(exc))
         return exc.exit_code
@@ -41,12 +44,8 @@ def main(argv: Sequence[str]) -> int:
 
 def quantize(task: dict[str, Any]) -> dict[str, Any]:
     """Write the folder `out`. Raises BackendError."""
-    torch, awq, models = _modules()
+    torch, awq, config, rows, windows = _given(task)
     source, out = Path(task["model"]), Path(task["out"])
-    config = json.loads((source / "config.json").read_bytes())
-    _require_known(source, str(config.get("model_type", "")), models)
-    rows = _rows(source, Path(task["calibration"]), GPU_ROWS if torch.cuda.is_available() else CPU_ROWS)
-    windows = _rows(source, Path(task["text"]), task["most_windows"]) if task["text"] else []
     torch.manual_seed(0)
     dtype = torch.float16 if torch.cuda.is_available() else torch.float32
     with tempfile.TemporaryDirectory(prefix="forgegate-awq-") as name:
@@ -64,6 +63,23 @@ def quantize(task: dict[str, Any]) -> dict[str, Any]:
         "losses": losses,
         "reference_losses": reference,
     }
+
+
+def check(task: dict[str, Any]) -> dict[str, Any]:
+    """Whether `quantize` would begin; no weights are read. Raises BackendError."""
+    _given(task)
+    return {}
+
+
+def _given(task: dict[str, Any]) -> tuple[Any, Any, dict[str, Any], list[list[int]], list[list[int]]]:
+    """torch, awq, the configuration, rows to calibrate with, windows to score. Raises BackendError."""
+    torch, awq, models = _modules()
+    source = Path(task["model"])
+    config = json.loads((source / "config.json").read_bytes())
+    _require_known(source, str(config.get("model_type", "")), models)
+    rows = _rows(source, Path(task["calibration"]), GPU_ROWS if torch.cuda.is_available() else CPU_ROWS)
+    windows = _rows(source, Path(task["text"]), task["most_windows"]) if task["text"] else []
+    return torch, awq, config, rows, windows
 
 
 def _modules() -> tuple[Any, Any, Any]:
@@ -102,11 +118,9 @@ def _rows(source: Path, text: Path, most: int) -> list[list[int]]:
     if not path.is_file():
         raise ModelUnusable(f"{source}: no tokenizer.json in it, and AWQ reads no other form: save the tokenizer anew")
     ids = Tokenizer.from_file(str(path)).encode(text.read_text(encoding="utf-8-sig")).ids
-    count = len(ids) // ROW
-    if count < FEWEST_ROWS:
+    if len(ids) < FEWEST_ROWS * ROW:
         raise ModelUnusable(f"{text}: {len(ids):,} tokens, too few; give {FEWEST_ROWS * ROW:,} or more")
-    chosen = range(count) if count <= most else [index * count // most for index in range(most)]
-    return [ids[index * ROW : (index + 1) * ROW] for index in chosen]
+    return [row.tolist() for row in cut(ids, ROW, None, most)]
 
 
 def old_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -199,6 +213,8 @@ def _follow(items: Iterable[Any], desc: str = "", **_: Any) -> Iterator[Any]:
 def _say(event: str, **fields: Any) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
+
+WORK: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"check": check, "quantize": quantize}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -7,12 +7,13 @@ GET  /v1/models                                        POST /v1/completions with
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from backends.adapter.percall import parts
 from backends.base import Call, Fetch, HeldAdapter, Reply
 from backends.errors import AdapterRefused, NoSlot, ProbeFailed
 from backends.remote import listed_models
@@ -22,7 +23,6 @@ LOAD_TIMEOUT_S = 120.0
 SCORE_TIMEOUT_S = 300.0
 _GRACE_S = 5.0
 """More than an unloading is given: that it took too long is another matter than an engine that does not answer."""
-TOKENS_PER_CALL, TEXTS_PER_CALL = 4096, 64
 _ALREADY = "already been loaded"
 """vLLM's words for a name that it holds; ours answers 200 where the file is the same."""
 
@@ -91,18 +91,6 @@ def _scores(reply: Reply, texts: Sequence[Sequence[int]]) -> list[list[float]]:
     if counts != wanted:
         raise AdapterRefused(f"the engine scored {counts} tokens of texts that have {wanted}")
     return found
-
-
-def parts(texts: Sequence[Sequence[int]], max_texts: int = TEXTS_PER_CALL) -> Iterator[Sequence[Sequence[int]]]:
-    """The texts, a call's worth at a time."""
-    begin = num_tokens = 0
-    for index, text in enumerate(texts):
-        if index > begin and (num_tokens + len(text) > TOKENS_PER_CALL or index - begin == max_texts):
-            yield texts[begin:index]
-            begin, num_tokens = index, 0
-        num_tokens += len(text)
-    if begin < len(texts):
-        yield texts[begin:]
 
 
 def _json(**fields: Any) -> bytes:

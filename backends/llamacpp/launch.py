@@ -29,7 +29,7 @@ from backends.base import (
     parse_metrics,
 )
 from backends.digests import file_digest
-from backends.errors import BadSpec, EngineUnavailable, ModelUnusable, NoRoom, PrepareFailed
+from backends.errors import BadSpec, EngineUnavailable, ModelUnusable, NoRoom
 from backends.launched import Launched
 from backends.llamacpp.devices import list_devices
 from backends.llamacpp.fit import Room, fit
@@ -37,11 +37,10 @@ from backends.llamacpp.folder import ModelFolder, read_folder
 from backends.llamacpp.foreign import refusal_of_gguf
 from backends.llamacpp.header import Header, read_header, read_parts
 from backends.llamacpp.options import Options, OptionsError
+from backends.llamacpp.preparation import prepared
 from backends.llamacpp.purpose import POOLED, for_purpose
 from backends.llamacpp.shape import Shape, shape_of, shape_of_folder
 from backends.llamacpp.threads import num_physical_cores
-from backends.llamacpp.toolkit import PROGRESS
-from backends.logring import LogRing
 from backends.plan import RAM, Pick, Plan
 from backends.pythons import choose_python, environment_python, import_env, lacking
 from backends.ram import free_ram
@@ -147,20 +146,7 @@ class LlamaCpp(Launched):
 
     async def _derive(self, model: ModelFolder | tuple[Header, ...], launcher: Launcher, tell: Tell) -> Path:
         converter = "" if _is_read_by_us(model) else await asyncio.to_thread(self._converter_python)
-        argv = (
-            self._python, "-P", "-m", "backends.llamacpp.prepare", str(self._source), str(self._places.models_dir),
-            str(self._places.tools_dir), converter,
-        )  # fmt: skip
-        log = _Progress(tell)
-        child = await launcher.spawn(LaunchSpec(argv, import_env()), log)
-        try:
-            code = await child.wait()
-        finally:
-            child.kill()
-        last = (log.tail(1) or ("no output",))[0]
-        if code != 0:
-            raise PrepareFailed(f"{self._source} cannot be converted: {last.removeprefix('error: ')}")
-        return Path(last)
+        return await prepared(launcher, self._python, self._source, self._places, converter, tell)
 
     def _identify(self, gguf: Path) -> Identity:
         source = read_header(gguf).source_digest
@@ -226,19 +212,6 @@ def load_of(page: str) -> Load:
         num_generated_tokens=count("generation_tokens_total"),
         adapters_running=tuple(name for name, num in _ADAPTER_REQUESTS.findall(page) if float(num) > 0),
     )
-
-
-class _Progress(LogRing):
-    """What the converting child says; its progress goes to the user."""
-
-    def __init__(self, tell: Tell) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def add(self, line: str) -> None:
-        super().add(line)
-        if line.startswith(PROGRESS):
-            self._tell(line.removeprefix(PROGRESS))
 
 
 def converter_python(engine: str, envs_dir: Path) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from backends.adapter.calls import parts
+from backends.adapter.percall import parts
 from finetune.errors import RecipeUnusable, TrainError
 
 TIMEOUT = httpx.Timeout(10.0, read=600.0)
@@ -20,6 +22,8 @@ MAX_WAIT_S = 10.0
 TEXTS_PER_CALL = 32
 _BUSY = (429, 503)
 _UNKNOWN = (404, 401, 403)
+_NO_SUCH_PATH = (404, 405, 501)
+_OURS = "forgegate"
 
 
 class EndpointFailed(TrainError):
@@ -46,6 +50,8 @@ class Model:
     capabilities: tuple[str, ...]
     is_literal: bool
     """Whether a special token's text in a message stays text."""
+    max_context: int | None
+    """Tokens of a prompt and its answer; None where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class Answer:
 
 
 class Endpoint:
-    """One model of an OpenAI-compatible endpoint. Methods raise EndpointFailed."""
+    """One model of an OpenAI-compatible endpoint. Methods raise EndpointFailed, as does the constructor for what is no address."""
 
     def __init__(
         self,
@@ -75,9 +81,12 @@ class Endpoint:
         self.model = model
         self._sleep = sleep
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(
-            base_url=self.url, headers=headers, timeout=TIMEOUT, transport=transport, trust_env=False
-        )
+        try:
+            self._client = httpx.Client(
+                base_url=self.url, headers=headers, timeout=TIMEOUT, transport=transport, trust_env=False
+            )
+        except httpx.InvalidURL as exc:
+            raise EndpointFailed(f"{self.url} is no address: {exc}") from exc
 
     def describe(self, name: str = "") -> Model:
         """Raises RecipeUnusable where there is no such model, or not for this key."""
@@ -85,31 +94,54 @@ class Endpoint:
         try:
             told = self._call("GET", f"/v1/models/{quote(asked, safe='@')}")
         except EndpointRefused as exc:
-            if exc.status in _UNKNOWN:
+            told = self._listed(asked) if exc.status in _NO_SUCH_PATH else {}
+            if not told and exc.status in _UNKNOWN:
                 raise RecipeUnusable(f"{exc}; a candidate (NAME@DIGEST) is there for the admin token alone") from exc
-            raise
-        return Model(
-            name=asked, parent=str(told.get("parent") or ""), root=str(told.get("root") or ""),
-            capabilities=tuple(told.get("capabilities") or ()), is_literal=told.get("literal_special_text") is True,
-        )  # fmt: skip
+            if not told:
+                raise
+        with self._understood("/v1/models"):
+            return Model(
+                name=asked, parent=str(told.get("parent") or ""), root=str(told.get("root") or ""),
+                capabilities=tuple(told.get("capabilities") or ()), is_literal=told.get("literal_special_text") is True,
+                max_context=int(told.get("context_length") or told.get("max_model_len") or 0) or None,
+            )  # fmt: skip
+
+    def _listed(self, name: str) -> dict[str, Any]:
+        """As the list has it, which is all that vLLM has: a context for bases only, in place of a version the path of the files.
+        Empty where forgegate answers, whose list has no candidates. Raises RecipeUnusable where another has no such model."""
+        try:
+            content = self._call("GET", "/v1/models")
+        except EndpointRefused:
+            return {}
+        with self._understood("/v1/models"):
+            models = {str(one["id"]): dict(one) for one in content["data"]}
+            if any(one.get("owned_by") == _OURS for one in models.values()):
+                return {}
+        if name not in models:
+            raise RecipeUnusable(f"{self.url} serves no model {name!r}; it has {', '.join(models) or 'none'}")
+        found = models[name]
+        parent = models.get(str(found.get("parent")), {})
+        return {**found, "root": "", "max_model_len": found.get("max_model_len") or parent.get("max_model_len")}
 
     def tokenize(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """The token ids of the prompt that these messages become."""
         told = self._call("POST", "/tokenize", {"model": self.model, "messages": list(messages)})
-        return [int(token) for token in told["tokens"]]
+        with self._understood("/tokenize"):
+            return [int(token) for token in told["tokens"]]
 
     def answer(self, messages: Sequence[Mapping[str, Any]], max_tokens: int) -> Answer:
         """Greedy, by the chat API, as clients ask."""
         body = {"model": self.model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0}
         told = self._call("POST", "/v1/chat/completions", body)
-        choice = told["choices"][0]
-        message = choice["message"]
-        apart = message.get("tool_calls") or message.get("reasoning_content") or message.get("reasoning")
-        usage = told.get("usage") or {}
-        return Answer(
-            text=message.get("content") or "", has_ended=choice["finish_reason"] != "length", is_plain=not apart,
-            num_prompt_tokens=usage.get("prompt_tokens"),
-        )  # fmt: skip
+        with self._understood("/v1/chat/completions"):
+            choice = told["choices"][0]
+            message = choice["message"]
+            apart = message.get("tool_calls") or message.get("reasoning_content") or message.get("reasoning")
+            usage = told.get("usage") or {}
+            return Answer(
+                text=str(message.get("content") or ""), has_ended=choice["finish_reason"] != "length", is_plain=not apart,
+                num_prompt_tokens=usage.get("prompt_tokens"),
+            )  # fmt: skip
 
     def scores(self, model: str, texts: Sequence[Sequence[int]]) -> list[list[float]]:
         """For each text the log-probability of each token but the first."""
@@ -123,10 +155,13 @@ class Endpoint:
                 "logprobs": 0,
             }
             told = self._call("POST", "/v1/completions", body)
-            choices = sorted(told["choices"], key=lambda choice: int(choice["index"]))
-            found += [[float(value) for value in choice["logprobs"]["token_logprobs"][1:]] for choice in choices]
+            with self._understood("/v1/completions with echo and logprobs"):
+                choices = sorted(told["choices"], key=lambda choice: int(choice["index"]))
+                found += [[float(value) for value in choice["logprobs"]["token_logprobs"][1:]] for choice in choices]
         if [len(row) for row in found] != [len(text) - 1 for text in texts]:
             raise EndpointFailed(f"{self.url} scored other numbers of tokens than the texts have")
+        if not all(math.isfinite(value) for row in found for value in row):
+            raise EndpointFailed(f"{self.url} scored tokens with what is no finite number: its model computes wrongly")
         return found
 
     def close(self) -> None:
@@ -140,12 +175,22 @@ class Endpoint:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def _understood(self, path: str) -> Iterator[None]:
+        """While an answer is read. Raises EndpointFailed where it is not of the form that is known."""
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
+            raise EndpointFailed(
+                f"{self.url} answers {path} otherwise than an OpenAI-compatible endpoint ({type(exc).__name__}: {exc})"
+            ) from exc
+
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Again where it is only busy: it serves others meanwhile."""
         for number in range(NUM_TRIES):
             try:
                 reply = self._client.request(method, path, json=body)
-            except httpx.HTTPError as exc:
+            except (httpx.HTTPError, httpx.InvalidURL) as exc:
                 raise EndpointFailed(f"{self.url} cannot be reached: {str(exc) or type(exc).__name__}") from exc
             if reply.status_code not in _BUSY or number == NUM_TRIES - 1:
                 break

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from backends.awq import AwqPlan, plan_awq
 from backends.derivation import Derivation, write_record
 from backends.environments.interpreter import has_nvidia
-from backends.errors import NoRoom
+from backends.errors import BackendError, NoRoom
 from backends.llamacpp.quantize.estimate import perplexity, perplexity_ratio
 from backends.llamacpp.quantize.levels import AWQ
 from backends.modelfolder import stored_tensors, weight_files
@@ -32,31 +34,38 @@ DEPRECATED = (
 )
 
 
-def foretell(order: Order) -> Form:
-    """Its size. Raises ModelUnusable."""
+def foretell(order: Order, notes: list[str]) -> Form:
+    """Its size; what keeps this machine from making it goes to `notes`. Raises ModelUnusable."""
     plan = plan_awq(order.model)
+    for check in _CHECKS:
+        try:
+            check(order, plan)
+        except (UsageError, BackendError) as exc:
+            notes.append(f"{AWQ} cannot be made as things are: {exc}")
     return Form(AWQ, plan.tensor_bytes, plan.bits_per_weight)
 
 
-async def make(
-    order: Order, children: Children, folder: Path, name: str, show: Show, notes: list[str]
-) -> tuple[Form, str]:
-    """The form and the digest of its source. Raises CommandError, BackendError."""
+async def require(order: Order, children: Children) -> AwqPlan:
+    """All that can be known before hours of other work. Raises CommandError, BackendError."""
     plan = await asyncio.to_thread(plan_awq, order.model)
-    awq_python(order.home)
-    if order.calibration is None:
-        raise UsageError("awq needs text like that of its later use to calibrate with: --calibrate FILE")
-    _require_memory(plan, has_nvidia(), free_ram())
+    for check in _CHECKS:
+        check(order, plan)
+    if order.wanted.levels:
+        await children.awq("check", **_texts(order))
+    return plan
+
+
+async def make(
+    order: Order, plan: AwqPlan, children: Children, folder: Path, name: str, show: Show, notes: list[str]
+) -> tuple[Form, str]:
+    """The form and the digest of its source; `plan` is of `require`. Raises CommandError, BackendError."""
     show.note(f"note: {DEPRECATED}")
     digest = await asyncio.to_thread(source_digest, order.model, order.home.models)
     start, out = time.monotonic(), folder / f"{name}-{AWQ}"
     with owned(folder, name, order.home):
         require_disk(folder, {AWQ: plan.tensor_bytes})
         with _whole_folder(out) as temporary:
-            told = await children.awq(
-                model=str(order.model), out=str(temporary), group_size=plan.group_size, calibration=str(order.calibration),
-                text=str(order.text) if order.text and order.measures else "", most_windows=order.most_windows,
-            )  # fmt: skip
+            told = await children.awq("quantize", out=str(temporary), group_size=plan.group_size, **_texts(order))
             content = await asyncio.to_thread(compute_digest, temporary)
             write_record(temporary, Derivation(AWQ, digest, content))
     size = sum(tensor.num_bytes for tensor in stored_tensors(weight_files(out)).values())
@@ -80,9 +89,27 @@ def _with_losses(form: Form, losses: list[float], reference: list[float]) -> For
     )
 
 
-def _require_memory(plan: AwqPlan, has_gpu: bool, free: int | None) -> None:
+def _texts(order: Order) -> dict[str, Any]:
+    """What the child reads."""
+    return {
+        "model": str(order.model), "calibration": str(order.awq_calibration),
+        "text": str(order.text) if order.text and order.measures else "", "most_windows": order.most_windows,
+    }  # fmt: skip
+
+
+def _require_environment(order: Order, _: AwqPlan) -> None:
+    awq_python(order.home)
+
+
+def _require_calibration(order: Order, _: AwqPlan) -> None:
+    if order.awq_calibration is None:
+        apart = ", in a command without --imatrix" if order.imatrix else ""
+        raise UsageError(f"awq needs text like that of its later use to calibrate with: --calibrate FILE{apart}")
+
+
+def _require_memory(_: Order, plan: AwqPlan) -> None:
     """All of the model is loaded, in F16 where a GPU computes, else in F32. Raises NoRoom."""
-    needed = plan.num_values * (2 if has_gpu else 4)
+    needed, free = plan.num_values * (2 if has_nvidia() else 4), free_ram()
     if free is not None and needed > free:
         raise NoRoom(
             f"AutoAWQ loads the whole model, {size_words(needed)}, and {size_words(free)} of memory are free: take a GGUF level, which "
@@ -90,11 +117,14 @@ def _require_memory(plan: AwqPlan, has_gpu: bool, free: int | None) -> None:
         )
 
 
+_CHECKS: tuple[Callable[[Order, AwqPlan], None], ...] = (_require_environment, _require_calibration, _require_memory)
+
+
 @contextmanager
 def _whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` that takes its place when the block ends well. Raises OSError."""
     prefix = f".{path.name}.making-"
-    for left in path.parent.glob(f"{prefix}*"):
+    for left in path.parent.glob(f"{glob.escape(prefix)}*"):
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as name:
         made, old = Path(name) / "new", Path(name) / "old"

@@ -8,15 +8,14 @@ import signal
 from pathlib import Path
 from typing import Any, Protocol
 
-from backends.base import LaunchSpec
+from backends.base import LaunchSpec, Places
 from backends.errors import EngineUnavailable
 from backends.llamacpp.launch import MODULES, converter_python
+from backends.llamacpp.preparation import prepared
 from backends.llamacpp.quantize.levels import AWQ
-from backends.llamacpp.toolkit import PROGRESS
-from backends.logring import LogRing
-from backends.process import Launcher
+from backends.process import Launcher, exit_words
 from backends.pythons import choose_python, environment_python, import_env
-from gateway.control.jsonchild import run_child
+from gateway.control.jsonchild import Outcome, run_child
 from gateway.exits import CommandError
 from gateway.home import Home
 
@@ -56,40 +55,26 @@ class Children:
         """Of `backends.llamacpp.quantize.work`; its last event. Raises WorkFailed, EngineUnavailable."""
         return await self._run(self.engine_python(), "backends.llamacpp.quantize.work", {"do": do, **task})
 
-    async def awq(self, **task: Any) -> dict[str, Any]:
+    async def awq(self, do: str, **task: Any) -> dict[str, Any]:
         """Of `finetune.awq`. Raises WorkFailed, EngineUnavailable."""
-        return await self._run(awq_python(self._home), "finetune.awq", task)
+        return await self._run(awq_python(self._home), "finetune.awq", {"do": do, **task})
 
     async def _run(self, python: str, module: str, task: dict[str, Any]) -> dict[str, Any]:
         spec = LaunchSpec((python, "-P", "-m", module, json.dumps(task)), import_env())
         outcome = await run_child(self._launcher, spec, self._tell, math.inf)
         if outcome.event == "done" and outcome.code == 0:
             return outcome.last
-        killed = ": out of memory?" if outcome.code == -signal.SIGKILL else ""
-        raise WorkFailed(f"{outcome.words}{killed}", outcome.code if outcome.code in (2, 3) else 3)
+        raise WorkFailed(_reason(outcome, module), outcome.code if outcome.code in (2, 3) else 3)
 
     def _tell(self, event: dict[str, Any]) -> None:
         self._show.progress(str(event["text"]), int(event["done"]), int(event["total"]))
 
     async def convert(self, folder: Path, is_ours: bool) -> Path:
-        """The GGUF of a model folder, derived at first use. Raises WorkFailed, EngineUnavailable."""
+        """The GGUF of a model folder, derived at first use. Raises PrepareFailed, EngineUnavailable."""
         python = self.engine_python()
         converter = "" if is_ours else converter_python(python, self._home.envs)
-        argv = (
-            python, "-P", "-m", "backends.llamacpp.prepare", str(folder), str(self._home.models),
-            str(self._home.root / "tools"), converter,
-        )  # fmt: skip
-        log = LogRing()
-        log.on_line = lambda line: self._show.note(line.removeprefix(PROGRESS)) if line.startswith(PROGRESS) else None
-        child = await self._launcher.spawn(LaunchSpec(argv, import_env()), log)
-        try:
-            code = await child.wait()
-        finally:
-            child.kill()
-        last = (log.tail(1) or ("no output",))[0]
-        if code != 0:
-            raise WorkFailed(f"{folder} cannot be converted to GGUF: {last.removeprefix('error: ')}", 3)
-        return Path(last)
+        places = Places(self._home.models, self._home.envs)
+        return await prepared(self._launcher, python, folder, places, converter, self._show.note)
 
 
 def awq_python(home: Home) -> str:
@@ -98,3 +83,12 @@ def awq_python(home: Home) -> str:
     if python is None:
         raise EngineUnavailable("AWQ needs its own environment, which is not installed: forgegate install awq")
     return python
+
+
+def _reason(outcome: Outcome, module: str) -> str:
+    """What the child says, or how it died."""
+    if outcome.event == "refused":
+        return outcome.words
+    killed = ", out of memory?" if outcome.code == -signal.SIGKILL else ""
+    said = f": {outcome.last_words}" if outcome.last_words else ""
+    return f"{module} did not come to an end ({exit_words(outcome.code)}{killed}){said}"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from backends.argtypes import positive
 from backends.errors import ModelUnusable
 from backends.hub.names import looks_like_hub_name, parse_name
 from backends.hub.pulled import find_pulled
@@ -19,7 +20,7 @@ from backends.hub.store import Store
 from backends.llamacpp.launch import DEMO, DEMO_DIR, locate_model
 from backends.llamacpp.quantize.levels import LEVELS, parse
 from backends.llamacpp.quantize.text import demo_held_out, demo_training, read_text
-from gateway.exits import DONE, UsageError
+from gateway.exits import DONE, CommandError, UsageError
 from gateway.home import Home
 from gateway.quantize.job import carry_out
 from gateway.quantize.order import Order, Result
@@ -61,6 +62,8 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(as_json(result), indent=2, ensure_ascii=False))
     else:
         print_result(result)
+    if result.failure:
+        raise CommandError(result.failure)
     return DONE
 
 
@@ -92,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--windows",
-        type=_positive,
+        type=positive,
         default=WINDOWS,
         metavar="N",
         help=f"of that text at most N windows (default: {WINDOWS})",
@@ -104,23 +107,21 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"a number from 1 on, not {text!r}")
-    return int(text)
-
-
 def _order(args: argparse.Namespace, home: Home, stack: ExitStack) -> Order:
     """Raises UsageError, BackendError."""
     wanted = parse(args.to)
     path = _find(args.model, home, stack)
     if args.no_measure and args.text:
         raise UsageError("--text and --no-measure exclude each other")
+    if args.imatrix and not wanted.levels:
+        raise UsageError("--imatrix is for GGUF levels, and awq uses none: calibrate it with --calibrate FILE")
     is_demo = path == DEMO_DIR
     work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forgegate-quantize-")))
+    given = _calibration(args, work)
     return Order(
         model=path, wanted=wanted, home=home, out=args.out.expanduser().absolute() if args.out else None,
-        imatrix=_file(args.imatrix, IMATRIX), calibration=_calibration(args, work, is_demo and wanted.awq),
+        imatrix=_file(args.imatrix, IMATRIX), calibration=given,
+        awq_calibration=given or (_demo_training(work) if is_demo and wanted.awq else None),
         text=_text(args, work, is_demo), text_name=str(args.text) if args.text else "the demo corpus' held-out text",
         most_windows=args.windows, measures=not args.no_measure, is_forced=args.requantize, is_dry_run=args.dry_run,
     )  # fmt: skip
@@ -164,11 +165,14 @@ def _text(args: argparse.Namespace, work: Path, is_demo: bool) -> Path | None:
     return path
 
 
-def _calibration(args: argparse.Namespace, work: Path, is_default: bool) -> Path | None:
-    if args.calibrate is None and not is_default:
-        return None
-    if args.calibrate not in (None, DEMO) or Path(DEMO).is_file():
-        return _file(Path(args.calibrate), "--calibrate")
+def _calibration(args: argparse.Namespace, work: Path) -> Path | None:
+    """What --calibrate names."""
+    if args.calibrate == DEMO and not Path(DEMO).is_file():
+        return _demo_training(work)
+    return _file(Path(args.calibrate), "--calibrate") if args.calibrate is not None else None
+
+
+def _demo_training(work: Path) -> Path:
     path = work / "demo-training.txt"
     path.write_text(demo_training(), encoding="utf-8")
     return path

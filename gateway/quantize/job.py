@@ -55,20 +55,20 @@ class _Job:
     children: Children
     show: Show
     notes: list[str] = field(default_factory=list)
+    failure: str = ""
 
     # Sizes only --------------------------------------------------------------------------------------------------------
 
     async def foretell(self) -> Result:
         """Nothing is written but a few kilobytes for a moment."""
+        foretold = [awq.foretell(self.order, self.notes)] if self.order.wanted.awq else []
         forms: list[Form] = []
         if self.order.wanted.levels:
             with tempfile.TemporaryDirectory(prefix="forgegate-quantize-") as name:
                 path, parts = await asyncio.to_thread(self._heads, Path(name))
                 sizes = await self._predict(path, parts, self._levels(parts))
             forms = [Form(name, size.file_bytes, size.bits_per_weight) for name, size in sizes.items()]
-        if self.order.wanted.awq:
-            forms.append(awq.foretell(self.order))
-        return self._result("", forms, "", None)
+        return self._result("", [*forms, *foretold], "", None)
 
     def _heads(self, work: Path) -> tuple[Path, Sequence[Header]]:
         model = read_model(self.order.model)
@@ -110,15 +110,21 @@ class _Job:
         order = self.order
         forms: list[Form] = []
         digest, reference, imatrix = "", "", None
+        plan = await awq.require(order, self.children) if order.wanted.awq else None
         if order.wanted.levels:
-            digest, reference, imatrix, forms = await self._ggufs()
-        if order.wanted.awq:
-            form, digest = await awq.make(order, self.children, self._folder(), self._name(), self.show, self.notes)
+            digest, reference, imatrix, forms = await self._ggufs({AWQ: plan.tensor_bytes} if plan else {})
+        if plan is not None:
+            form, digest = await awq.make(
+                order, plan, self.children, self._folder(), self._name(), self.show, self.notes
+            )
             reference = reference or "F16"
             forms.append(form)
+        if order.text is not None and order.text in (order.calibration, order.awq_calibration):
+            self.notes.append("it was calibrated on the text that it is measured on: its perplexity flatters")
         return self._result(digest, forms, reference, imatrix)
 
-    async def _ggufs(self) -> tuple[str, str, Path | None, list[Form]]:
+    async def _ggufs(self, others: dict[str, int]) -> tuple[str, str, Path | None, list[Form]]:
+        """`others`: bytes of what is made after them. The source's digest, the reference, the importance matrix, the forms."""
         order = self.order
         model = await asyncio.to_thread(read_model, order.model)
         if isinstance(model, ModelFolder):
@@ -133,12 +139,13 @@ class _Job:
             file_digest, source, order.home.models / "file-digests.json"
         )
         folder = self._folder()
+        is_measured = order.measures and await self._can_measure(source)
         with owned(folder, self._name(), order.home):
             sizes = await self._predict(source, parts, levels)
-            require_disk(folder, {name: size.file_bytes for name, size in sizes.items()})
+            require_disk(folder, {**{name: size.file_bytes for name, size in sizes.items()}, **others})
             imatrix = await self._imatrix(source, parts, folder)
             forms = [await self._quantize(source, parts, level, folder, digest, imatrix) for level in levels]
-        reference, forms = await self._measured(source, parts, forms)
+        reference, forms = await self._measured(source, parts, forms, is_measured)
         return digest, reference, imatrix, forms
 
     def _folder(self) -> Path:
@@ -163,8 +170,6 @@ class _Job:
         if path is not None:
             told = await self.children.work("check-imatrix", imatrix=str(path))
             _require_match(path, told["sizes"], parts)
-        if self.order.calibration is not None and self.order.calibration == self.order.text:
-            self.notes.append("it was calibrated on the text that it is measured on: its perplexity flatters")
         return path
 
     async def _quantize(
@@ -189,13 +194,28 @@ class _Job:
 
     # Measurements ------------------------------------------------------------------------------------------------------
 
-    async def _measured(self, source: Path, parts: Sequence[Header], forms: list[Form]) -> tuple[str, list[Form]]:
+    async def _can_measure(self, source: Path) -> bool:
+        """Asked before the hours of work. Raises WorkFailed (the text is too short), UsageError."""
+        order = self.order
+        told = await self.children.work(
+            "foresee", source=str(source), text=str(order.text or ""), most_windows=order.most_windows
+        )
+        if told["can_generate"]:
+            return True
+        if order.text is not None:
+            raise UsageError(f"{order.model}: it generates no text, so that there is no perplexity: leave out --text")
+        self.notes.append("not measured: this model generates no text")
+        return False
+
+    async def _measured(
+        self, source: Path, parts: Sequence[Header], forms: list[Form], is_measured: bool
+    ) -> tuple[str, list[Form]]:
         """The reference's name, and the forms with what was measured; what cannot be measured is told in a note."""
         order = self.order
         if all(form.name != "F16" for form in forms):
             size, kind = size_of(parts), TYPE_NAMES.get(main_type(parts), "?")
             forms = [Form(f"{kind} (source)", size.file_bytes, size.bits_per_weight, source, is_source=True), *forms]
-        if not order.measures:
+        if not is_measured:
             return forms[0].name, forms
         if order.text is None:
             self.notes.append("perplexity is left out: give a text with --text FILE")
@@ -208,6 +228,7 @@ class _Job:
                 "measure", files=files, text=str(order.text or ""), most_windows=order.most_windows
             )
         except WorkFailed as exc:
+            self.failure = f"the files are made, and not measured: {exc}"
             self.notes.append(f"not measured: {exc}")
             return forms[0].name, forms
         measured = {form.name: _with_results(form, told, index) for index, form in enumerate(fitting)}
@@ -227,8 +248,8 @@ class _Job:
         text = f"{self.order.text_name}, {max(form.num_windows for form in forms)} windows" if has_text else ""
         notes = [f"perplexity of {text}", *self.notes] if has_text else self.notes
         return Result(
-            self.order.model, digest, reference, text, imatrix, tuple(forms), tuple(notes), made[0] if made else ""
-        )
+            self.order.model, digest, reference, text, imatrix, tuple(forms), tuple(notes), made[0] if made else "", self.failure,
+        )  # fmt: skip
 
 
 def _serving(form: Form) -> str:

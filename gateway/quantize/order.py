@@ -20,6 +20,8 @@ class Order:
     out: Path | None
     imatrix: Path | None
     calibration: Path | None
+    """Of the GGUF levels: an importance matrix is computed from it."""
+    awq_calibration: Path | None
     text: Path | None
     text_name: str
     most_windows: int
@@ -61,3 +63,5 @@ class Result:
     notes: tuple[str, ...]
     serve: str = ""
     """How one of them is served: arguments of `forgegate serve`."""
+    failure: str = ""
+    """Why what was made could not be measured; empty where it was, or where nothing was to be."""

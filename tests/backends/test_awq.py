@@ -48,6 +48,29 @@ def test_a_shape_that_no_group_divides_is_refused(tmp_path: Path, shape: tuple[i
         plan_awq(folder)
 
 
+ROUTED = {
+    "model.layers.0.block_sparse_moe.gate.weight": (8, 128), "model.layers.0.block_sparse_moe.experts.0.w1.weight": (64, 128),
+}  # fmt: skip
+
+
+def test_a_router_that_autoawq_leaves_as_it_is_does_not_count(tmp_path: Path) -> None:
+    plan = plan_awq(folder_of(tmp_path / "m", ROUTED, model_type="mixtral"))
+    packed = 64 * 128
+    assert (plan.group_size, plan.tensor_bytes) == (128, 2 * 8 * 128 + packed // 2 + packed // 128 * 5 // 2)
+    with pytest.raises(ModelUnusable, match=r"block_sparse_moe.gate.weight has 8 rows of 128"):
+        plan_awq(folder_of(tmp_path / "o", ROUTED, model_type="another"))
+    only_router = {name: shape for name, shape in ROUTED.items() if "gate" in name}
+    with pytest.raises(ModelUnusable, match="no linear layers"):
+        plan_awq(folder_of(tmp_path / "r", only_router, model_type="mixtral"))
+
+
+@pytest.mark.parametrize("said", ["gptq", ["gptq"], {"bits": 4}])
+def test_a_quantised_model_is_refused_however_it_says_so(tmp_path: Path, said: object) -> None:
+    folder = folder_of(tmp_path / "q", {"model.layers.0.mlp.up_proj.weight": (64, 128)}, quantization_config=said)
+    with pytest.raises(ModelUnusable, match=r"quantised already \(another method\)"):
+        plan_awq(folder)
+
+
 def test_what_awq_is_not_made_from_is_refused(tmp_path: Path) -> None:
     quantised = folder_of(tmp_path / "q", {"a.weight": (64, 64)}, quantization_config={"quant_method": "gptq"})
     with pytest.raises(ModelUnusable, match=r"quantised already \(gptq\)"):

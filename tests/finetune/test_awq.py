@@ -7,13 +7,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backends.awq import plan_awq
 from backends.demo import TARGET_DIR
 from backends.errors import ModelUnusable
+from backends.llamacpp.quantize.text import demo_training
+from backends.modelfolder import stored_tensors, weight_files
 from backends.pythons import child_env, environment_python
 from finetune import awq
+from tests.finetune import fake_awq
 
 HOME = Path(os.environ.get("FORGEGATE_HOME") or Path.home() / ".local/share/forgegate")
 PYTHON = environment_python(HOME / "envs", "awq")
@@ -74,7 +79,7 @@ def test_without_autoawq_it_says_how_to_get_it(tmp_path: Path) -> None:
     if PYTHON is not None or _has_awq():
         pytest.skip("AutoAWQ is installed")
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "finetune.awq", json.dumps({"model": str(TARGET_DIR), "out": str(tmp_path)})],
+        [sys.executable, "-P", "-m", "finetune.awq", json.dumps({"do": "check", "model": str(TARGET_DIR)})],
         env=child_env(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 3
@@ -87,26 +92,43 @@ def _has_awq() -> bool:
     return importlib.util.find_spec("awq") is not None
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(PYTHON is None, reason="AutoAWQ's environment is not installed: forgegate install awq")
-def test_the_demo_model_as_awq(tmp_path: Path) -> None:
-    from backends.llamacpp.quantize.text import demo_training
+REAL = [
+    pytest.mark.slow, pytest.mark.timeout(900),
+    pytest.mark.skipif(PYTHON is None, reason="AutoAWQ's environment is not installed: forgegate install awq"),
+]  # fmt: skip
 
-    assert PYTHON is not None
+
+@pytest.mark.parametrize("kind", ["fake", pytest.param("real", marks=REAL)])
+def test_the_demo_model_as_awq(tmp_path: Path, kind: str) -> None:
+    """Whoever obeys this stands in for the other."""
+    pytest.importorskip("tokenizers")
+    if kind == "fake":
+        fake_awq.install(tmp_path)
+    python = environment_python(tmp_path, "awq") if kind == "fake" else PYTHON
     text, out = tmp_path / "t.txt", tmp_path / "out"
     text.write_text(demo_training(100), encoding="utf-8")
     out.mkdir()
-    task = {
-        "model": str(TARGET_DIR), "out": str(out), "group_size": 128, "calibration": str(text), "text": str(text), "most_windows": 4,
-    }  # fmt: skip
-    done = subprocess.run(
-        [PYTHON, "-P", "-m", "finetune.awq", json.dumps(task)],
-        env=child_env(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    outcome = json.loads(done.stdout.splitlines()[-1])
-    assert outcome["event"] == "done", outcome
-    assert sum(outcome["losses"]) / sum(outcome["reference_losses"]) == pytest.approx(1.0, abs=0.1)
+
+    def outcome(**task: object) -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [str(python), "-P", "-m", "finetune.awq", json.dumps(task)],
+            env=child_env(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+    task = {"model": str(TARGET_DIR), "calibration": str(text), "text": str(text), "most_windows": 4}
+    assert outcome(do="check", **task) == (0, {"event": "done"})
+    short = tmp_path / "short.txt"
+    short.write_text("짧은 글")
+    code, said = outcome(do="check", **{**task, "text": str(short)})
+    assert (code, said["event"], "too few" in said["message"]) == (2, "refused", True)
+    assert not list(out.iterdir()), "a check writes nothing"
+    code, said = outcome(do="quantize", out=str(out), group_size=128, **task)
+    assert (code, said["event"]) == (0, "done"), said
+    assert len(said["losses"]) == len(said["reference_losses"]) == 4
+    assert sum(said["losses"]) / sum(said["reference_losses"]) == pytest.approx(1.0, abs=0.1)
+    tensors = stored_tensors(weight_files(out))
+    assert sum(tensor.num_bytes for tensor in tensors.values()) == plan_awq(TARGET_DIR).tensor_bytes
+    settings = json.loads((out / "config.json").read_bytes())["quantization_config"]
+    assert (settings["quant_method"], settings["bits"], settings["group_size"]) == ("awq", 4, 128)
+    assert (out / "tokenizer.json").read_bytes() == (TARGET_DIR / "tokenizer.json").read_bytes()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,61 +24,14 @@ from gateway.exits import BAD_INPUT, DONE, UNABLE
 from gateway.home import Home
 from gateway.quantize import place
 from tests.backends.llamacpp import ggufs
+from tests.gateway.quantizing import Run, runner, shape_8b, sparse
 from tests.hub_server import HubServer
 from tests.processes import ROOT, eventually
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(forgegate_home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`forgegate quantize ...` in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main(["quantize", *map(str, arguments)])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
-
-
-def shape_8b(folder: Path) -> Path:
-    """A folder with the heads of Llama-3.1-8B's weights, and no data: sparse."""
-    width, inner, narrow, words = 4096, 14336, 1024, 128_256
-    shapes = {
-        "model.embed_tokens.weight": (words, width),
-        "lm_head.weight": (words, width),
-        "model.norm.weight": (width,),
-    }
-    for layer in range(32):
-        block = f"model.layers.{layer}."
-        shapes |= {f"{block}{name}_layernorm.weight": (width,) for name in ("input", "post_attention")}
-        shapes |= {f"{block}self_attn.{name}_proj.weight": (width, width) for name in "qo"}
-        shapes |= {f"{block}self_attn.{name}_proj.weight": (narrow, width) for name in "kv"}
-        shapes |= {f"{block}mlp.{name}_proj.weight": (inner, width) for name in ("gate", "up")}
-        shapes |= {f"{block}mlp.down_proj.weight": (width, inner)}
-    config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": width, "intermediate_size": inner,
-        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": words,
-        "max_position_embeddings": 131_072, "tie_word_embeddings": False,
-    }  # fmt: skip
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text("{}")
-    return _sparse(folder, shapes)
-
-
-def _sparse(folder: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
-    header, offset = {}, 0
-    for name, shape in shapes.items():
-        size = 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header).encode()
-    path = folder / "model.safetensors"
-    path.write_bytes(len(text).to_bytes(8, "little") + text)
-    os.truncate(path, 8 + len(text) + offset)
-    return folder
+    return runner(capsys)
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
@@ -92,7 +44,8 @@ def _sparse(folder: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
         (("demo", "--to", "Q4_K_M", "--text", "none.txt"), "--text"),
         (("demo", "--to", "Q4_K_M", "--imatrix", "none.dat"), "no such file"),
         (("demo", "--to", "Q4_K_M", "--imatrix", "a", "--calibrate", "b"), "not allowed with argument"),
-        (("demo", "--to", "Q4_K_M", "--windows", "0"), "a number from 1 on"),
+        (("demo", "--to", "awq", "--imatrix", __file__), "--imatrix is for GGUF levels"),
+        (("demo", "--to", "Q4_K_M", "--windows", "0"), "'0' is no whole number above 0"),
         (("demo", "--to", "Q4_K_M", "--text", __file__, "--no-measure"), "exclude each other"),
         (("org/absent", "--to", "Q4_K_M"), "not pulled: forgegate models pull org/absent"),
         (("absent-folder", "--to", "Q4_K_M"), "no such file or folder"),
@@ -129,32 +82,6 @@ def test_what_is_no_model_to_quantise_is_refused(run: Run, tmp_path: Path) -> No
     assert (code, "not from a GGUF file" in err) == (BAD_INPUT, True)
 
 
-def test_awq_without_its_environment_says_how_to_get_it(run: Run, forgegate_home: Path) -> None:
-    code, _, err = run("demo", "--to", "awq")
-    assert (code, "forgegate install awq" in err) == (UNABLE, True)
-    assert not (forgegate_home / "models" / "quantized" / "demo-target").exists()
-
-
-def test_awq_of_a_model_that_memory_cannot_hold_is_refused(
-    run: Run, forgegate_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    python = forgegate_home / "envs" / "awq" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\nexit 3\n")
-    monkeypatch.setattr("gateway.quantize.awq.free_ram", lambda: 8 << 30)
-    monkeypatch.setattr("gateway.quantize.awq.has_nvidia", lambda: False)
-    text = tmp_path / "t.txt"
-    text.write_text("words")
-    folder = shape_8b(tmp_path / "llama-3.1-8b")
-    assert "needs text like that of its later use" in run(folder, "--to", "awq")[2]
-    code, _, err = run(folder, "--to", "awq", "--calibrate", text)
-    assert code == UNABLE
-    assert "AutoAWQ loads the whole model, 29.9 GiB, and 8.0 GiB of memory are free" in err
-    text.write_bytes(b"\xff\xfe")
-    code, _, err = run(folder, "--to", "awq", "--calibrate", text)
-    assert (code, "not UTF-8" in err) == (BAD_INPUT, True)
-
-
 # Sizes ----------------------------------------------------------------------------------------------------------------
 
 
@@ -166,7 +93,8 @@ def test_a_dry_run_of_a_folder_tells_the_articles_sizes_and_writes_nothing(
     code, out, _ = run(folder, "--to", "all,awq", "--dry-run")
     print(out)
     assert code == DONE
-    rows = {line.split()[0]: float(line.split()[1]) for line in out.splitlines()[1:]}
+    lines = [line for line in out.splitlines()[1:] if not line.startswith("note:")]
+    rows = {line.split()[0]: float(line.split()[1]) for line in lines}
     expected = {
         "F16": 16.1, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q5_K_S": 5.5, "Q4_K_M": 4.9, "Q4_K_S": 4.7, "Q3_K_M": 4.0,
         "Q2_K": 3.2, "IQ4_XS": 4.4,
@@ -175,6 +103,9 @@ def test_a_dry_run_of_a_folder_tells_the_articles_sizes_and_writes_nothing(
         expected, True
     )
     assert rows["awq"] == pytest.approx(5.73, abs=0.01)
+    notes = [line for line in out.splitlines() if line.startswith("note: awq cannot be made as things are: ")]
+    assert "forgegate install awq" in notes[0]
+    assert "--calibrate FILE" in notes[1]
     assert not list(forgegate_home.rglob("*.gguf"))
     assert {path.name for path in folder.iterdir()} == {"config.json", "tokenizer.json", "model.safetensors"}
 
@@ -212,7 +143,7 @@ def test_a_folder_that_is_laid_out_anew_is_not_guessed_at(run: Run, tmp_path: Pa
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"architectures": ["Phi3ForCausalLM"], "num_attention_heads": 4}))
     (folder / "tokenizer.json").write_text("{}")
-    _sparse(folder, {"model.layers.0.self_attn.qkv_proj.weight": (768, 256)})
+    sparse(folder, {"model.layers.0.self_attn.qkv_proj.weight": (768, 256)})
     code, _, err = run(folder, "--to", "Q4_K_M", "--dry-run")
     assert (code, "is laid out anew by llama.cpp's converter" in err) == (UNABLE, True)
 
@@ -229,6 +160,49 @@ def test_a_disk_that_is_too_small_is_seen_before_anything_is_written(
     assert "Q8_0 8 MiB, Q4_K_M 5 MiB: 13 MiB together" in err
     assert "--out" in err
     assert not out.exists()
+
+
+# What is to be measured -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.engine
+def test_a_text_that_is_too_short_is_refused_before_anything_is_written(run: Run, tmp_path: Path) -> None:
+    text, out = tmp_path / "short.txt", tmp_path / "out"
+    text.write_text("three short words")
+    code, _, err = run("demo", "--to", "Q8_0", "--text", text, "--out", out)
+    assert (code, f"{text}: shorter than one window of 512 tokens; give a longer text" in err) == (BAD_INPUT, True)
+    assert not out.exists()
+
+
+@pytest.mark.engine
+def test_a_model_that_generates_nothing_is_made_smaller_and_not_measured(run: Run, tmp_path: Path) -> None:
+    import gguf
+
+    from tests.backends.llamacpp.tiny_bert import random_weights, write_gguf
+
+    path, out = write_gguf(tmp_path / "bert.gguf", random_weights(), gguf.PoolingType.CLS), tmp_path / "out"
+    code, _, err = run(path, "--to", "Q8_0", "--out", out, "--text", __file__)
+    assert (code, "it generates no text, so that there is no perplexity: leave out --text" in err) == (BAD_INPUT, True)
+    assert not out.exists()
+    code, printed, _ = run(path, "--to", "Q8_0", "--out", out)
+    assert (code, "note: not measured: this model generates no text" in printed) == (DONE, True)
+    assert (out / "bert-Q8_0.gguf").is_file()
+
+
+@pytest.mark.engine
+def test_measuring_that_dies_is_no_success(run: Run, forgegate_home: Path, tmp_path: Path) -> None:
+    python, out = forgegate_home / "envs" / "llamacpp" / "bin" / "python", tmp_path / "out"
+    python.parent.mkdir(parents=True)
+    dies = """case "$*" in *'"do": "measure"'*) kill -9 $$ ;; esac"""
+    python.write_text(f'#!/bin/sh\n{dies}\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    code, printed, err = run("demo", "--to", "Q8_0", "--out", out, "--json")
+    words = "backends.llamacpp.quantize.work did not come to an end (killed by SIGKILL, out of memory?)"
+    assert (code, f"error: the files are made, and not measured: {words}" in err) == (UNABLE, True)
+    result = json.loads(printed)
+    assert f"not measured: {words}" in result["notes"]
+    assert [form["path"] for form in result["forms"] if not form["is_source"]] == [str(out / "demo-target-Q8_0.gguf")]
+    assert (out / "demo-target-Q8_0.gguf").is_file()
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from backends.llamacpp.binding.errors import ModelError
 from backends.llamacpp.binding.library import forget_log, initialise, log_reason
+from backends.llamacpp.binding.vocabulary import can_generate, tokenize
 from backends.llamacpp.options import Options
 
 Tokens = NDArray[np.int32]
@@ -81,7 +82,7 @@ class Model:
     @property
     def can_generate(self) -> bool:
         """False for encoder-only and diffusion models, which have no next token."""
-        return bool(C.llama_model_has_decoder(self.pointer)) and not C.llama_model_is_diffusion(self.pointer)
+        return can_generate(self.pointer)
 
     @property
     def is_lossless(self) -> bool:
@@ -108,16 +109,7 @@ class Model:
 
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> Tokens:
         """Token ids of `text`, shape [n]. With `parse_special` the text of control tokens becomes these tokens."""
-        data = text.encode("utf-8", "surrogatepass")
-        capacity = len(data) + 8
-        ids = np.empty(capacity, dtype=np.int32)
-        pointer = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        count = C.llama_tokenize(self.vocab, data, len(data), pointer, capacity, add_special, parse_special)
-        if count < 0:
-            ids = np.empty(-count, dtype=np.int32)
-            pointer = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-            count = C.llama_tokenize(self.vocab, data, len(data), pointer, -count, add_special, parse_special)
-        return ids[:count].copy()
+        return tokenize(self.vocab, text, add_special, parse_special)
 
     def piece(self, token: int) -> bytes:
         """The bytes that `token` adds to the text; empty for control tokens. Half a character is possible."""

@@ -10,7 +10,7 @@ from backends.llamacpp.binding.model import Model
 from backends.llamacpp.options import Options
 from backends.llamacpp.quantize.imatrix import write_imatrix
 from backends.llamacpp.quantize.text import TextTooShort, read_text
-from backends.llamacpp.quantize.windows import cut
+from backends.windows import cut
 
 LENGTH = 512
 """Tokens that are read at once."""

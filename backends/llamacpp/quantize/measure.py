@@ -17,11 +17,14 @@ import numpy as np
 from backends.llamacpp.binding.context import Context
 from backends.llamacpp.binding.errors import ModelError
 from backends.llamacpp.binding.model import Model
+from backends.llamacpp.binding.vocabulary import Vocabulary
 from backends.llamacpp.options import Options
-from backends.llamacpp.quantize.windows import Tokens, cut
+from backends.windows import Tokens, cut
 
 LENGTH = 512
 """Tokens of a window; the second half is scored, each token after at least as many as the first half has."""
+LEAST_CONTEXT = 256
+"""Of llama.cpp, also where a model was trained with less."""
 PREFILL, DECODE = 128, 32
 """Tokens of a prompt, and tokens decoded after it, one at a time."""
 LEAST_S = 0.25
@@ -47,7 +50,7 @@ def opened(path: Path, num_threads: int) -> Iterator[Context]:
     try:
         if not model.can_generate:
             raise ModelError("this model generates no text: there is no perplexity and no speed of decoding")
-        length = min(LENGTH, model.n_ctx_train or LENGTH)
+        length = max(LEAST_CONTEXT, min(LENGTH, model.n_ctx_train or LENGTH))
         options = Options(n_ctx=length, n_batch=length, n_ubatch=length, n_seq_max=1)
         context = Context(model, options, num_threads=num_threads, num_threads_batch=num_threads)
         try:
@@ -60,9 +63,17 @@ def opened(path: Path, num_threads: int) -> Iterator[Context]:
 
 def windows_of(context: Context, text: str, most: int) -> list[Tokens]:
     """Of a text, as this model cuts it into tokens."""
-    model = context.model
+    return _windows(context.model, min(context.max_length, context.model.n_ctx_train or LENGTH), text, most)
+
+
+def foretold_windows(vocabulary: Vocabulary, longest: int, text: str, most: int) -> list[Tokens]:
+    """The same of a model whose weights are not read; `longest`: the context that it was trained with."""
+    return _windows(vocabulary, longest, text, most)
+
+
+def _windows(model: Model | Vocabulary, longest: int, text: str, most: int) -> list[Tokens]:
     tokens = model.tokenize(text, parse_special=True)
-    return cut(tokens, min(LENGTH, context.max_length), model.bos if model.add_bos else None, most)
+    return cut(tokens, min(LENGTH, longest), model.bos if model.add_bos else None, most)
 
 
 def window_loss(context: Context, window: Tokens) -> float:

@@ -17,9 +17,12 @@ from typing import Any
 from backends.errors import BackendError
 from backends.llamacpp.binding.errors import BindingError
 from backends.llamacpp.binding.quantize import quantize
+from backends.llamacpp.binding.vocabulary import Vocabulary
+from backends.llamacpp.header import read_header
+from backends.llamacpp.purpose import ENCODERS
 from backends.llamacpp.quantize.calibrate import calibrate
 from backends.llamacpp.quantize.imatrix import Imatrix, read_imatrix
-from backends.llamacpp.quantize.measure import opened, speeds, window_loss, windows_of
+from backends.llamacpp.quantize.measure import LENGTH, foretold_windows, opened, speeds, window_loss, windows_of
 from backends.llamacpp.quantize.text import TextTooShort, read_text
 from backends.llamacpp.threads import num_physical_cores
 
@@ -90,6 +93,27 @@ def _check_imatrix(task: Task) -> dict[str, Any]:
     return {"sizes": {name: row.size for name, row in matrix.means.items()}, "num_chunks": matrix.num_chunks}
 
 
+def _foresee(task: Task) -> dict[str, Any]:
+    """Whether the model generates, without which nothing is measured, and the windows that the text has. Reads no weights."""
+    source = Path(task["source"])
+    head = read_header(source)
+    longest, count = min(LENGTH, head.context_length or LENGTH), 0
+    vocabulary = Vocabulary(source)
+    try:
+        can_generate = vocabulary.can_generate and head.architecture not in ENCODERS
+        if task["text"] and can_generate:
+            count = len(foretold_windows(vocabulary, longest, read_text(Path(task["text"])), task["most_windows"]))
+            _require_windows(task["text"], count, longest)
+    finally:
+        vocabulary.close()
+    return {"can_generate": can_generate, "num_windows": count}
+
+
+def _require_windows(text: str, count: int, length: int) -> None:
+    if not count:
+        raise TextTooShort(f"{text}: shorter than one window of {length} tokens; give a longer text")
+
+
 def _measure(task: Task) -> dict[str, Any]:
     """Losses of each file's windows, and its speeds; lists in the order of the files."""
     paths, num_threads = [Path(path) for path in task["files"]], num_physical_cores()
@@ -108,10 +132,7 @@ def _losses(paths: list[Path], text: str, most: int, num_threads: int) -> list[l
     for path in paths:
         with opened(path, num_threads) as context:
             windows = windows_of(context, words, most)
-            if not windows:
-                raise TextTooShort(
-                    f"{text}: shorter than one window of {context.max_length} tokens; give a longer text"
-                )
+            _require_windows(text, len(windows), context.max_length)
             losses = []
             for index, window in enumerate(windows):
                 _progress(f"perplexity of {path.name}", index, len(windows))
@@ -129,7 +150,8 @@ def _say(event: str, **fields: Any) -> None:
 
 
 WORK: dict[str, Callable[[Task], dict[str, Any]]] = {
-    "predict": _predict, "quantize": _quantize, "calibrate": _calibrate, "check-imatrix": _check_imatrix, "measure": _measure,
+    "predict": _predict, "quantize": _quantize, "calibrate": _calibrate, "check-imatrix": _check_imatrix, "foresee": _foresee,
+    "measure": _measure,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from backends.llamacpp.quantize.levels import LEVELS, LevelUnknown, parse
 from backends.llamacpp.quantize.request import RequestRefused, base_name, main_type, refuse_quantised, split_by_gain
 from backends.llamacpp.quantize.sizes import predicted, size_of, types_told
 from backends.llamacpp.quantize.text import TextUnreadable, demo_held_out, demo_training, read_text
-from backends.llamacpp.quantize.windows import cut
 from tests.backends.llamacpp import ggufs
 
 SEED = random.SystemRandom().randrange(10**6)
@@ -141,14 +140,6 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
 def test_one_observation_has_no_interval() -> None:
     assert perplexity([1.0]).as_json() == {"value": math.e, "low": None, "high": None}
     assert rate_ratio([20.0, 20.0], [10.0, 10.0]).value == pytest.approx(2.0)
-
-
-def test_windows_are_whole_begin_as_the_model_wants_and_span_the_text() -> None:
-    text = np.arange(100, 205, dtype=np.int32)
-    assert [window.tolist() for window in cut(text, 50, None)] == [list(range(100, 150)), list(range(150, 200))]
-    marked = cut(text, 11, 1, most=2)
-    assert [window.tolist() for window in marked] == [[1, *range(100, 110)], [1, *range(150, 160)]]
-    assert cut(text[:9], 10, None) == []
 
 
 def test_the_demos_texts_share_nothing_worth_learning() -> None:

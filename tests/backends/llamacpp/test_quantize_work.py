@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,34 @@ def test_too_short_a_text_is_refused(demo_gguf: Path, tmp_path: Path) -> None:
     outcome = work(do="measure", files=[str(demo_gguf)], text=str(tmp_path / "t.txt"), most_windows=8)
     assert (outcome["code"], "shorter than one window" in outcome["message"]) == (2, True)
     assert not (tmp_path / "i").exists()
+
+
+def test_windows_are_counted_before_without_weights(demo_gguf: Path, tmp_path: Path) -> None:
+    from backends.llamacpp.quantize.measure import opened, windows_of
+
+    text = tmp_path / "t.txt"
+    text.write_text(demo_held_out(), encoding="utf-8")
+    with opened(demo_gguf, 1) as context:
+        counted = len(windows_of(context, demo_held_out(), 0))
+    head = tmp_path / "head.gguf"
+    head.write_bytes(demo_gguf.read_bytes()[: read_parts(demo_gguf)[0].data_start])
+    os.truncate(head, demo_gguf.stat().st_size)
+    for most, expected in ((0, counted), (3, 3)):
+        outcome = work(do="foresee", source=str(head), text=str(text), most_windows=most)
+        assert (outcome["event"], outcome["can_generate"], outcome["num_windows"]) == ("done", True, expected)
+    text.write_text("짧은 글")
+    outcome = work(do="foresee", source=str(head), text=str(text), most_windows=8)
+    assert (outcome["code"], "shorter than one window of 512 tokens" in outcome["message"]) == (2, True)
+    assert work(do="foresee", source=str(head), text="", most_windows=8)["num_windows"] == 0
+
+
+def test_an_encoder_generates_nothing(tmp_path: Path) -> None:
+    import gguf
+
+    from tests.backends.llamacpp.tiny_bert import random_weights, write_gguf
+
+    path = write_gguf(tmp_path / "bert.gguf", random_weights(), gguf.PoolingType.CLS)
+    assert work(do="foresee", source=str(path), text="", most_windows=8)["can_generate"] is False
 
 
 # Measurements ---------------------------------------------------------------------------------------------------------
