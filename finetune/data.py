@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from backends.argtypes import positive
 from finetune.dataset.errors import DataError, DataLacksPackage
 
 DEFAULT_RATIO = 0.2
@@ -59,12 +60,6 @@ def _columns(text: str) -> Mapping[str, str]:
         if name not in known:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
     return {name: field for name, _, field in pairs}
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,8 +115,8 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default 0)")
     shower = _action(actions, "show", "rows as the model sees them, the loss mask in colour")
     _token_arguments(shower, is_required=True)
-    shower.add_argument("--rows", type=_positive, default=3, metavar="N", help="the first N rows (default 3)")
-    shower.add_argument("--row", type=_positive, metavar="NUMBER", help="only this row")
+    shower.add_argument("--rows", type=positive, default=3, metavar="N", help="the first N rows (default 3)")
+    shower.add_argument("--row", type=positive, metavar="NUMBER", help="only this row")
     return root
 
 
@@ -152,7 +147,7 @@ def _token_arguments(action: argparse.ArgumentParser, is_required: bool = False)
     )
     action.add_argument(
         "--max-length",
-        type=_positive,
+        type=positive,
         metavar="TOKENS",
         help="tokens of a row that training keeps (default 4096, or what the model can read)",
     )

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import time
@@ -32,6 +31,7 @@ from backends.adapter.probe_demo import demo_probe
 from backends.adapter.upload import CONFIG, WEIGHTS
 from backends.demo import TARGET_DIR
 from backends.errors import BackendError, EngineUnavailable, ModelUnusable
+from finetune.recipe.folders import digest_cache
 
 if TYPE_CHECKING:
     from finetune.reference import Reference
@@ -126,7 +126,7 @@ def compute(args: argparse.Namespace) -> dict[str, Any]:
 
 def _base_digest(base: Path) -> str:
     try:
-        return artifacts.source_digest(base, _cache())
+        return artifacts.source_digest(base, digest_cache())
     except artifacts.ArtifactError as exc:
         raise ModelUnusable(str(exc)) from exc
 
@@ -146,12 +146,6 @@ def load(base: Path, adapter: Path, device: str | None) -> Reference:
         return Reference(base, adapter, device)
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as exc:
         raise ModelUnusable(f"transformers and peft cannot load {adapter} on {base}: {exc}") from exc
-
-
-def _cache() -> Path | None:
-    """Where digests of model folders are kept."""
-    home = os.environ.get("FORGEGATE_HOME")
-    return Path(home) / "models" if home else None
 
 
 def say(stage: str, text: str, done: int, total: int) -> None:

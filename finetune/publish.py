@@ -23,17 +23,15 @@ from finetune.jsonchild import Tell, silent
 from finetune.parity.heldout import HeldOut, of_file, of_run
 from finetune.parity.measure import NUM_ROWS, Order, Verdict, measure
 from finetune.parity.served import Endpoint
-from finetune.parity.show import lines
+from finetune.parity.show import lines, outcome
 from finetune.running import Gateway, find
 
 
 class ParityNegative(TrainError):
-    """It was taken and proven, and does not answer as the reference does: it stays a candidate."""
-
-    exit_code = 1
+    """It was taken and proven, and does not answer as the reference does, or nobody can tell (exit code 3): it stays a candidate."""
 
     def __init__(self, version: str, verdict: Verdict) -> None:
-        self.verdict = verdict
+        self.verdict, self.exit_code = verdict, verdict.exit_code
         super().__init__("\n".join([*lines(verdict), f"{version} stays a candidate, no alias was moved"]))
 
 
@@ -58,7 +56,8 @@ class Published:
         """One line."""
         again = "" if self.is_new else " (already there)"
         gate = f", {self.gate}" if self.gate else ""
-        return f"{self.alias} serves {self.version}: {self.proof}, parity holds on {self.verdict.num_cases} rows{gate}{again}"
+        parity = f"parity {outcome(self.verdict)} on {self.verdict.num_cases} rows"
+        return f"{self.alias} serves {self.version}: {self.proof}, {parity}{gate}{again}"
 
 
 def publish(

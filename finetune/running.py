@@ -7,10 +7,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from finetune.errors import RecipeUnusable
+from finetune.recipe.folders import home_of
 
-HOME, URL = "FORGEGATE_HOME", "FORGEGATE_URL"
+URL = "FORGEGATE_URL"
 TOKEN, KEY = "FORGEGATE_ADMIN_TOKEN", "FORGEGATE_API_KEY"
 
 
@@ -25,7 +27,7 @@ class Gateway:
 
 def find(admin_url: str | None = None, token: str | None = None, env: Mapping[str, str] = os.environ) -> Gateway:
     """What is not given is taken from the environment, else from the gateway that runs here. Raises RecipeUnusable."""
-    home = _home(env)
+    home = home_of(env)
     here = running(home)
     is_here = here is not None and admin_url in (None, here["admin_url"])
     found_admin = admin_url or (here or {}).get("admin_url", "")
@@ -43,7 +45,7 @@ def find(admin_url: str | None = None, token: str | None = None, env: Mapping[st
         raise RecipeUnusable(
             f"no admin token for {found_admin}: set {TOKEN} to what that gateway's admin-token file holds"
         )
-    return Gateway(found_url, found_admin, found_token)
+    return Gateway(_address(found_url), _address(found_admin), found_token)
 
 
 def endpoint(url: str, env: Mapping[str, str] = os.environ) -> tuple[str, str]:
@@ -51,13 +53,13 @@ def endpoint(url: str, env: Mapping[str, str] = os.environ) -> tuple[str, str]:
 
     Only the gateway that runs here is shown the token of this home. Raises RecipeUnusable.
     """
-    home = _home(env)
+    home = home_of(env)
     here = running(home)
     found = (url or env.get(URL) or (here["url"] if here else "")).rstrip("/").removesuffix("/v1")
     if not found:
         raise RecipeUnusable(f"no forgegate is running with home {home}: name the endpoint with --url, or in {URL}")
     own = _token(home) if here and here["url"] == found else ""
-    return found, env.get(TOKEN) or env.get(KEY) or own
+    return _address(found), env.get(TOKEN) or env.get(KEY) or own
 
 
 def running(home: Path) -> dict[str, str] | None:
@@ -70,8 +72,16 @@ def running(home: Path) -> dict[str, str] | None:
         return None
 
 
-def _home(env: Mapping[str, str]) -> Path:
-    return Path(env.get(HOME) or "~/.local/share/forgegate").expanduser()
+def _address(url: str) -> str:
+    """As it is. Raises RecipeUnusable where no client could ask there."""
+    try:
+        found = urlsplit(url)
+        is_one = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+    except ValueError:  # a port that is no number, brackets that stay open
+        is_one = False
+    if not is_one:
+        raise RecipeUnusable(f"{url} is no address: write it as http://gpu-1:8080")
+    return url
 
 
 def _token(home: Path) -> str:

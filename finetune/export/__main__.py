@@ -14,6 +14,7 @@ from finetune.errors import TrainError
 from finetune.export.adapter import Exported, export_adapter
 from finetune.export.merged import Merged, export_merged
 from finetune.export.source import find
+from finetune.run.interrupts import terminable
 from finetune.stages import shown
 
 INTERRUPTED = 130
@@ -31,15 +32,16 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
-        return export(args)
+        with terminable():
+            return export(args)
     except (TrainError, BackendError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exc.exit_code
     except OSError as exc:
         print(f"error: {exc.filename or args.out}: {exc.strerror or exc}", file=sys.stderr)
         return 3
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as exc:
+        return getattr(exc, "exit_code", INTERRUPTED)
 
 
 def export(args: argparse.Namespace) -> int:

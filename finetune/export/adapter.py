@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +12,15 @@ from typing import Any
 from backends import artifacts, modelfolder
 from backends.adapter.golden import GoldenError, read_golden
 from backends.adapter.manifest import MANIFEST, VersionUnusable, file_digest, read_manifest, version_digest
-from backends.adapter.sealed import put_folder, remove_tree
+from backends.adapter.sealed import put_folder
 from backends.adapter.upload import CONFIG, REFERENCE, WEIGHTS
 from backends.demo import TARGET_DIR
 from finetune.errors import RecipeUnusable, TrainError
 from finetune.export.source import Source
+from finetune.export.working import working
 from finetune.jsonchild import Tell, run, silent
 from finetune.recipe.base import DEMO
+from finetune.recipe.folders import digest_cache
 
 FILES = (CONFIG, WEIGHTS, MANIFEST, REFERENCE)
 _ENGINES = "vllm"
@@ -50,6 +48,8 @@ class Exported:
 
 def export_adapter(source: Source, out: Path, tell: Tell = silent, device: str = "") -> Exported:
     """Into `out`, whole or not at all; what is there already and is just this stays. Raises TrainError, BackendError, OSError."""
+    if not _is_export(out):
+        _refuse_other(out, source.adapter)
     with working(out) as work:
         tell("digest", "hashing the base's weights", 0, 0)
         described = work / "base.json"
@@ -101,30 +101,23 @@ def base_facts(base: Path) -> dict[str, Any]:
     }
 
 
-def digest_cache() -> Path | None:
-    """Where digests of model folders are kept."""
-    home = os.environ.get("FORGEGATE_HOME")
-    return Path(home) / "models" if home else None
-
-
-@contextmanager
-def working(out: Path) -> Iterator[Path]:
-    """A folder beside `out`, so that moving from it is one step; gone after the block. Raises OSError."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+def _is_export(out: Path) -> bool:
+    """Of whatever adapter, whole or not."""
     try:
-        yield work
-    finally:
-        remove_tree(work)
+        read_manifest(out)
+    except VersionUnusable:
+        return False
+    return True
 
 
 def _refuse_other(out: Path, adapter: Path) -> None:
-    """Raises RecipeUnusable where files would be lost that are no earlier export."""
+    """Raises RecipeUnusable where files would be lost that are no earlier export: those have a manifest."""
     if out.resolve() == adapter.resolve():
         raise RecipeUnusable(f"{out} is the adapter itself, which is left as it is: name another folder with --out")
     if out.is_file():
         raise RecipeUnusable(f"{out} is a file: name a folder with --out")
-    strange = sorted(path.name for path in out.iterdir() if path.name not in FILES) if out.is_dir() else []
+    own = FILES if _is_export(out) else ()
+    strange = sorted(path.name for path in out.iterdir() if path.name not in own) if out.is_dir() else []
     if strange:
         raise RecipeUnusable(
             f"{out} holds other files ({', '.join(strange[:3])}): name an empty or a new folder with --out"

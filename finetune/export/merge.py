@@ -16,7 +16,7 @@ from backends.adapter.subject import PREFIX
 from backends.adapter.upload import WEIGHTS
 from backends.artifacts import Tensor, bf16_tensor, read_tensors
 from backends.modelfolder import StoredTensor, tensors_of
-from finetune.errors import RecipeUnusable
+from finetune.errors import RecipeUnusable, TrainError
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 DTYPES = ("F32", "F16", "BF16")
@@ -46,7 +46,7 @@ def changes(adapter: Path) -> dict[str, Change]:
 
 
 def merge_file(source: Path, out: Path, changed: Mapping[str, Change], merging: Callable[[str], None]) -> None:
-    """One weight file; `merging` is told the name of each tensor that is changed. Raises RecipeUnusable, ModelUnusable, OSError."""
+    """One weight file; `merging` is told the name of each tensor that is changed. Raises TrainError, ModelUnusable, OSError."""
     tensors = sorted(tensors_of(source), key=lambda item: item[1].begin)
     with source.open("rb") as reading, out.open("xb") as writing:
         for name, tensor in tensors:
@@ -64,7 +64,7 @@ def _merged(reading: BinaryIO, name: str, tensor: StoredTensor, change: Change) 
         raise RecipeUnusable(
             f"tensor {name} of the base is stored as {tensor.dtype}: a merge needs the full-precision model (F32, F16 or BF16)"
         )
-    raw = np.frombuffer(reading.read(tensor.num_bytes), np.uint8)
+    raw = np.frombuffer(_some(reading, tensor.num_bytes), np.uint8)
     values = change.of(Tensor(tensor.dtype, tensor.shape, raw).to_f32())
     if not np.isfinite(values).all():
         raise RecipeUnusable(
@@ -90,8 +90,16 @@ def rounded(name: str, values: Floats, dtype: str) -> bytes:
 
 def _copy(reading: BinaryIO, writing: BinaryIO, num_bytes: int) -> None:
     while num_bytes > 0:
-        data = reading.read(min(num_bytes, _COPY_BYTES))
-        if not data:
-            raise EOFError("the base's weights became shorter while they were read")
-        writing.write(data)
-        num_bytes -= len(data)
+        num_next = min(num_bytes, _COPY_BYTES)
+        writing.write(_some(reading, num_next))
+        num_bytes -= num_next
+
+
+def _some(reading: BinaryIO, num_bytes: int) -> bytes:
+    """So many bytes. Raises TrainError where they are not there."""
+    data = reading.read(num_bytes)
+    if len(data) < num_bytes:
+        raise TrainError(
+            f"{reading.name} became shorter while it was read: export again once the base is left as it is"
+        )
+    return data

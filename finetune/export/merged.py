@@ -20,9 +20,10 @@ from backends.artifacts import read_json
 from backends.modelfolder import stored_tensors, weight_files
 from backends.plan import size_words
 from finetune.errors import RecipeUnusable, TrainError
-from finetune.export.adapter import Exported, base_facts, export_adapter, read_exported, working
+from finetune.export.adapter import Exported, base_facts, export_adapter, read_exported
 from finetune.export.merge import Change, changes, merge_file
 from finetune.export.source import EXPORT, Source, require_full_precision
+from finetune.export.working import working
 from finetune.jsonchild import Tell, run, silent
 
 RECORD = "forgegate_merge.json"
@@ -58,11 +59,13 @@ class Merged:
 def export_merged(source: Source, out: Path, tell: Tell = silent, device: str = "") -> Merged:
     """Whole and verified, or not at all. Raises TrainError, BackendError, OSError."""
     require_full_precision(source.base)
+    if not (out / RECORD).is_file():
+        _refuse(out, source)
     with working(out) as work:
         exported = _canonical(source, work, tell, device)
         if (known := _known(out, source.base)) and known.adapter_digest == exported.digest:
             return known
-        _refuse(out, source.base)
+        _refuse(out, source)
         made = work / "model"
         made.mkdir()
         names, dtypes = _write(source.base, exported, made, tell)
@@ -135,16 +138,23 @@ def _known(out: Path, base: Path) -> Merged | None:
     return known if known.size_bytes == size_bytes else None
 
 
-def _refuse(out: Path, base: Path) -> None:
+def _refuse(out: Path, source: Source) -> None:
     """Raises RecipeUnusable before anything long is done."""
+    if source.run and out.resolve() == (source.run / EXPORT).resolve():
+        raise RecipeUnusable(f"{out} is where the run's adapter is exported: name another folder with --out")
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise RecipeUnusable(f"{out} is not empty: name a new folder with --out")
-    needed = sum(path.stat().st_size for path in weight_files(base)) + _SPARE_BYTES
-    free = shutil.disk_usage(out.parent).free
+    needed = sum(path.stat().st_size for path in weight_files(source.base)) + _SPARE_BYTES
+    free = shutil.disk_usage(_there(out)).free
     if free < needed:
         raise RecipeUnusable(
             f"{out.parent} has {size_words(free)} free, the merged model takes {size_words(needed)}: free some space, or name another --out"
         )
+
+
+def _there(out: Path) -> Path:
+    """The nearest folder above that exists."""
+    return next(folder for folder in out.absolute().parents if folder.is_dir())
 
 
 def _far(found: Mapping[str, Any]) -> str:

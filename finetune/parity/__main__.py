@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from backends.argtypes import positive
 from backends.errors import BackendError
 from finetune.dataset.errors import DataError
 from finetune.errors import TrainError
@@ -17,6 +18,7 @@ from finetune.parity.measure import NUM_ROWS, Order, measure
 from finetune.parity.served import Endpoint
 from finetune.parity.show import lines
 from finetune.parity.tolerance import AUTO, NAMES
+from finetune.run.interrupts import terminable
 from finetune.running import KEY, TOKEN, URL, endpoint
 from finetune.stages import shown
 
@@ -33,7 +35,8 @@ examples:
   forgegate parity --url http://gpu-1:8080 --model support@3f2a91c04b7d --adapter support-adapter --base models/Llama-3.1-8B-Instruct \\
       --data held-out.jsonl
 
-exit codes: 0 parity holds, 1 it does not, 2 bad usage or bad input, 3 the environment cannot do it
+exit codes: 0 parity holds, 1 it does not, 2 bad usage or bad input, 3 the environment cannot do it, or the endpoint gives no
+log-probabilities, so that it is not checked
 """
 
 
@@ -45,15 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.run is None and args.data is None:
         made.error("--adapter DIR goes with --data FILE: held-out rows to ask for")
     try:
-        return parity(args)
+        with terminable():
+            return parity(args)
     except (TrainError, DataError, BackendError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exc.exit_code
     except OSError as exc:
         print(f"error: {exc.filename or 'a temporary file'}: {exc.strerror or exc}", file=sys.stderr)
         return 3
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as exc:
+        return getattr(exc, "exit_code", INTERRUPTED)
 
 
 def parity(args: argparse.Namespace) -> int:
@@ -62,7 +66,7 @@ def parity(args: argparse.Namespace) -> int:
     with Endpoint(url, args.model, key) as asked, shown(args.json) as tell:
         verdict = measure(asked, order_of(source, args), tell)
     print(json.dumps(verdict.as_json()) if args.json else "\n".join(lines(verdict)), flush=True)
-    return 0 if verdict.is_passed else 1
+    return verdict.exit_code
 
 
 def order_of(source: Source, args: argparse.Namespace) -> Order:
@@ -85,10 +89,11 @@ def parser() -> argparse.ArgumentParser:
         "--base", metavar="DIR", type=Path, help="the full-precision base (default: the one that it was trained on)"
     )
     made.add_argument("--data", metavar="FILE", type=Path, help="held-out rows (default: those that the run held out)")
-    made.add_argument("--rows", metavar="N", type=_positive, default=NUM_ROWS, help="how many (default %(default)s)")
+    made.add_argument("--rows", metavar="N", type=positive, default=NUM_ROWS, help="how many (default %(default)s)")
     made.add_argument(
         "--weights", choices=(AUTO, *NAMES), default=AUTO,
-        help="format of the served weights, which says how far they may lie off (default: by what the base shows)",
+        help="format of the served weights, which says how far they may lie off (default: by what the base shows); needed where it is a "
+        "downloaded form of the base, which has a digest of its own",
     )  # fmt: skip
     made.add_argument(
         "--device",
@@ -97,12 +102,6 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--json", action="store_true", help="print progress and verdict as JSON lines")
     return made
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from finetune.dataset.errors import DataUnusable
 from finetune.dataset.formats import COMPLETION, TEXT
 from finetune.dataset.row import ASSISTANT, Row, messages
 from finetune.dataset.tokens import END_MARKS, ModelTokens, Rendered, is_rendered
@@ -15,10 +16,12 @@ from finetune.errors import RecipeUnusable
 from finetune.parity.heldout import HeldOut
 
 _SEED = 7
+MIN_BUDGET, MAX_BUDGET = 32, 512
 NO_ANSWER = "without an answer"
 TOOLS = "with tool calls, which an endpoint takes apart"
 WRITTEN = "with a template's marks in their texts, which no chat sends"
-LONG = "longer than the model's context"
+LONG = "longer than the context that is served, with room for the answer"
+REFUSED = "that the chat template refuses, which training leaves out too"
 SPECIAL = "with special tokens' texts in a message"
 TRAINED = "with special tokens' texts in a message, which training reads as those tokens and the endpoint as text"
 
@@ -42,6 +45,16 @@ class Case:
     @property
     def num_answer_tokens(self) -> int:
         return len(self.ids) - self.first
+
+    @property
+    def budget(self) -> int:
+        """Tokens in which a greedy answer must end: twice what the held-out one has, within bounds."""
+        return min(MAX_BUDGET, max(MIN_BUDGET, 2 * self.num_answer_tokens))
+
+    @property
+    def num_positions(self) -> int:
+        """Of the context, to score the row and to answer its prompt."""
+        return max(len(self.ids) + 1, self.first + self.budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +93,7 @@ def choose(held_out: HeldOut, tokens: ModelTokens, num_wanted: int, max_context:
 
 
 def case_of(row: Row, tokens: ModelTokens, special: Collection[str], max_context: int) -> Case | str:
-    """A text says why the row is none. Raises DataUnusable where the chat template refuses it."""
+    """A text says why the row is none."""
     if row.form == COMPLETION and is_rendered(row):
         return WRITTEN
     said = [turn for turn in row.turns if turn.role == ASSISTANT]
@@ -89,21 +102,28 @@ def case_of(row: Row, tokens: ModelTokens, special: Collection[str], max_context
     if not said or not said[-1].text.strip():
         return NO_ANSWER
     before = _before_last_answer(row)
-    ids, first = last_answer(tokens.render(row))
+    try:
+        ids, first = last_answer(tokens.render(row))
+    except DataUnusable:
+        return REFUSED
     if not first or first >= len(ids):
         return NO_ANSWER
-    if len(ids) > max_context:
-        return LONG
     has_special = any(text in str(message["content"]) for message in before for text in special)
-    return Case(row.number, tuple(before), ids, first, has_special)
+    case = Case(row.number, tuple(before), ids, first, has_special)
+    return case if case.num_positions <= max_context else LONG
 
 
 def is_read_literally(case: Case, tokens: ModelTokens, special: Collection[str]) -> bool:
     """Whether training takes special tokens' texts in this row's messages for text: then its prompt has but the template's own."""
+    from jinja2 import TemplateError
+
     plain = [{**message, "content": _without(str(message["content"]), special)} for message in case.messages]
-    rendered = tokens.tokenizer.apply_chat_template(plain, return_dict=True, add_generation_prompt=True)["input_ids"]
+    try:
+        rendered = tokens.tokenizer.apply_chat_template(plain, return_dict=True, add_generation_prompt=True)
+    except (TemplateError, TypeError, ValueError):  # a message is empty now, which this template refuses
+        return False
     known = set(tokens.tokenizer.added_tokens_decoder)
-    return sum(token in known for token in case.prompt) == sum(token in known for token in rendered)
+    return sum(token in known for token in case.prompt) == sum(token in known for token in rendered["input_ids"])
 
 
 def _without(text: str, special: Collection[str]) -> str:

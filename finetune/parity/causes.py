@@ -61,6 +61,11 @@ def of_scores(scores: Scores, wrong: Mapping[str, Rows], is_same_base: bool | No
     return Cause("base", _COARSE if is_same_base else _FAR)
 
 
+def of_digest() -> Cause:
+    """Of a base that is known to be another, however near it lies."""
+    return Cause("base", _OTHER_DIGEST)
+
+
 def explained(served: float, scores: Scores) -> float:
     """How much may be left of a served change that is explained: as for a proof, a share of it, and twice what the base differs by."""
     return math.hypot(SLOPE * max(served, changed(scores)), 2 * (scores.base_error or 0.0))
@@ -124,6 +129,10 @@ _SCALE = (
 _OTHER_ADAPTER = "another adapter on the same base is served: publish this one, or ask for its version (NAME@DIGEST)"
 _OTHER_BASE = (
     "the endpoint's base differs by {error:.2f} nat from the one given: it is another model; name its own with --base"
+)
+_OTHER_DIGEST = (
+    "the served base has another digest than the one given: it is another model, perhaps another fine-tune of the same one; name its own "
+    "with --base. A form of it that was made elsewhere (a downloaded GGUF or AWQ) has a digest of its own, too: say which with --weights"
 )
 _NEITHER = (
     "what is served is neither base nor adapter ({left:.3f} nat are left, the adapter changes {effect:.3f}){known}: another base, or "

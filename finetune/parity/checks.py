@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from backends.adapter.proof_estimate import Estimate, ratio_over_texts
@@ -119,6 +119,11 @@ def check_scores(cases: Sequence[Case], scores: Scores, tolerance: Tolerance) ->
     return Check("scores", "fail" if is_far or is_scaled else "pass", "; ".join(words), tuple(failed), details)
 
 
+def on_other_base(check: Check) -> Check:
+    """What was held against a base with another digest: how far that one may lie off cannot be told from how far it does."""
+    return replace(check, state="fail", words=f"{check.words}; the served base has another digest than the one given")
+
+
 def slope_of(scores: Scores) -> Estimate | None:
     """<s, f> / <d, f> over texts, s the served change and d the reference's, f = d / (1 + |d|); None where nothing changes."""
     served_base = scores.base if scores.served_base is None else scores.served_base
@@ -127,10 +132,13 @@ def slope_of(scores: Scores) -> Estimate | None:
     return ratio_over_texts(_products(served, tempered), _products(reference, tempered))
 
 
-def check_ends(cases: Sequence[Case], reference: Sequence[Greedy], served: Sequence[Answer]) -> Check:
-    """An answer that the reference does not end either is no fault of the endpoint."""
+def check_ends(
+    cases: Sequence[Case], reference: Sequence[Greedy], served: Sequence[Answer], decode: Decode, tolerance: Tolerance
+) -> Check:
+    """An answer that the reference does not end either is no fault of the endpoint, nor one that parted from it at a near tie."""
     pairs = list(zip(cases, reference, served, strict=True))
-    endless = [case.number for case, ours, theirs in pairs if ours.has_ended and not theirs.has_ended]
+    late = [(case.number, ours, theirs) for case, ours, theirs in pairs if ours.has_ended and not theirs.has_ended]
+    endless = [number for number, ours, theirs in late if not _is_tied(ours, theirs, decode, tolerance)]
     never = [case.number for case, ours, _ in pairs if not ours.has_ended]
     if endless:
         words = f"{len(endless)} of {len(cases)} answers do not end within their budget, where the reference's do"
@@ -139,7 +147,9 @@ def check_ends(cases: Sequence[Case], reference: Sequence[Greedy], served: Seque
         words = f"the adapter itself does not end its answers ({len(never)} of {len(cases)}): it was trained without the end token"
         return Check("ends", "fail", words, tuple(never), {"num_endless_in_reference": len(never)})
     more = f"; {len(never)} do not end in the reference either" if never else ""
-    return Check("ends", "pass", f"{len(cases) - len(never)} of {len(cases)} answers end within their budget{more}")
+    more += f"; {len(late)} went on from a near tie" if late else ""
+    num_ended = len(cases) - len(never) - len(late)
+    return Check("ends", "pass", f"{num_ended} of {len(cases)} answers end within their budget{more}")
 
 
 def check_greedy(
@@ -164,6 +174,12 @@ def check_greedy(
     case, margin, texts = faults[0]
     words = f"{told}; row {case.number} parts where the reference's token leads by {margin:.2f}: it has {texts}"
     return Check("greedy", "fail", words, tuple(case.number for case, _, _ in faults))
+
+
+def _is_tied(ours: Greedy, theirs: Answer, decode: Decode, tolerance: Tolerance) -> bool:
+    """Whether they part where the reference's token hardly leads."""
+    at = parting(ours, theirs.text, decode) if theirs.is_plain else None
+    return at is not None and ours.margins[at] <= tolerance.tie
 
 
 def parting(ours: Greedy, text: str, decode: Decode) -> int | None:

@@ -16,7 +16,6 @@ from finetune.jsonchild import Tell, run, silent
 from finetune.parity.cases import Case
 
 MODULE = "finetune.parity.reference_child"
-MIN_BUDGET, MAX_BUDGET = 32, 512
 Rows = tuple[tuple[float, ...], ...]
 """For each case the log-probability of each token but the first."""
 
@@ -42,14 +41,9 @@ class Reference:
     answers: tuple[Greedy, ...]
 
 
-def budget(case: Case) -> int:
-    """Tokens in which the answer must end: twice what the held-out one has, within bounds."""
-    return min(MAX_BUDGET, max(MIN_BUDGET, 2 * case.num_answer_tokens))
-
-
 def compute(base: Path, adapter: Path, cases: Sequence[Case], tell: Tell = silent, device: str = "") -> Reference:
     """Raises TrainError."""
-    prompts = [{"ids": case.prompt, "budget": budget(case)} for case in cases]
+    prompts = [{"ids": case.prompt, "budget": case.budget} for case in cases]
     told = _ask(base, adapter, {"texts": [case.ids for case in cases], "prompts": prompts, "scales": {}}, tell, device)
     answers = tuple(Greedy(tuple(one["ids"]), tuple(one["margins"]), one["has_ended"]) for one in told["answers"])
     return Reference(_rows(told["base"]), _rows(told["adapter"]), answers)

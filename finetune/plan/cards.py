@@ -48,7 +48,10 @@ CARDS = (
     Card("B200", 183359, 2250, 8000),
 )
 """By memory and rate; the smallest one that is large enough is what a plan recommends."""
-_NOISE = re.compile(r"nvidia|geforce|tesla|generation|edition|[^a-z0-9]")
+_FORMS = frozenset({"pcie", "pci", "sxm", "sxm2", "sxm3", "sxm4", "sxm5", "hbm2", "hbm2e", "hbm3", "hbm3e", "gpu"})
+_NOISE = _FORMS | {"nvidia", "geforce", "tesla", "generation", "edition", "workstation", "server"}
+"""Words beside a card's own. Any other makes it another card: a `4090 Laptop`, a `3090 Ti`, a slice of an A100."""
+_SIZE = re.compile(r"\b(\d+)\s*g(?:i?b)?\b", re.IGNORECASE)
 
 
 def find(name: str, memory_bytes: int | None = None) -> Card | None:
@@ -56,21 +59,23 @@ def find(name: str, memory_bytes: int | None = None) -> Card | None:
 
     None where it is not known.
     """
-    said = _NOISE.sub("", name.lower())
-    matches = [(card, key) for card in CARDS if (key := _key(card)) in said]
+    matches = _called(_key(name, _NOISE - _FORMS)) or _called(_key(name, _NOISE))
     if not matches:
         return None
-    longest = max(len(key) for _, key in matches)
     size = memory_bytes or _size_in(name)
-    best = [card for card, key in matches if len(key) == longest]
-    return min(best, key=lambda card: abs(card.memory_bytes - size)) if size else best[-1]
+    return min(matches, key=lambda card: abs(card.memory_bytes - size)) if size else matches[-1]
 
 
-def _key(card: Card) -> str:
-    """Its name without the size of its memory."""
-    return _NOISE.sub("", re.sub(r" \d+GB$", "", card.name).lower())
+def _called(key: str) -> list[Card]:
+    return [card for card in CARDS if _key(card.name, frozenset()) == key]
+
+
+def _key(name: str, noise: frozenset[str]) -> str:
+    """Its words without the size of its memory, joined: users write `RTX4090`."""
+    words = re.findall(r"[a-z0-9]+", _SIZE.sub(" ", name.lower()))
+    return "".join(word for word in words if word not in noise)
 
 
 def _size_in(name: str) -> int:
-    found = re.search(r"(\d+)\s*GB", name, re.IGNORECASE)
+    found = _SIZE.search(name)
     return int(found[1]) * 1024 * MIB if found else 0

@@ -15,7 +15,8 @@ from finetune.dataset.row import Row
 from finetune.dataset.spool import Spool
 from finetune.dataset.tokens import Estimate, ModelTokens, Tokens
 from finetune.errors import LacksPackage, RecipeUnusable
-from finetune.recipe.recipe import Recipe, Source
+from finetune.recipe.recipe import Data, Recipe, Source
+from finetune.recipe.shares import require_rest
 
 EXACT_ROWS = 2_000
 """Tokenised of each set; the lengths of more rows are estimated, and corrected by what these showed."""
@@ -32,6 +33,8 @@ class DataFacts:
     """Records that are no rows."""
     num_general: int = 0
     """Of the rows: replayed against forgetting."""
+    num_general_wanted: int = 0
+    """As many make up their share; with fewer the recipe is refused."""
     is_exact: bool = False
     """Counted by the model's own tokenizer, as far as EXACT_ROWS go."""
 
@@ -82,22 +85,42 @@ def tokens_of(base: Path) -> Tokens:
 def _facts(
     recipe: Recipe, own: list[int], held_out: list[int], general: list[int], num_unreadable: int, is_exact: bool
 ) -> DataFacts:
-    rng = Random(recipe.seed)
-    num_split = 0 if held_out else min(len(own), recipe.data.eval_rows or round(recipe.data.eval_share * len(own)))
-    trained = rng.sample(own, len(own) - num_split) if num_split else own
-    wanted = min(len(general), num_general_of(len(trained), recipe.data.general_share)) if general else 0
-    trained = [*trained, *rng.sample(general, wanted)]
-    limit = recipe.data.max_length
-    too_long = sum(length > limit for length in trained)
-    kept = (length for length in trained if length <= limit or recipe.data.too_long == "truncate")
+    data, rng = recipe.data, Random(recipe.seed)
+    num_split = 0 if held_out else _num_split(data, len(own))
+    trained, num_too_long = _fitting(data, rng.sample(own, len(own) - num_split) if num_split else own)
+    wanted = num_general_of(len(trained), data.general_share) if data.general else 0
+    replayed, num_longer = _fitting(data, rng.sample(general, len(general)), wanted)
     return DataFacts(
-        tuple(min(length, limit) for length in kept),
+        (*trained, *replayed),
         len(held_out) or num_split,
-        too_long,
+        num_too_long + num_longer,
         num_unreadable,
+        len(replayed),
         wanted,
         is_exact,
     )
+
+
+def _num_split(data: Data, num_rows: int) -> int:
+    """How many of the rows are held out. Raises RecipeUnusable where none would be left."""
+    share = data.held_out_share(num_rows)
+    num_split = data.eval_rows or (max(1, round(share * num_rows)) if share and num_rows else 0)
+    if num_split:
+        require_rest(num_split, num_rows)
+    return num_split
+
+
+def _fitting(data: Data, lengths: Sequence[int], most: int | None = None) -> tuple[list[int], int]:
+    """The lengths of the first `most` rows that are trained, and how many longer ones there are before the last of them."""
+    kept: list[int] = []
+    num_too_long = 0
+    for length in lengths:
+        if len(kept) == most:
+            break
+        num_too_long += length > data.max_length
+        if length <= data.max_length or data.too_long == "truncate":
+            kept.append(min(length, data.max_length))
+    return kept, num_too_long
 
 
 @dataclass(slots=True)

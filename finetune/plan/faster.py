@@ -35,14 +35,14 @@ def find(
 
 
 def _changes(recipe: Recipe) -> Iterator[Recipe]:
-    """Larger micro batches of the same effective batch, each with and without checkpointing."""
+    """Larger micro batches of the same effective batch, each with and without checkpointing, without which all outputs are kept."""
     steps, effective = recipe.steps, recipe.steps.effective_batch_size
-    keeps = {False, recipe.memory.gradient_checkpointing}
+    without = replace(recipe.memory, gradient_checkpointing=False, keep_outputs=())
+    memories = [recipe.memory, without] if recipe.memory.gradient_checkpointing else [recipe.memory]
     for size in range(steps.micro_batch_size, effective + 1):
         if effective % size == 0:
             grown = replace(steps, micro_batch_size=size, gradient_accumulation_steps=effective // size)
-            for is_on in keeps:
-                memory = replace(recipe.memory, gradient_checkpointing=is_on)
+            for memory in memories:
                 yield replace(recipe, steps=grown, memory=memory)
 
 
@@ -54,4 +54,6 @@ def _words(before: Recipe, after: Recipe) -> str:
         )
     if before.memory != after.memory:
         parts.append("gradient_checkpointing: false")
+    if before.memory.keep_outputs != after.memory.keep_outputs:
+        parts.append("without keep_outputs")
     return ", ".join(parts)

@@ -17,6 +17,7 @@ from finetune.plan.shape import ModelShape
 from finetune.plan.steps import Steps, steps_of
 from finetune.plan.time import NUM_TRIES, Speed, speed
 from finetune.recipe.recipe import Recipe
+from finetune.recipe.shares import general_words
 
 TIGHT = 0.9
 """Of what the device has: above it, the estimate's error decides."""
@@ -81,7 +82,16 @@ class Plan:
             found.append(
                 f"{self.facts.num_too_long:,} rows are longer than {self.recipe.data.max_length} tokens: {what}"
             )
-        return tuple(found)
+        return (*found, *self._general_notes)
+
+    @property
+    def _general_notes(self) -> tuple[str, ...]:
+        facts = self.facts
+        if facts is None or facts.num_general >= facts.num_general_wanted:
+            return ()
+        num_domain, share = facts.num_rows - facts.num_general, self.recipe.data.general_share
+        words = general_words(share, num_domain, facts.num_general_wanted, facts.num_general)
+        return (f"{words}; training {'refuses' if facts.is_exact else 'may refuse'} that",)
 
     def as_json(self) -> dict[str, Any]:
         """Bytes, seconds and the price's currency; what is not known is null."""
@@ -174,7 +184,8 @@ def _memory_json(memory: MemoryPlan) -> dict[str, Any]:
 def _facts_json(facts: DataFacts) -> dict[str, Any]:
     return {
         "num_rows": facts.num_rows, "num_tokens": facts.num_tokens, "mean_length": facts.mean_length, "longest": facts.longest,
-        "num_eval_rows": facts.num_eval_rows, "num_general": facts.num_general, "num_too_long": facts.num_too_long,
+        "num_eval_rows": facts.num_eval_rows, "num_general": facts.num_general,
+        "num_general_wanted": facts.num_general_wanted, "num_too_long": facts.num_too_long,
         "num_unreadable": facts.num_unreadable, "is_exact": facts.is_exact,
     }  # fmt: skip
 

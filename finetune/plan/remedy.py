@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from backends.plan import size_words
 from finetune.plan import ladder
 from finetune.plan.cards import CARDS
 from finetune.plan.device import Device, of_card
 from finetune.plan.ladder import Step
-from finetune.plan.units import size_words
 from finetune.recipe.recipe import Recipe
 
 Total = Callable[[Recipe], int]

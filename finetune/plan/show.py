@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from backends.plan import size_words
 from finetune.plan.adapter import RANKS
 from finetune.plan.memory import PARTS
 from finetune.plan.plan import Plan
 from finetune.plan.steps import Steps
 from finetune.plan.time import NUM_TRIES
-from finetune.plan.units import duration_words, size_words
+from finetune.plan.units import duration_words
 from finetune.recipe.recipe import Recipe
 
 WAYS = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}

@@ -1,15 +1,8 @@
-"""Sizes and durations in words."""
+"""Units of sizes, and durations in words."""
 
 from __future__ import annotations
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-
-
-def size_words(num_bytes: float) -> str:
-    """`36.8 GiB`, `160 MiB`"""
-    if num_bytes >= GIB:
-        return f"{num_bytes / GIB:,.1f} GiB"
-    return f"{num_bytes / MIB:,.0f} MiB"
 
 
 def duration_words(seconds: float) -> str:

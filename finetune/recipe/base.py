@@ -16,7 +16,7 @@ from backends.errors import ModelUnusable
 from finetune.recipe.folders import Folders
 from finetune.recipe.values import Unfit
 
-DEMO = "demo"
+DEMO, SAFETENSORS = "demo", "safetensors"
 _HUB_NAME = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(?P<label>[\w.-]+))?(?:@(?P<revision>[\w./+-]+))?"
 )
@@ -28,6 +28,10 @@ _USUAL = frozenset({
     "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj",
 })  # fmt: skip
 """Names of linear layers, for a base whose weights are not here."""
+
+
+class WrongRevision(Unfit):
+    """The revision that stands beside the name; the message says why it cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Base:
 
 
 def find_base(name: str, revision: str, folders: Folders, needs_weights: bool) -> Base:
-    """Raises Unfit."""
+    """Raises Unfit, WrongRevision."""
     folder = _folder_of(name, revision, folders, needs_weights)
     try:
         return _checked(folder, needs_weights)
@@ -63,22 +67,32 @@ def find_base(name: str, revision: str, folders: Folders, needs_weights: bool) -
 
 def _folder_of(name: str, revision: str, folders: Folders, needs_weights: bool) -> Path:
     path = folders.find(name)
-    if os.path.isdir(path):  # pathlib raises where a name is too long
-        return path
-    if os.path.isfile(path):
+    if os.path.isfile(path):  # pathlib raises where a name is too long
         raise Unfit(_file_words(path))
-    if name == DEMO:
-        return TARGET_DIR
+    if os.path.isdir(path) or name == DEMO:
+        if revision:
+            raise WrongRevision(f"{revision}: the base is no model of the hub, and has no revisions: leave it out")
+        return path if os.path.isdir(path) else TARGET_DIR
     match = _HUB_NAME.fullmatch(name)
     if match is None or name.startswith("."):
         raise Unfit(
             f"there is no folder {path}; give a folder of safetensors, `demo`, or a model of the hub as ORG/NAME"
         )
+    if match["label"] and match["label"].casefold() != SAFETENSORS:
+        raise Unfit(f"{name!r}: a label names what is served; safetensors are trained on: write {match['repo']}")
+    wanted = _one_revision(match["revision"] or "", revision)
     instead = "" if needs_weights else "; for a plan a folder with its config.json alone will do"
     try:
-        return _pulled(folders.home / "models" / "hub", match["repo"], revision or match["revision"] or "", name)
+        return _pulled(folders.home / "models" / "hub", match["repo"], wanted, name)
     except Unfit as exc:
         raise Unfit(f"{exc}{instead}") from exc
+
+
+def _one_revision(named: str, beside: str) -> str:
+    """Raises WrongRevision where they differ."""
+    if named and beside and named != beside:
+        raise WrongRevision(f"{beside}, and base_model names @{named}: keep one of them")
+    return named or beside
 
 
 def _file_words(path: Path) -> str:

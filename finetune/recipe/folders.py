@@ -7,6 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+HOME = "FORGEGATE_HOME"
+
+
+def home_of(env: Mapping[str, str] = os.environ) -> Path:
+    """$FORGEGATE_HOME, absolute."""
+    return Path(env.get(HOME) or "~/.local/share/forgegate").expanduser().absolute()
+
+
+def digest_cache(env: Mapping[str, str] = os.environ) -> Path | None:
+    """Where digests of model folders are kept; None where this user can keep nothing there."""
+    models = home_of(env) / "models"
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return models if os.access(models, os.W_OK) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Folders:
@@ -17,8 +34,7 @@ class Folders:
 
     @classmethod
     def of(cls, recipe: Path, env: Mapping[str, str] = os.environ) -> Folders:
-        chosen = env.get("FORGEGATE_HOME") or "~/.local/share/forgegate"
-        return cls(recipe.absolute().parent, Path.cwd(), Path(chosen).expanduser().absolute())
+        return cls(recipe.absolute().parent, Path.cwd(), home_of(env))
 
     def find(self, text: str) -> Path:
         """Absolute; of the current folder where there is no such file in either."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune.errors import RecipeUnusable
 from finetune.recipe.recipe import Recipe
 
 
@@ -19,8 +20,13 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_json(content: Mapping[str, Any]) -> Recipe:
-    """Raises ValueError naming what is missing, unknown, or of another type."""
-    recipe = _value(Recipe, content, "recipe")
+    """Raises RecipeUnusable naming what is missing, unknown, or of another type."""
+    try:
+        recipe = _value(Recipe, content, "recipe")
+    except ValueError as exc:
+        raise RecipeUnusable(
+            f"{exc}: go on with the version of forgegate that began this run, or begin another run"
+        ) from exc
     assert isinstance(recipe, Recipe)
     return recipe
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.errors import RecipeUnusable
 from finetune.recipe.adapter import read_lora
-from finetune.recipe.base import Base, find_base
+from finetune.recipe.base import Base, WrongRevision, find_base
 from finetune.recipe.checks import check_base, check_length
 from finetune.recipe.data import read_data
 from finetune.recipe.document import override, parse, read_text
@@ -79,9 +79,12 @@ def _base(given: Given, folders: Folders, is_plan: bool) -> Base | None:
     if not given.has("base_model"):
         given.problem("base_model", "it is missing: a folder of safetensors, `demo`, or a model of the hub as ORG/NAME")
     name = given.get("base_model")
-    revision = given.get(given.first("model_revision", "revision_of_model"), "")
+    key = given.first("model_revision", "revision_of_model")
     try:
-        return find_base(name, revision, folders, needs_weights=not is_plan) if name else None
+        return find_base(name, given.get(key, ""), folders, needs_weights=not is_plan) if name else None
+    except WrongRevision as exc:
+        given.problem(key, str(exc))
+        return None
     except Unfit as exc:
         given.problem("base_model", str(exc))
         return None

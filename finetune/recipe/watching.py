@@ -66,6 +66,11 @@ def _patience(given: Given, has_eval: bool) -> int:
         given.problem(
             "early_stopping_patience", "there is no evaluation data to stop by: write val_set_size or test_datasets"
         )
+    if patience and given.get("load_best_model_at_end") is False:
+        given.problem(
+            "load_best_model_at_end",
+            "false contradicts early_stopping_patience: the adapter of the best evaluation is what is left: leave out one of them",
+        )
     if given.get("load_best_model_at_end") and not patience:
         given.problem(
             "load_best_model_at_end",
@@ -76,14 +81,19 @@ def _patience(given: Given, has_eval: bool) -> int:
 
 def _reports(given: Given, wandb: dict[str, str]) -> tuple[str, ...]:
     asked = _named_reports(given)
+    is_none = [name.lower() for name in given.get("report_to", ())] == ["none"]
     for switch, name in _SWITCHES.items():
-        if given.get(switch) is True and name not in asked:
+        if given.get(switch) is True and is_none:
+            given.problem(switch, "true contradicts report_to: none")
+        elif given.get(switch) is True and name not in asked:
             asked.append(name)
         if given.get(switch) is False and name in asked:
             given.problem(switch, f"false contradicts report_to: {name}")
     if wandb.get("mode") == "disabled":
         asked = [name for name in asked if name != "wandb"]
     elif wandb.get("mode") == "offline" and "wandb" not in asked and given.get("use_wandb") is None:
+        if is_none:
+            given.problem("wandb_mode", "offline records for wandb, and report_to is none: leave out one of them")
         asked.append("wandb")
     elif wandb and "wandb" not in asked:
         name = next(key for key, own in _WANDB.items() if own in wandb)

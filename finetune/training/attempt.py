@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from backends import artifacts
 from finetune.dataset.tokens import ModelTokens
@@ -23,6 +23,7 @@ from finetune.training import checkpoints, memory, metrics, reports
 from finetune.training import model as models
 from finetune.training.adapter import copy_adapter, write_adapter
 from finetune.training.attention import choose_attention
+from finetune.training.best import Best
 from finetune.training.callbacks import Conductor, Teller
 from finetune.training.events import Events
 from finetune.training.fast import keeping, linear
@@ -76,6 +77,9 @@ class Attempt:
         self._model: Any = None
         self._trainer: Any = None
         self._meter: Meter | None = None
+        self._best = Best(order.best, self._write)
+        self._is_eval_missing = False
+        """Where the attempt goes on from: a stop left it out."""
         self.resumed: checkpoints.Checkpoint | None = None
 
     def run(self) -> int:
@@ -209,12 +213,12 @@ class Attempt:
         watch = Watch(recipe.steps, place.dtype_name, feed.schedule.num_steps)
         teller = Teller(self._events, path if self._world.is_main else None, self._meter_of(place), watch)
         teller.recall(earlier)
-        keep = self._keep if recipe.watch.early_stop_patience and self._world.is_main else None
+        keep = self._best.offer if recipe.watch.early_stop_patience and self._world.is_main else None
         conductor = Conductor(
             feed.schedule, recipe.watch.early_stop_patience, recipe.seed, feed.order, tally, teller, keep
         )
         train, held_out = feed.datasets()
-        needs_eval = step > 0 and feed.schedule.is_eval_due(step) and step not in teller.outcome.eval_steps
+        self._is_eval_missing = feed.schedule.is_eval_due(step) and step not in teller.outcome.eval_steps
         trainer: Any = AdapterTrainer(
             model=self._model,
             order=feed.order,
@@ -222,7 +226,7 @@ class Attempt:
             is_chunked=self._is_chunked(place),
             loss=hooks["loss"] or None,
             shelf=Shelf(order.checkpoints, feed.digest(), recipe.watch.max_checkpoints),
-            args=settings_of(recipe, place, feed.schedule, order.run, needs_eval),
+            args=settings_of(recipe, place, feed.schedule, order.run),
             train_dataset=train,
             eval_dataset=held_out,
             data_collator=feed.collator(_pad_id(tokens.tokenizer), place.is_flat),
@@ -251,13 +255,10 @@ class Attempt:
         if self._world.is_main:
             self._clear()
         self._events.stage("train", "training")
-        if self.resumed is not None and self.resumed.step >= feed.schedule.num_steps:
-            trainer._load_from_checkpoint(str(self.resumed.path))
-            trainer.state.global_step = self.resumed.step
-            if trainer.args.eval_on_start:
-                trainer.evaluate()
-        else:
-            trainer.train(resume_from_checkpoint=str(self.resumed.path) if self.resumed else None)
+        if self.resumed is None:
+            trainer.train()
+        elif not self._is_over(self.resumed, feed, conductor):
+            trainer.train(resume_from_checkpoint=str(self.resumed.path))
         if outcome.fatal is not None:
             return GUARD
         if outcome.is_stopped or trainer.is_abandoned:
@@ -266,6 +267,18 @@ class Attempt:
         self._finish(feed, conductor)
         return DONE
 
+    def _is_over(self, at: checkpoints.Checkpoint, feed: Feed, conductor: Conductor) -> bool:
+        """Whether no step follows the one that is gone on from; then, and where its evaluation is made up for, the model is as it was."""
+        trainer, is_last = self._trainer, at.step >= feed.schedule.num_steps
+        if not (is_last or self._is_eval_missing or conductor.ends_early(at.step)):
+            return False
+        trainer._load_from_checkpoint(str(at.path))
+        trainer.state.global_step = at.step
+        trainer.state.epoch = TrainerState.load_from_json(str(at.path / "trainer_state.json")).epoch
+        if self._is_eval_missing:
+            trainer.evaluate()
+        return is_last or trainer.is_abandoned or conductor.ends_early(at.step)
+
     def _clear(self) -> None:
         """What an earlier attempt left behind the step that this one begins at."""
         step = self.resumed.step if self.resumed else 0
@@ -273,26 +286,25 @@ class Attempt:
         checkpoints.sweep(self._order.checkpoints)
         checkpoints.discard_after(self._order.checkpoints, step)
         shutil.rmtree(self._order.adapter, ignore_errors=True)
-        if not step:
-            shutil.rmtree(self._order.best, ignore_errors=True)
+        self._best.drop_after(step)
 
-    def _keep(self) -> None:
-        write_adapter(self._model, self._order.best, self._base_digest())
+    def _write(self, out: Path) -> None:
+        write_adapter(self._model, out, self._base_digest())
 
     def _finish(self, feed: Feed, conductor: Conductor) -> None:
         outcome, step = conductor.outcome, int(self._trainer.state.global_step)
         losses = outcome.eval_losses
-        is_best_wanted = self._recipe.watch.early_stop_patience > 0 and self._order.best.is_dir()
+        best = self._best.found() if self._recipe.watch.early_stop_patience else None
         if self._world.is_main:
             self._events.stage("save", "saving the adapter")
-            if is_best_wanted:
-                copy_adapter(self._order.best, self._order.adapter)
+            if best is not None:
+                copy_adapter(self._best.adapter, self._order.adapter)
             else:
-                write_adapter(self._model, self._order.adapter, self._base_digest())
+                self._write(self._order.adapter)
         reason = "early_stop" if outcome.is_early else "max_steps" if feed.schedule.ends_early else "finished"
         self._events.tell(
             "done", adapter=str(self._order.adapter), num_steps=step, loss=outcome.loss,
-            eval_loss=(min(losses) if is_best_wanted else losses[-1]) if losses else None,
+            eval_loss=best.loss if best is not None else losses[-1] if losses else None,
             peak_bytes=self._meter.peak_bytes() if self._meter else 0, seconds=round(time.monotonic() - self._began, 2), reason=reason,
         )  # fmt: skip
 

@@ -17,10 +17,11 @@ from finetune.training import metrics
 from finetune.training.batches import EpochOrder
 from finetune.training.events import Events
 from finetune.training.memory import Meter
-from finetune.training.schedule import Schedule, judge
+from finetune.training.schedule import Schedule, should_stop
 from finetune.training.tally import Tally
 
-Keep = Callable[[], None]
+Keep = Callable[[int, float], None]
+"""Is told the step and the loss of an evaluation."""
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class Outcome:
 
 
 class Conductor(TrainerCallback):  # type: ignore[misc]
-    """`keep` saves the adapter as the best one so far; None where the last one is wanted, not the best."""
+    """`keep` saves the adapter if it is the best one so far; None where the last one is wanted, not the best."""
 
     def __init__(
         self,
@@ -80,14 +81,17 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         self._teller.tell_eval(state.global_step, state.epoch, metrics)
-        verdict = judge(self.outcome.eval_losses, self._patience)
-        is_best = verdict.best == len(self.outcome.eval_losses) - 1
-        if self._keep is not None and is_best:
-            self._keep()
-        if verdict.should_stop and state.global_step < self._schedule.num_steps:
-            self.outcome.is_early = True
+        if self._keep is not None:
+            self._keep(state.global_step, self.outcome.eval_losses[-1])
+        if self.ends_early(state.global_step):
             control.should_training_stop = control.should_save = True
         self._tally.rest()
+
+    def ends_early(self, step: int) -> bool:
+        """Whether the evaluations until `step` end the run before its last one."""
+        is_worse = should_stop(self.outcome.eval_losses, self._patience)
+        self.outcome.is_early = is_worse and step < self._schedule.num_steps
+        return self.outcome.is_early
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._tally.rest()

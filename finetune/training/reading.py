@@ -18,6 +18,7 @@ from finetune.dataset.spool import Spool
 from finetune.dataset.tokens import Rendered
 from finetune.errors import RecipeUnusable
 from finetune.recipe.recipe import Data
+from finetune.recipe.shares import general_words, require_rest
 from finetune.training.rows import Collector, TokenRows
 from finetune.training.sources import Loader, read_sources
 
@@ -99,10 +100,7 @@ class Reader:
         share = self._data.held_out_share(num_rows)
         if self._data.eval_sources or not share:
             return set()
-        if share >= 1:
-            raise RecipeUnusable(
-                f"val_set_size: {self._data.eval_rows:,} rows of {num_rows:,}: none would be left to train"
-            )
+        require_rest(self._data.eval_rows, num_rows)
         return held_out_of(domain, domain.rows(), share, self._seed, self._watch)[0]
 
     def _note_faults(self, loaded: Loaded) -> None:
@@ -125,10 +123,7 @@ class Reader:
             self._take(general.row(place), train, first_number)
         there = len(train) - num_domain
         if there < wanted:
-            raise RecipeUnusable(
-                f"general: share {share:g} of {num_domain:,} rows takes {wanted:,} general ones, {there:,} can be trained: at most "
-                f"share: {there / (num_domain + there):.2g}"
-            )
+            raise RecipeUnusable(general_words(share, num_domain, wanted, there))
 
     def _take(self, row: Row, into: Collector, first_number: int) -> None:
         rendered = self._rendered(row)

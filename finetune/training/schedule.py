@@ -57,21 +57,8 @@ def _every(steps: int, per_epoch: int, steps_per_epoch: int) -> int:
     return steps or max(1, round(steps_per_epoch / per_epoch) if per_epoch else steps_per_epoch)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What evaluations so far say."""
-
-    best: int
-    """Place of the lowest loss; the earlier of two equal ones. -1 where there is none."""
-    should_stop: bool
-
-    @property
-    def has_best(self) -> bool:
-        return self.best >= 0
-
-
-def judge(losses: list[float], patience: int) -> Verdict:
+def should_stop(losses: list[float], patience: int) -> bool:
     """`patience` evaluations without a lower loss end the run; 0: none does. A loss that is no number is never the lowest."""
     finite = [(loss, place) for place, loss in enumerate(losses) if math.isfinite(loss)]
     best = min(finite)[1] if finite else -1
-    return Verdict(best, 0 < patience <= len(losses) - 1 - best)
+    return 0 < patience <= len(losses) - 1 - best

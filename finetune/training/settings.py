@@ -24,7 +24,7 @@ def optimizer_of(recipe: Recipe, place: Place) -> tuple[str, str]:
     return FULL_PRECISION, f"optimizer: {wanted} needs a GPU: 32-bit AdamW is used"
 
 
-def settings_of(recipe: Recipe, place: Place, schedule: Schedule, folder: Path, is_resumed_before_eval: bool) -> Any:
+def settings_of(recipe: Recipe, place: Place, schedule: Schedule, folder: Path) -> Any:
     """What is evaluated, saved and told when is ours to decide (see callbacks), and so is what a batch is made of."""
     steps, memory = recipe.steps, recipe.memory
     settings = SFTConfig(
@@ -51,7 +51,6 @@ def settings_of(recipe: Recipe, place: Place, schedule: Schedule, folder: Path, 
         logging_strategy="no",
         eval_strategy="no",
         save_strategy="no",
-        eval_on_start=is_resumed_before_eval,
         # A loss that is no number must be seen.
         logging_nan_inf_filter=False,
         average_tokens_across_devices=True,

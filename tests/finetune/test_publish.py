@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Never
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from finetune.export import Exported
 from finetune.export.adapter import read_exported
 from finetune.parity import measure as measuring
 from finetune.parity.reference import Reference, compute
+from finetune.parity.served import Endpoint, EndpointRefused
 from finetune.publish import ParityNegative, Published, publish
 from tests.finetune.exports import quick_export, run_folder, write_rows
 from tests.processes import Served
@@ -103,6 +105,20 @@ def test_where_parity_fails_no_alias_moves_and_the_cause_is_named(gateway: Serve
     assert "stays a candidate, no alias was moved" in str(caught.value)
     listed = gateway.admin("GET", "/admin/v1/aliases")["data"]
     assert "wrong" not in {alias["name"] for alias in listed}
+
+
+def test_where_nothing_can_be_checked_no_alias_moves(
+    gateway: Served, exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> Never:
+        raise EndpointRefused("no such path", 404)
+
+    monkeypatch.setattr(Endpoint, "scores", refused)
+    with pytest.raises(ParityNegative, match=r"parity is NOT CHECKED \(not checked: scores\)") as caught:
+        publication(exported, "blind")
+    assert caught.value.exit_code == 3
+    assert "stays a candidate, no alias was moved" in str(caught.value)
+    assert "blind" not in {alias["name"] for alias in gateway.admin("GET", "/admin/v1/aliases")["data"]}
 
 
 def test_stopped_before_its_alias_it_goes_on_from_the_candidate(

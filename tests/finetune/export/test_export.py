@@ -55,6 +55,13 @@ def test_again_nothing_is_computed_and_other_files_are_never_lost(exported: Expo
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RecipeUnusable, match=r"holds other files \(notes.txt\): name an empty or a new folder"):
         export_adapter(SOURCE, tmp_path)
+    other = shutil.copytree(HOST.with_name("tiger"), tmp_path / "other")
+    before = {path.name: path.read_bytes() for path in other.iterdir()}
+    told.clear()
+    with pytest.raises(RecipeUnusable, match=r"holds other files .*: name an empty or a new folder"):
+        export_adapter(SOURCE, other, lambda stage, *_: told.append(stage))
+    assert told == []
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == before
     own = shutil.copytree(HOST, tmp_path / "own")
     with pytest.raises(RecipeUnusable, match="is the adapter itself, which is left as it is"):
         export_adapter(Source(own, TARGET_DIR), own)
@@ -107,7 +114,21 @@ def _halved(change: Change) -> Change:
     return Change(change.a, stored(change.b.to_f32() * 0.5))
 
 
-def test_stopped_in_the_middle_it_leaves_nothing(tmp_path: Path) -> None:
+def test_where_it_cannot_be_written_nothing_is_computed(exported: Exported, tmp_path: Path) -> None:
+    told: list[str] = []
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(RecipeUnusable, match="full is not empty: name a new folder with --out"):
+        export_merged(SOURCE, tmp_path / "full", lambda stage, *_: told.append(stage))
+    run = tmp_path / "run"
+    with pytest.raises(RecipeUnusable, match="export is where the run's adapter is exported: name another folder"):
+        export_merged(Source(exported.folder, TARGET_DIR, run), run / "export", lambda stage, *_: told.append(stage))
+    assert told == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_stopped_in_the_middle_it_leaves_nothing(tmp_path: Path, number: signal.Signals, code: int) -> None:
     argv = [
         sys.executable,
         "-m",
@@ -124,10 +145,10 @@ def test_stopped_in_the_middle_it_leaves_nothing(tmp_path: Path) -> None:
     for line in child.stdout:
         if json.loads(line).get("stage") == "load":
             break
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     child.stdout.read()
     child.stdout.close()
-    assert child.wait(20) == 130
+    assert child.wait(20) == code
     deadline = time.monotonic() + 5
     while list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from backends.adapter.upload import WEIGHTS
 from backends.artifacts import Tensor, bf16_tensor, read_tensors, write_tensors
-from finetune.errors import RecipeUnusable
+from backends.modelfolder import tensors_of
+from finetune.errors import RecipeUnusable, TrainError
+from finetune.export import merge
 from finetune.export.merge import changes, merge_file, rounded
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -58,6 +61,20 @@ def test_the_nearest_value_of_the_bases_dtype_and_nothing_else_changes(tmp_path:
 def test_rounding_is_to_the_nearest_even() -> None:
     halfway = np.array([1 + 2**-8, 1 + 3 * 2**-8], np.float32)  # between two bfloat16 each
     assert np.frombuffer(rounded("w", halfway, "BF16"), np.uint16).tolist() == [0x3F80, 0x3F82]
+
+
+@pytest.mark.parametrize("num_cut", [1, 40, 100])
+def test_a_base_that_is_cut_meanwhile_is_said(tmp_path: Path, num_cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    write_tensors(
+        path, {f"{MODULE}.weight": stored(floats(6, 5)), "norm.weight": stored(floats(5)), "z": stored(floats(3))}
+    )
+    known = list(tensors_of(path))
+    os.truncate(path, path.stat().st_size - num_cut)
+    monkeypatch.setattr(merge, "tensors_of", lambda _: known)
+    changed = changes(adapter(tmp_path / "a", floats(2, 5), floats(6, 2)))
+    with pytest.raises(TrainError, match=r"model\.safetensors became shorter while it was read"):
+        merge_file(path, tmp_path / "out", changed, lambda _: None)
 
 
 def test_what_a_dtype_cannot_hold_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from backends.demo import TARGET_DIR
+from finetune.dataset.progress import Unwatched
 from finetune.dataset.row import Row
 from finetune.dataset.tokens import ModelTokens, Rendered
 from finetune.errors import RecipeUnusable
@@ -17,6 +18,7 @@ from finetune.parity.cases import Cases, choose
 from finetune.parity.heldout import HeldOut, of_file, of_run
 from finetune.recipe.plain import to_json
 from finetune.recipe.recipe import Data, Recipe, Source
+from finetune.training.reading import Reader
 
 pytestmark = pytest.mark.torch
 
@@ -105,6 +107,27 @@ def test_the_same_rows_each_time_and_as_many_as_asked_for(tmp_path: Path, tokens
     assert max(case.number for case in first.chosen) > 10  # from all over the file
 
 
+def test_a_row_that_the_chat_template_refuses_is_passed_over_as_in_training(
+    tmp_path: Path, tokens: ModelTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{{ raise_exception('no systems') if messages[0]['role'] == 'system' }}" + tokens.tokenizer.chat_template
+    monkeypatch.setattr(tokens.tokenizer, "chat_template", template)
+    refused = {"messages": [{"role": "system", "content": "Be kind"}, *chat("Hi", "Hello")["messages"]]}
+    found = chosen(rows_file(tmp_path / "a.jsonl", refused, chat("Hi", "Hello")), tokens)
+    assert [case.number for case in found.chosen] == [2]
+    assert found.excluded == {cases.REFUSED: 1}
+
+
+def test_a_row_and_its_answer_fit_into_the_context(tmp_path: Path, tokens: ModelTokens) -> None:
+    path = rows_file(tmp_path / "a.jsonl", chat("Hi", "Hello"))
+    (case,) = chosen(path, tokens).chosen
+    needed = case.first + case.budget
+    assert (case.budget, needed > len(case.ids)) == (cases.MIN_BUDGET, True)
+    assert chosen(path, tokens, context=needed).chosen == (case,)
+    with pytest.raises(RecipeUnusable, match=cases.LONG):
+        chosen(path, tokens, context=needed - 1)
+
+
 def test_no_usable_row_is_said_with_the_reasons(tmp_path: Path, tokens: ModelTokens) -> None:
     path = rows_file(tmp_path / "a.jsonl", chat("say <|im_end|>", "no"))
     with pytest.raises(RecipeUnusable, match=r"a\.jsonl can be asked: 1 with special tokens' texts in a message"):
@@ -115,31 +138,43 @@ def places(held_out: HeldOut) -> list[str]:
     return [held_out.loaded.row(place).question for place in held_out.places]
 
 
+CITIES = ("Oslo", "Rome", "Lima", "Seoul", "Cairo", "Quito", "Delhi", "Paris", "Sofia", "Accra", "Minsk", "Dakar")
+
+
+def trained_on(folder: Path, data: dict[str, Any], seed: int) -> Recipe:
+    """The recipe of a run in `folder`."""
+    train = rows_file(folder / "train.jsonl", *(chat(f"Where is {city}?", f"{city} lies there") for city in CITIES))
+    evaluation = rows_file(folder / "eval.jsonl", chat("What else?", "More"))
+    sources = (Source(evaluation),) if data.get("eval_sources") else ()
+    rest = {name: value for name, value in data.items() if name != "eval_sources"}
+    recipe = Recipe(TARGET_DIR, Data((Source(train),), eval_sources=sources, **rest), folder / "run", seed=seed)
+    (folder / "run" / "attempts").mkdir(parents=True)
+    (folder / "run" / "attempts" / "1.json").write_text(json.dumps(to_json(recipe)))
+    return recipe
+
+
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        ({"eval_sources": True}, ["E"]),
-        ({"eval_share": 0.25}, 1),
-        ({}, 4),
-    ],
+    ("data", "count"), [({"eval_sources": True}, 1), ({"eval_share": 0.25}, 3), ({"eval_rows": 5}, 5)]
 )
 def test_a_runs_held_out_rows_are_those_that_training_evaluated_on(
-    tmp_path: Path, data: dict[str, Any], expected: list[str] | int
+    tmp_path: Path, tokens: ModelTokens, data: dict[str, Any], count: int, seed: int
 ) -> None:
-    train = rows_file(
-        tmp_path / "train.jsonl", *(chat(f"{city}?", "yes") for city in ("Oslo", "Rome", "Lima", "Seoul"))
-    )
-    evaluation = rows_file(tmp_path / "eval.jsonl", chat("E", "yes"))
-    share = data.get("eval_share", 0.0)
-    sources = (Source(evaluation),) if data.get("eval_sources") else ()
-    recipe = Recipe(TARGET_DIR, Data((Source(train),), eval_sources=sources, eval_share=share), tmp_path / "run")
-    (tmp_path / "run" / "attempts").mkdir(parents=True)
-    (tmp_path / "run" / "attempts" / "1.json").write_text(json.dumps(to_json(recipe)))
+    recipe = trained_on(tmp_path, data, seed)
+    trained = Reader(recipe.data, tokens, seed, Unwatched()).prepare().held_out
+    assert trained is not None
+    expected = [tuple(map(int, trained.row(place)[0])) for place in range(len(trained))]
     with of_run(tmp_path / "run") as held_out:
-        found = places(held_out)
-        words = held_out.words
-    assert found == expected if isinstance(expected, list) else len(found) == expected
-    assert ("was trained on" in words) == (expected == 4)
+        found = [tokens.render(held_out.loaded.row(place)).ids for place in held_out.places]
+        assert "was trained on" not in held_out.words
+    assert (found, len(found)) == (expected, count)
+
+
+def test_a_run_that_held_nothing_out_is_asked_what_it_was_trained_on(tmp_path: Path) -> None:
+    trained_on(tmp_path, {}, 1)
+    with of_run(tmp_path / "run") as held_out:
+        assert places(held_out) == [f"Where is {city}?" for city in CITIES]
+        assert "was trained on" in held_out.words
 
 
 def test_a_run_without_a_recipe_is_refused(tmp_path: Path) -> None:

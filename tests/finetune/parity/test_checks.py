@@ -196,12 +196,31 @@ def test_near_ties_may_part_and_others_may_not() -> None:
 
 
 def test_an_answer_must_end_where_the_references_does() -> None:
+    def check(ours: Sequence[Greedy], theirs: Sequence[Answer]) -> Check:
+        return check_ends(CASES[:2], ours, theirs, decode, NEAR)
+
     endless = replace(GREEDY, has_ended=False)
-    assert check_ends(CASES[:2], [GREEDY] * 2, [answer("")] * 2).state == "pass"
-    assert check_ends(CASES[:2], [GREEDY] * 2, [answer(""), answer("", has_ended=False)]).rows == (2,)
-    assert check_ends(CASES[:2], [GREEDY, endless], [answer("")] * 2).state == "pass"
-    check = check_ends(CASES[:2], [endless] * 2, [answer("", has_ended=False)] * 2)
-    assert (check.state, "trained without the end token" in check.words) == ("fail", True)
+    assert check([GREEDY] * 2, [answer("")] * 2).state == "pass"
+    assert check([GREEDY] * 2, [answer(""), answer("", has_ended=False)]).rows == (2,)
+    assert check([GREEDY] * 2, [answer("abcd"), answer("abcdefgh", has_ended=False)]).rows == (2,)  # past its end
+    assert check([GREEDY, endless], [answer("")] * 2).state == "pass"
+    never = check([endless] * 2, [answer("", has_ended=False)] * 2)
+    assert (never.state, "trained without the end token" in never.words) == ("fail", True)
+
+
+def test_an_answer_that_went_on_from_a_near_tie_is_no_fault_of_its_end() -> None:
+    tied, far = (
+        answer("axcdefgh", has_ended=False),
+        answer("abxdefgh", has_ended=False),
+    )  # token 1 leads by 0.05, token 2 by 4
+    check = check_ends(CASES[:3], [GREEDY] * 3, [answer("abcd"), tied, tied], decode, NEAR)
+    assert (check.state, check.words) == (
+        "pass",
+        "1 of 3 answers end within their budget; 2 went on from a near tie",
+    )
+    assert check_ends(CASES[:3], [GREEDY] * 3, [answer("abcd"), tied, far], decode, NEAR).rows == (3,)
+    apart = replace(tied, is_plain=False)  # all of it is not known, so neither is where it parts
+    assert check_ends(CASES[:1], [GREEDY], [apart], decode, NEAR).rows == (1,)
 
 
 def test_what_follows_from_an_earlier_fault_is_not_told_again() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Never
 
 import pytest
 
+from finetune.parity import __main__ as command
 from finetune.parity.__main__ import main, parser
 from finetune.parity.causes import Cause
 from finetune.parity.checks import Check
@@ -30,6 +34,49 @@ def test_a_verdict_reads_from_the_result_to_the_cause() -> None:
     ]
     told = json.loads(json.dumps(VERDICT.as_json()))
     assert (told["event"], told["causes"][0]["name"], told["checks"][0]["rows"]) == ("parity", "template", [1, 2])
+
+
+def test_what_is_not_checked_does_not_hold() -> None:
+    skipped = Check("scores", "skipped", "the endpoint gives no log-probabilities of a prompt: Not Found")
+    unchecked = replace(VERDICT, checks=(Check("ids", "pass", "all right"), skipped), causes=())
+    assert next(lines(unchecked)) == (
+        "support@3f2a91c04b7d: parity is NOT CHECKED (not checked: scores) on 5 held-out rows"
+    )
+    assert (unchecked.state, unchecked.exit_code, unchecked.as_json()["state"]) == ("unchecked", 3, "unchecked")
+    assert (VERDICT.state, VERDICT.exit_code) == ("fails", 1)
+    held = replace(VERDICT, is_passed=True, checks=(replace(skipped, name="ids"),), causes=())
+    assert (held.exit_code, next(lines(held)).partition(": ")[2]) == (
+        0,
+        "parity holds (not checked: ids) on 5 held-out rows",
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("http://gpu:port", "http://gpu:port is no address"), ("gpu:8080", "write it as http://gpu-1:8080")],
+)
+def test_what_is_no_address_is_said(url: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "m", "--url", url, "--run", str(tmp_path)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_it_ends_as_the_signal_says_that_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missed(*_: object) -> Never:
+        raise AssertionError("SIGTERM would have ended this process without a word")
+
+    def ended(*_: object) -> Never:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(command, "endpoint", ended)
+    before = signal.signal(signal.SIGTERM, missed)
+    try:
+        assert main(["--model", "m", "--run", str(tmp_path)]) == 143
+        assert (signal.getsignal(signal.SIGTERM), capsys.readouterr().err) == (missed, "")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,94 @@ def test_scores_are_asked_for_in_calls_and_put_in_order() -> None:
     assert calls[0] | {"prompt": 0} == {"model": "support", "prompt": 0, "max_tokens": 0, "echo": True, "logprobs": 0}
 
 
+def listing(*models: dict[str, Any]) -> Reply:
+    """vLLM: a list, and nothing below it."""
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"object": "list", "data": list(models)})
+        return httpx.Response(404, json={"detail": "Not Found"})
+
+    return reply
+
+
+VLLM = (
+    {"id": "base", "owned_by": "vllm", "root": "/models/base", "parent": None, "max_model_len": 4096},
+    {"id": "support", "owned_by": "vllm", "root": "/adapters/a@0123456789ab", "parent": "base", "max_model_len": None},
+)
+
+
+def test_a_model_is_found_in_a_list_where_there_is_but_that() -> None:
+    with endpoint(listing(*VLLM)) as asked:
+        model, base = asked.describe(), asked.describe("base")
+        with pytest.raises(RecipeUnusable) as caught:
+            asked.describe("nobody")
+    assert (model.name, model.parent, model.root, model.max_context) == ("support", "base", "", 4096)
+    assert (base.parent, base.root, base.is_literal, base.capabilities) == ("", "", False, ())
+    assert str(caught.value) == "http://gpu:8080 serves no model 'nobody'; it has base, support"
+
+
+def test_a_candidate_is_in_no_list_of_ours() -> None:
+    ours = listing({"id": "demo", "owned_by": "forgegate"})
+    with endpoint(ours) as asked, pytest.raises(RecipeUnusable, match="is there for the admin token alone"):
+        asked.describe("support@0123456789ab")
+
+
+@pytest.mark.parametrize("name", ["context_length", "max_model_len"])
+def test_how_long_a_context_is_served_is_read(name: str) -> None:
+    with endpoint(told({name: 2048})) as asked:
+        assert asked.describe().max_context == 2048
+    with endpoint(told({name: None})) as asked:
+        assert asked.describe().max_context is None
+
+
+@pytest.mark.parametrize("url", ["http://gpu:port", "http://[::1"])
+def test_what_is_no_address_is_said(url: str) -> None:
+    with pytest.raises(EndpointFailed, match="is no address"):
+        Endpoint(url, "support")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"choices": None},
+        {"choices": []},
+        {"choices": [None]},
+        {"choices": [{"index": 0, "logprobs": None}]},
+        {"choices": [{"index": 0, "logprobs": {"token_logprobs": None}}]},
+        {"choices": [{"index": 0, "logprobs": {"token_logprobs": [None, None, -1.0]}}]},
+        {"choices": [{"index": 0, "logprobs": {"token_logprobs": [None, "much", -1.0]}}]},
+    ],
+)
+def test_a_200_that_says_nothing_is_a_failure_of_the_endpoint(body: dict[str, Any]) -> None:
+    with endpoint(told(body)) as asked:
+        with pytest.raises(EndpointFailed):
+            asked.scores("support", [[1, 2, 3]])
+        if "logprobs" not in str(body):
+            with pytest.raises(EndpointFailed, match="answers /v1/chat/completions otherwise"):
+                asked.answer([], 9)
+        with pytest.raises(EndpointFailed, match="answers /tokenize otherwise"):
+            asked.tokenize([])
+
+
+@pytest.mark.parametrize("body", [{"data": None}, {"data": [{}]}, {}])
+def test_a_list_of_another_form_is_said(body: dict[str, Any]) -> None:
+    def reply(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200 if request.url.path == "/v1/models" else 404, json=body)
+
+    with endpoint(reply) as asked, pytest.raises(EndpointFailed, match="answers /v1/models otherwise"):
+        asked.describe()
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_scores_that_are_no_numbers_pass_nothing(value: str) -> None:
+    text = f'{{"choices": [{{"index": 0, "logprobs": {{"token_logprobs": [null, -1.0, {value}]}}}}]}}'
+    reply = httpx.Response(200, text=text)
+    with endpoint(lambda _: reply) as asked, pytest.raises(EndpointFailed, match="no finite number"):
+        asked.scores("support", [[1, 2, 3]])
+
+
 def test_scores_of_other_lengths_are_no_answer() -> None:
     short = told({"choices": [{"index": 0, "logprobs": {"token_logprobs": [None]}}]})
     with endpoint(short) as asked, pytest.raises(EndpointFailed, match="other numbers of tokens"):

@@ -95,7 +95,13 @@ def test_a_size_is_a_card_of_that_size(said: str, gib: float | None) -> None:
         ("NVIDIA L40S", "L40S"), ("NVIDIA L40", "L40"), ("NVIDIA A10G", "A10G"), ("NVIDIA H100 80GB HBM3", "H100"),
         ("NVIDIA H100 PCIe", "H100 PCIe"), ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"), ("NVIDIA RTX A6000", "RTX A6000"),
         ("Tesla V100-SXM2-32GB", "V100 32GB"), ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX PRO 6000 Blackwell"),
-        ("Radeon", None),
+        ("Radeon", None), ("NVIDIA RTX A4000", None), ("RTX A1000", None), ("Quadro T400", None), ("NVIDIA T1000", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("NVIDIA GeForce RTX 3090 Ti", None), ("NVIDIA GH200 480GB", None),
+        ("NVIDIA GB200", None), ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", None), ("NVIDIA H200 NVL", None), ("L400", None),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", None), ("NVIDIA A100 80GB PCIe", "A100 80GB"),
+        ("NVIDIA A100-PCIE-40GB", "A100 40GB"), ("A100-40G", "A100 40GB"), ("NVIDIA H200", "H200"), ("rtx3090 24 GiB", "RTX 3090"),
+        ("NVIDIA A10-24GB", "A10"), ("RTXA6000", "RTX A6000"), ("Tesla V100-PCIE-16GB", "V100 16GB"), ("NVIDIA H100 80GB HBM3e", "H100"),
+        ("", None), ("80GB", None), ("GPU", None),
     ],
 )  # fmt: skip
 def test_cards_by_the_names_that_users_and_drivers_give_them(said: str, card: str | None) -> None:

@@ -58,7 +58,7 @@ def test_long_rows_are_as_the_recipe_has_them(tmp_path: Path, too_long: str, len
 
 @pytest.mark.parametrize(
     ("changes", "trained", "held_out"),
-    [({"eval_share": 0.1}, 90, 10), ({"eval_rows": 7}, 93, 7), ({"eval_rows": 500}, 0, 100), ({}, 100, 0)],
+    [({"eval_share": 0.1}, 90, 10), ({"eval_rows": 7}, 93, 7), ({"eval_share": 0.001}, 99, 1), ({}, 100, 0)],
 )
 def test_rows_that_are_held_out_are_not_trained(
     tmp_path: Path, changes: dict[str, Any], trained: int, held_out: int
@@ -69,6 +69,23 @@ def test_rows_that_are_held_out_are_not_trained(
     assert (found.num_rows, found.num_eval_rows) == (trained, held_out)
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "changes", "said"),
+    [
+        (100, {"eval_rows": 500}, "val_set_size: 500 rows of 100: none would be left to train"),
+        (100, {"eval_rows": 100}, "val_set_size: 100 rows of 100: none would be left to train"),
+        (1, {"eval_share": 0.1}, "val_set_size: 1 rows of 1: none would be left to train"),
+    ],
+)
+def test_what_leaves_no_row_to_train_is_refused_as_training_does(
+    tmp_path: Path, num_rows: int, changes: dict[str, Any], said: str
+) -> None:
+    source = write(tmp_path / "rows.jsonl", [f"answer {number}" for number in range(num_rows)])
+    with pytest.raises(RecipeUnusable) as refused:
+        measure(models.recipe(tmp_path, sources=(source,), **changes), Estimate())
+    assert str(refused.value) == said
+
+
 def test_evaluation_files_leave_the_training_set_whole(tmp_path: Path) -> None:
     source, held_out = write(tmp_path / "rows.jsonl", ["one"] * 20), write(tmp_path / "eval.jsonl", ["two"] * 3)
     recipe = models.recipe(tmp_path, sources=(source,), eval_sources=(held_out,), eval_share=0.5)
@@ -77,12 +94,22 @@ def test_evaluation_files_leave_the_training_set_whole(tmp_path: Path) -> None:
     assert (found.num_rows, found.num_eval_rows) == (20, 3)
 
 
-@pytest.mark.parametrize(("there", "replayed"), [(100, 20), (5, 5)])
-def test_general_rows_make_up_their_share(tmp_path: Path, there: int, replayed: int) -> None:
+@pytest.mark.parametrize(("there", "replayed", "wanted"), [(100, 20, 20), (20, 20, 20), (5, 5, 20)])
+def test_general_rows_make_up_their_share(tmp_path: Path, there: int, replayed: int, wanted: int) -> None:
     source, general = write(tmp_path / "rows.jsonl", ["one"] * 80), write(tmp_path / "chat.jsonl", ["two"] * there)
     found = measure(models.recipe(tmp_path, sources=(source,), general=(general,), general_share=0.2), Estimate())
     assert found is not None
-    assert (found.num_rows, found.num_general) == (80 + replayed, replayed)
+    assert (found.num_rows, found.num_general, found.num_general_wanted) == (80 + replayed, replayed, wanted)
+
+
+def test_their_share_is_of_rows_that_are_trained(tmp_path: Path) -> None:
+    source = write(tmp_path / "rows.jsonl", ["one"] * 80 + ["A" * 800] * 40)
+    general = write(tmp_path / "chat.jsonl", ["two"] * 15 + ["A" * 800] * 15)
+    recipe = models.recipe(tmp_path, sources=(source,), general=(general,), general_share=0.2, max_length=100)
+    found = measure(recipe, Estimate())
+    assert found is not None
+    assert (found.num_rows, found.num_general, found.num_general_wanted) == (95, 15, 20)
+    assert found.num_too_long == 55
 
 
 def test_rows_beyond_the_first_are_corrected_by_what_those_showed(

@@ -35,6 +35,16 @@ def test_unused_memory_goes_to_larger_micro_batches_without_checkpointing(llama_
     assert f"faster: {made.faster.words}" in show.text(made)
 
 
+def test_outputs_that_are_kept_are_not_named_where_all_are(llama_8b: Path) -> None:
+    """A recipe with both is refused."""
+    recipe = models.recipe(llama_8b, gradient_accumulation_steps=16, keep_outputs=("down_proj",))
+    found = plan(recipe, ROWS, named("H200")).faster
+    assert found is not None
+    assert not found.recipe.memory.gradient_checkpointing
+    assert found.recipe.memory.keep_outputs == ()
+    assert found.words.endswith("gradient_checkpointing: false, without keep_outputs")
+
+
 def test_on_a_full_card_nothing_is_said(tmp_path: Path) -> None:
     base = models.folder(tmp_path / "70b", models.LLAMA_31_70B)
     made = plan(

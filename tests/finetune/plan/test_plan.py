@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from finetune.plan import show
 from finetune.plan.device import named, processor
 from finetune.plan.facts import DataFacts
 from finetune.plan.plan import limited, micro_batch_tokens, plan
-from finetune.plan.units import GIB, duration_words, size_words
+from finetune.plan.units import GIB, duration_words
 from tests.finetune.plan import models
 from tests.finetune.plan.rows import lognormal
 
@@ -97,6 +98,21 @@ def test_a_limit_is_what_a_run_may_take(llama_8b: Path) -> None:
     assert limited(device, 99 * GIB) == device
 
 
+@pytest.mark.parametrize(("is_exact", "what"), [(True, "refuses"), (False, "may refuse")])
+def test_too_few_general_rows_are_said(llama_8b: Path, is_exact: bool, what: str) -> None:
+    facts = DataFacts((100,) * 85, num_general=5, num_general_wanted=20, is_exact=is_exact)
+    said = (
+        "general: share 0.2 of 80 rows takes 20 general ones, 5 can be trained: at most share: 0.059; "
+        f"training {what} that"
+    )
+    recipe = models.recipe(llama_8b, general_share=0.2)
+    made = plan(recipe, facts, named("24GB"))
+    assert said in made.notes
+    assert said in show.text(made)
+    assert made.as_json()["data"]["num_general_wanted"] == 20
+    assert not plan(recipe, replace(facts, num_general=20), named("24GB")).notes
+
+
 def test_tight_is_said(llama_8b: Path) -> None:
     made = plan(models.recipe(llama_8b), None, named("24GB"))
     just = limited(made.device, made.memory.total + 1)
@@ -139,10 +155,3 @@ def test_planning_loads_neither_torch_nor_transformers() -> None:
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration_words(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("size", "words"), [(36.8 * GIB, "36.8 GiB"), (160 << 20, "160 MiB"), (1500 * GIB, "1,500.0 GiB")]
-)
-def test_sizes(size: float, words: str) -> None:
-    assert size_words(size) == words

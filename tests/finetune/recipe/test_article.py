@@ -48,6 +48,7 @@ def test_it_is_accepted_as_it_is(article: Path) -> None:
         ),
         memory=Memory(load_in_4bit=True, dtype="bfloat16", packing=True, gradient_checkpointing=True, attention=""),
         watch=Watch(logging_steps=10, eval_steps=50, save_steps=100, wandb={"project": "my-finetune"}),
+        folder=here,
     )  # fmt: skip
     assert reading.recipe.base.parent.name == "a" * 12
     assert reading.recipe.steps.effective_batch_size == 16

@@ -81,6 +81,34 @@ def test_revisions_of_it(folder: Path, read_text: Read, problems_of: Problems) -
     assert f"`forgegate models pull {HUB}@v3`" in found
 
 
+@pytest.mark.parametrize(
+    ("base", "revision", "said"),
+    [
+        (f"{HUB}@v2", "v3", "4: model_revision: v3, and base_model names @v2: keep one of them"),
+        (f"{HUB}@main", "v2", "4: model_revision: v2, and base_model names @main: keep one of them"),
+        ("demo", "v2", "4: model_revision: v2: the base is no model of the hub, and has no revisions: leave it out"),
+        ("model", "v2", "4: model_revision: v2: the base is no model of the hub, and has no revisions: leave it out"),
+        (f"{HUB}:Q4_K_M", "", f"1: base_model: '{HUB}:Q4_K_M': a label names what is served; safetensors are trained on: write {HUB}"),
+    ],
+)  # fmt: skip
+def test_what_would_be_passed_over_is_refused(
+    folder: Path, problems_of: Problems, base: str, revision: str, said: str
+) -> None:
+    home = folder.parent / "home"
+    pull(home), pull(home, revision="v2", commit="b" * 40), pull(home, revision="v3", commit="c" * 40)
+    copy_of_demo(folder / "model")
+    text = recipe(base) + (f"model_revision: {revision}\n" if revision else "")
+    assert problems_of(text, alone=True) == [said]
+
+
+def test_what_says_the_same_twice_is_taken(folder: Path, read_text: Read) -> None:
+    home = folder.parent / "home"
+    main, branch = pull(home), pull(home, revision="v2", commit="b" * 40)
+    assert read_text(recipe(f"{HUB}@v2") + "model_revision: v2\n", alone=True).recipe.base == branch
+    assert read_text(recipe(f"{HUB}:safetensors@v2"), alone=True).recipe.base == branch
+    assert read_text(recipe(HUB) + "model_revision: main\n", alone=True).recipe.base == main
+
+
 def test_one_that_was_not_pulled_says_how(problems_of: Problems) -> None:
     (found,) = problems_of(recipe(HUB), alone=True)
     assert found == f"1: base_model: {HUB!r} is no folder, and {HUB} has not been pulled: `forgegate models pull {HUB}`"

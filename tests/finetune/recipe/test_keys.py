@@ -49,7 +49,7 @@ def test_the_table_as_text_names_them_all() -> None:
 
 def test_defaults_are_those_of_a_recipe_that_says_nothing(read_text: Read) -> None:
     said = read_text().recipe
-    plain = Recipe(said.base, Data(said.data.sources), said.output_dir, base_name="demo")
+    plain = Recipe(said.base, Data(said.data.sources), said.output_dir, base_name="demo", folder=said.folder)
     assert said == plain
     assert said.output_dir == Path.cwd() / "outputs" / "recipe"
     table = {entry.name: entry.default for entry in keys.entries()}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from finetune.errors import RecipeUnusable
 from finetune.recipe.plain import from_json, to_json
 from finetune.recipe.recipe import Data, Lora, Memory, Recipe, Source, Steps, Watch
 
@@ -70,9 +71,10 @@ def broken(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_what_is_no_recipe_is_named(content: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError) as refused:  # noqa: PT011 - the words are looked at
+    with pytest.raises(RecipeUnusable) as refused:
         from_json(content)
     assert str(refused.value).startswith(words)
+    assert str(refused.value).endswith("go on with the version of forgegate that began this run, or begin another run")
 
 
 def test_a_whole_number_for_a_share_is_one() -> None:

@@ -268,6 +268,10 @@ def test_when_it_is_evaluated_and_saved(read_text: Read, problems_of: Problems) 
         ("save_strategy: best\n", "write early_stopping_patience"),
         ("early_stopping_patience: 2\n", "there is no evaluation data to stop by"),
         (data + "load_best_model_at_end: true\n", "write early_stopping_patience too"),
+        (
+            data + "load_best_model_at_end: false\nearly_stopping_patience: 2\n",
+            "false contradicts early_stopping_patience",
+        ),
         ("save_total_limit: 0\n", "must be 1 or more"),
     ):
         (found,) = problems_of(text)
@@ -289,6 +293,13 @@ def test_nothing_is_uploaded_unasked(read_text: Read, problems_of: Problems) -> 
         assert read_text(text).recipe.watch.report_to == reports
     assert "known are none, tensorboard and wandb" in problems_of("report_to: mlflow\n")[0]
     assert "false contradicts report_to: wandb" in problems_of("report_to: wandb\nuse_wandb: false\n")[0]
+    (offline,) = problems_of("report_to: none\nwandb_mode: offline\n")
+    assert offline == "6: wandb_mode: offline records for wandb, and report_to is none: leave out one of them"
+    (switched,) = problems_of("use_tensorboard: true\nreport_to: none\n")
+    assert switched == "5: use_tensorboard: true contradicts report_to: none"
+    assert read_text("report_to: none\nwandb_mode: disabled\n").recipe.watch.report_to == ()
+    (unknown,) = problems_of("report_to: mlflow\nuse_wandb: true\n")
+    assert unknown.startswith("5: report_to: mlflow")
     assert "none stands alone" in problems_of("report_to: [none, wandb]\n")[0]
     assert "weights and gradients are never uploaded" in problems_of("wandb_log_model: checkpoint\n")[0]
 

@@ -13,6 +13,7 @@ import pytest
 
 from backends.demo import TARGET_DIR
 from finetune.recipe.recipe import Data, Memory, Recipe, Source, Steps, Watch
+from finetune.run import attempt
 from finetune.run.begin import begin
 from finetune.run.folder import RunFolder
 from finetune.run.session import Policy, Session
@@ -64,6 +65,11 @@ def session(recipe: Recipe, view: Remembering, is_resume: bool = False, **policy
     folder.path.mkdir(exist_ok=True)
     begun = begin(folder, recipe, RECIPE_TEXT, {"total": 1}, is_resume)
     return Session(folder, begun, Policy(command=FAKE, **policy), view, lambda _: {"weights": 7 << 20})
+
+
+def on_a_machine_that_has_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts what it ends of the whole machine, and so of what other tests run."""
+    monkeypatch.setattr(attempt, "num_oom_kills", lambda: 0)
 
 
 def behave(monkeypatch: pytest.MonkeyPatch, **manner: Any) -> None:

@@ -17,13 +17,14 @@ from finetune.run.folder import FolderUnusable, RunFolder
 from finetune.run.room import needed_bytes, require_room
 from finetune.run.sameness import FREE, MATTERS, differences, flat
 from finetune.training import checkpoints
-from tests.finetune.run.rig import RECIPE_TEXT, Remembering, behave, recipe_in, session
+from tests.finetune.run.rig import RECIPE_TEXT, Remembering, behave, on_a_machine_that_has_memory, recipe_in, session
 
 
 @pytest.fixture
 def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """The recipe of a run that died in its seventh step."""
     behave(monkeypatch, end={"at": 7, "how": "kill"})
+    on_a_machine_that_has_memory(monkeypatch)
     recipe = recipe_in(tmp_path)
     session(recipe, Remembering()).run()
     behave(monkeypatch)
@@ -124,6 +125,7 @@ def test_what_does_not_matter_may_change(stopped: Recipe) -> None:
 
 def test_a_resume_stays_as_low_as_the_run_had_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     behave(monkeypatch, most=1, end={"attempt": 3, "at": 17, "how": "kill"})
+    on_a_machine_that_has_memory(monkeypatch)
     recipe = recipe_in(tmp_path)
     session(recipe, Remembering(), is_oom_retried=True).run()
     begun = begin(
@@ -154,6 +156,14 @@ def test_a_run_killed_with_its_watcher_is_told_as_failed(stopped: Recipe) -> Non
 def test_a_record_that_is_broken_is_said(stopped: Recipe) -> None:
     RunFolder(stopped.output_dir).record.write_text("{")
     with pytest.raises(RecipeUnusable, match="cannot be read"):
+        begin(RunFolder(stopped.output_dir), stopped, RECIPE_TEXT, {}, is_resume=True)
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "attempts/1.json"])
+def test_a_run_of_another_version_is_said(stopped: Recipe, name: str) -> None:
+    path = stopped.output_dir / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), "since_then": 1}))
+    with pytest.raises(RecipeUnusable, match=r"not written by this version: since_then: .* or begin another run"):
         begin(RunFolder(stopped.output_dir), stopped, RECIPE_TEXT, {}, is_resume=True)
 
 

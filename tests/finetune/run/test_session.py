@@ -13,7 +13,7 @@ from finetune.run import ending
 from finetune.run.ending import Ended, outcome_of
 from finetune.run.session import Session
 from finetune.training import checkpoints
-from tests.finetune.run.rig import Remembering, behave, recipe_in, session
+from tests.finetune.run.rig import Remembering, behave, on_a_machine_that_has_memory, recipe_in, session
 
 MIB = 1 << 20
 
@@ -116,6 +116,7 @@ def test_every_other_end_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, status: str, said: str
 ) -> None:
     behave(monkeypatch, end={"at": 7, "how": how})
+    on_a_machine_that_has_memory(monkeypatch)
     run = session(recipe_in(tmp_path), Remembering())
     outcome = run.run()
     assert outcome.status == status

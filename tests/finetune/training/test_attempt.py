@@ -131,6 +131,21 @@ def test_an_evaluation_that_a_stop_left_out_is_made_up_for(
     assert again.last["eval_loss"] == told["loss"]
 
 
+def test_one_that_is_made_up_for_changes_nothing_of_what_follows(tmp_path: Path, rows: Path) -> None:
+    recipe = make_recipe(tmp_path, rows, data={"eval_share": 0.2}, watch={"eval_steps": 2, "save_steps": 2})
+    whole = attempt(recipe, tmp_path)
+    metrics = tmp_path / "metrics.jsonl"
+    told = [json.loads(line) for line in metrics.read_text().splitlines()]
+    left = [entry for entry in told if (entry["event"], entry["step"]) != ("eval", 2)]
+    metrics.write_text("".join(json.dumps(entry) + "\n" for entry in left))
+    again = attempt(recipe, tmp_path, tmp_path / "checkpoints" / "checkpoint-2")
+    assert [event["step"] for event in again.of("step")] == [3, 4]
+    assert near(again.losses(), whole.losses()[2:])
+    one, other = ([(event["step"], event["epoch"]) for event in run.of("eval")] for run in (whole, again))
+    assert one == other
+    assert near(*([event["loss"] for event in run.of("eval")] for run in (whole, again)))
+
+
 @pytest.mark.parametrize("kept", ["down_proj", "lm_head"])
 def test_outputs_that_are_kept(tmp_path: Path, rows: Path, kept: str) -> None:
     memory = {"gradient_checkpointing": True, "keep_outputs": (kept,)}
@@ -191,6 +206,60 @@ def test_the_best_adapter_is_kept_and_the_run_ends_early(tmp_path: Path, rows: P
     )  # fmt: skip
     assert near([best_run.last["eval_loss"]], [min(losses)])
     assert difference(tmp_path, tmp_path / "again") < 1e-6
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_run_that_has_ended_early_is_not_trained_on(tmp_path: Path, rows: Path, is_told: bool) -> None:
+    """It was killed between its last checkpoint and its adapter; `is_told` False: in its last evaluation, after a stop."""
+    recipe = make_recipe(
+        tmp_path, rows, data={"eval_share": 0.2}, steps={"learning_rate": 0.05, "max_steps": 40, "schedule": "constant"},
+        watch={"eval_steps": 1, "save_steps": 100, "early_stop_patience": 2},
+    )  # fmt: skip
+    first = attempt(recipe, tmp_path)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "adapter").rename(tmp_path / "whole" / "adapter")
+    metrics = tmp_path / "metrics.jsonl"
+    if not is_told:
+        metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    again = attempt(recipe, tmp_path, checkpoint)
+    assert again.of("step") == []
+    last = {name: first.of("eval")[-1][name] for name in ("step", "epoch")}
+    assert [{name: event[name] for name in last} for event in again.of("eval")] == ([] if is_told else [last])
+    assert (again.code, again.last["reason"]) == (0, "early_stop")
+    for name in ("reason", "num_steps", "loss", "eval_loss", "adapter"):
+        assert again.last[name] == first.last[name]
+    assert difference(tmp_path, tmp_path / "whole") == 0
+
+
+def test_more_patience_lets_it_go_on(tmp_path: Path, rows: Path) -> None:
+    def recipe(patience: int) -> Any:
+        return make_recipe(
+            tmp_path, rows, data={"eval_share": 0.2}, steps={"learning_rate": 0.05, "max_steps": 12, "schedule": "constant"},
+            watch={"eval_steps": 1, "save_steps": 100, "early_stop_patience": patience},
+        )  # fmt: skip
+
+    first = attempt(recipe(1), tmp_path)
+    assert first.last["reason"] == "early_stop"
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert attempt(recipe(2), tmp_path, checkpoint).of("step")
+
+
+def test_what_was_best_later_is_no_result_of_an_earlier_step(tmp_path: Path, rows: Path) -> None:
+    """The run was best at step 3, and goes on from step 2."""
+
+    def run(name: str, steps: int, resume: Path | None = None) -> Told:
+        recipe = make_recipe(
+            tmp_path / name, rows, data={"eval_share": 0.2}, steps={"max_steps": steps, "schedule": "constant"},
+            watch={"eval_steps": 1, "save_steps": 2, "early_stop_patience": 5},
+        )  # fmt: skip
+        return attempt(recipe, tmp_path / name, resume)
+
+    first, whole = run("parts", 3), run("whole", 2)
+    assert first.last["eval_loss"] == first.of("eval")[2]["loss"] == min(event["loss"] for event in first.of("eval"))
+    second = run("parts", 2, tmp_path / "parts" / "checkpoints" / "checkpoint-2")
+    assert second.last["eval_loss"] == pytest.approx(whole.of("eval")[1]["loss"], rel=1e-5)
+    assert difference(tmp_path / "parts", tmp_path / "whole") < 1e-6
 
 
 def test_a_guard_ends_a_run_that_has_gone_wrong(tmp_path: Path, rows: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,17 +45,33 @@ def goes_on_as(whole: Told, told: Told, begun: int) -> bool:
     )
 
 
+HALT = """
+import time
+from pathlib import Path
+from transformers import TrainerCallback
+class Halt(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        while state.global_step == 4 and not Path(__file__).with_name("go").exists():
+            time.sleep(0.01)
+"""
+"""The fourth step ends when it may."""
+
+
 def test_stopped_by_a_signal_it_leaves_a_whole_checkpoint(tmp_path: Path, rows: Path, whole: Told) -> None:
     assert (whole.code, whole.last["event"]) == (0, "done")
-    child = Child(recipe_of(tmp_path, rows), tmp_path)
+    (tmp_path / "halting.py").write_text(HALT)
+    recipe = recipe_of(tmp_path, rows)
+    watch = replace(recipe.watch, callbacks=("halting:Halt",))
+    child = Child(replace(recipe, watch=watch, folder=tmp_path), tmp_path)
     child.until("step", 3)
     child.process.send_signal(signal.SIGTERM)
+    (tmp_path / "go").touch()
     stopped = child.end()
     assert stopped.code == 143
     assert stopped.last["event"] == "stopped"
     checkpoint = Path(stopped.last["checkpoint"])
     assert checkpoint.name == f"checkpoint-{stopped.last['step']}"
-    assert stopped.last["step"] >= 3
+    assert stopped.last["step"] == 4
     resumed = Child(recipe_of(tmp_path, rows), tmp_path, "--resume", str(checkpoint)).end()
     assert resumed.code == 0
     assert goes_on_as(whole, resumed, stopped.last["step"])
@@ -89,7 +106,8 @@ def test_stopped_before_its_first_step_there_is_no_checkpoint(tmp_path: Path, ro
 
 
 def test_when_its_parent_is_gone_it_saves_and_ends(tmp_path: Path, rows: Path) -> None:
-    child = Child(recipe_of(tmp_path, rows), tmp_path)
+    steps = {"num_epochs": 1000.0, "max_steps": 10_000, "micro_batch_size": 1}
+    child = Child(make_recipe(tmp_path, rows, steps=steps, watch={"save_steps": 1_000}), tmp_path)
     child.until("step", 1)
     assert child.process.stdin is not None
     child.process.stdin.close()

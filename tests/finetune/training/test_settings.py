@@ -21,7 +21,7 @@ def settings(**changes: Any) -> Any:
 
     recipe = make_recipe(Path("run"), Path("rows"), **changes)
     place = Place(torch.device("cpu"), torch.float32, "sdpa")
-    return settings_of(recipe, place, schedule_of(recipe, 100, 1, False), Path("run"), False)
+    return settings_of(recipe, place, schedule_of(recipe, 100, 1, False), Path("run"))
 
 
 def test_defaults_that_bite_are_set() -> None:
