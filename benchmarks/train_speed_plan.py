@@ -15,13 +15,27 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
     "micro-1": {"micro_batch_size": "1", "gradient_accumulation_steps": "4"},
     "micro-4": {"micro_batch_size": "4", "gradient_accumulation_steps": "1"},
     "sdpa": {"attn_implementation": "sdpa"},
+    "no-liger": {"use_liger_kernel": "false"},
     "compiled": {"torch_compile": "true"},
     "keep-down": {"keep_outputs": "[down_proj]"},
     "keep-mlp": {"keep_outputs": "[down_proj, gate_proj, up_proj]"},
     "all-kept": {"gradient_checkpointing": "false"},
 }
 """What each changes of the recipe. Four packs an update, which are about as many tokens as the plain set-up's sixteen rows."""
-TURNS = (PLAIN, OURS, OURS, PLAIN, "keep-down", "micro-4", "keep-mlp", "sdpa", "all-kept", "micro-1", "compiled")
+TURNS = (
+    PLAIN,
+    OURS,
+    OURS,
+    PLAIN,
+    "keep-down",
+    "micro-4",
+    "keep-mlp",
+    "no-liger",
+    "sdpa",
+    "all-kept",
+    "micro-1",
+    "compiled",
+)
 """What matters most comes first; what is compared lies side by side, in both orders."""
 HOOK, PROFILE_AT = "benchmarks.train_speed_profile:Profile", "FORGEGATE_PROFILE_AT"
 """The callback, and the variable that tells it how many updates it lets pass."""

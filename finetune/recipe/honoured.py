@@ -135,6 +135,8 @@ _MEMORY = (
     Honoured("float16", Switch(), "as fp16", "memory.dtype"),
     Honoured("float32", Switch(), "compute in float32", "memory.dtype"),
     Honoured("torch_compile", Switch({"auto": False}), "compile the model; auto: no", "memory.compile"),
+    Honoured("use_liger_kernel", Switch(), "norms, rotary embeddings and gated activations by Liger's kernels; where it is not given: on "
+             "a GPU, where the model has them and the package liger-kernel is installed", "memory.liger"),
 )  # fmt: skip
 _STRATEGY = {"steps": "steps", "epoch": "epoch", "no": "no", "false": "no"}
 _WATCH = (

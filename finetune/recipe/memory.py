@@ -22,6 +22,7 @@ def read_memory(given: Given, is_4bit: bool, loss: str) -> Memory:
         chunked_loss=_chunked_loss(given, loss),
         attention=_attention(given),
         compile=given.get("torch_compile", usual.compile),
+        liger=given.get("use_liger_kernel", usual.liger),
     )
 
 

@@ -104,6 +104,8 @@ class Memory:
     attention: str = ""
     """`sdpa`, `eager`, `flash_attention_2` or `varlen`; empty: the fastest that this device has."""
     compile: bool = False
+    liger: bool | None = None
+    """Norms, rotary embeddings and gated activations by Liger's kernels; None: where the device and the model have them."""
 
 
 @dataclass(frozen=True, slots=True)

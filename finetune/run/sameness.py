@@ -45,7 +45,7 @@ MATTERS = {
 FREE = frozenset({
     "output_dir", "base_name", "trust_remote_code", "folder",
     "steps.micro_batch_size", "steps.gradient_accumulation_steps",
-    "memory.gradient_checkpointing", "memory.keep_outputs", "memory.chunked_loss", "memory.attention", "memory.compile",
+    "memory.gradient_checkpointing", "memory.keep_outputs", "memory.chunked_loss", "memory.attention", "memory.compile", "memory.liger",
 })  # fmt: skip
 """How it is computed, not what is learned; so is all of `watch`. Of the batch only the product matters."""
 

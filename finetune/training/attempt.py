@@ -26,7 +26,7 @@ from finetune.training.attention import choose_attention
 from finetune.training.best import Best
 from finetune.training.callbacks import Conductor, Teller
 from finetune.training.events import Events
-from finetune.training.fast import keeping, linear
+from finetune.training.fast import keeping, kernels, linear
 from finetune.training.feed import Feed
 from finetune.training.hooks import load_hook
 from finetune.training.losses import add_chunked_head
@@ -174,6 +174,8 @@ class Attempt:
             )
         self._events.stage("load", f"loading {recipe.base_name or recipe.base}")
         base = models.load_base(recipe, place)
+        if self._has_kernels(place, base.config):
+            kernels.patch(base)
         if recipe.memory.chunked_loss:
             add_chunked_head(base)
         self._model = models.add_adapter(base, recipe.lora, str(recipe.base), recipe.seed)
@@ -183,6 +185,14 @@ class Attempt:
             require_isolation(self._model, place.is_flat, place.device)
         if recipe.memory.gradient_checkpointing:
             self._checkpoint_activations()
+
+    def _has_kernels(self, place: Place, config: Any) -> bool:
+        """Raises RecipeUnusable where the recipe wants what cannot be had."""
+        wanted = self._recipe.memory.liger
+        reason = kernels.obstacle(config, place.device)
+        if wanted and reason:
+            raise RecipeUnusable(f"{kernels.KEY}: true: {reason}: leave it out, and the model's own code is used")
+        return wanted is not False and not reason
 
     def _checkpoint_activations(self) -> None:
         """Raises RecipeUnusable for layers that are not there."""
