@@ -58,6 +58,8 @@ def _keep_outputs(given: Given, is_4bit: bool) -> tuple[str, ...]:
     kept: tuple[str, ...] = given.get("keep_outputs", ())
     if kept and not given.get("gradient_checkpointing", Memory().gradient_checkpointing):
         given.problem("keep_outputs", "without gradient_checkpointing all outputs are kept: leave it out")
+    if kept and given.get("torch_compile"):
+        given.problem("keep_outputs", "torch_compile decides itself what is kept: leave one of them out")
     if kept and not is_4bit:
         given.problem("keep_outputs", "it is for layers in four bits: set load_in_4bit: true, or leave it out")
     return kept

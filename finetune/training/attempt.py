@@ -75,6 +75,7 @@ class Attempt:
         self._began = time.monotonic()
         self._notes: list[str] = []
         self._model: Any = None
+        self._is_mixed = True
         self._trainer: Any = None
         self._meter: Meter | None = None
         self._best = Best(order.best, self._write)
@@ -180,7 +181,7 @@ class Attempt:
             add_chunked_head(base)
         self._model = models.add_adapter(base, recipe.lora, str(recipe.base), recipe.seed)
         if recipe.memory.load_in_4bit:
-            linear.fuse(self._model)
+            self._is_mixed = linear.fuse(self._model) < models.count_adapted(self._model)
         if recipe.memory.packing:
             require_isolation(self._model, place.is_flat, place.device)
         if recipe.memory.gradient_checkpointing:
@@ -196,13 +197,9 @@ class Attempt:
 
     def _checkpoint_activations(self) -> None:
         """Raises RecipeUnusable for layers that are not there."""
-        kept = self._recipe.memory.keep_outputs
-        if not kept:
-            models.checkpoint_activations(self._model)
-        elif missing := [name for name in kept if not keeping.checkpoint_keeping(self._model, [name])]:
+        if missing := [name for name in self._recipe.memory.keep_outputs if not keeping.keep(self._model, [name])]:
             raise RecipeUnusable(f"keep_outputs: {', '.join(missing)}: no adapted layer in four bits has that name")
-        else:
-            keeping.checkpoint_keeping(self._model, kept)
+        models.checkpoint_activations(self._model, self._recipe)
 
     def _is_chunked(self, place: Place) -> bool:
         if not self._recipe.memory.chunked_loss:
@@ -236,7 +233,7 @@ class Attempt:
             is_chunked=self._is_chunked(place),
             loss=hooks["loss"] or None,
             shelf=Shelf(order.checkpoints, feed.digest(), recipe.watch.max_checkpoints),
-            args=settings_of(recipe, place, feed.schedule, order.run),
+            args=settings_of(recipe, place, feed.schedule, order.run, self._is_mixed),
             train_dataset=train,
             eval_dataset=held_out,
             data_collator=feed.collator(_pad_id(tokens.tokenizer), place.is_flat),

@@ -24,8 +24,10 @@ def optimizer_of(recipe: Recipe, place: Place) -> tuple[str, str]:
     return FULL_PRECISION, f"optimizer: {wanted} needs a GPU: 32-bit AdamW is used"
 
 
-def settings_of(recipe: Recipe, place: Place, schedule: Schedule, folder: Path) -> Any:
-    """What is evaluated, saved and told when is ours to decide (see callbacks), and so is what a batch is made of."""
+def settings_of(recipe: Recipe, place: Place, schedule: Schedule, folder: Path, is_mixed: bool) -> Any:
+    """`is_mixed`: whether some layers multiply what is not of one type, which autocast mends, at the price of a look at each operation.
+
+    What is evaluated, saved and told when is ours to decide (see callbacks), and so is what a batch is made of."""
     steps, memory = recipe.steps, recipe.memory
     settings = SFTConfig(
         output_dir=str(folder),
@@ -39,7 +41,7 @@ def settings_of(recipe: Recipe, place: Place, schedule: Schedule, folder: Path) 
         optim=optimizer_of(recipe, place)[0],
         weight_decay=steps.weight_decay,
         max_grad_norm=steps.max_grad_norm,
-        bf16=place.dtype_name == "bfloat16",
+        bf16=is_mixed and place.dtype_name == "bfloat16",
         fp16=place.dtype_name == "float16",
         use_cpu=place.device.type == "cpu",
         # Set on the model itself: TRL would also make the embeddings' outputs require gradients, which this kind does without.

@@ -6,6 +6,7 @@ https://docs.pytorch.org/docs/2.12/nn.attention.varlen.html
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 from typing import Any
@@ -102,10 +103,18 @@ def _kernel(
     from torch.nn.attention import varlen
 
     more: dict[str, Any] = {"enable_gqa": True}
-    if "enable_gqa" not in inspect.signature(varlen.varlen_attn).parameters:
+    if not _shares_keys():
         more, times = {}, query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
     made: Any = varlen.varlen_attn(
         query, key, value, bounds, bounds, longest, longest, scale=scale, window_size=window, **more
     )
     return made  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _shares_keys() -> bool:
+    """Whether it takes fewer heads of keys than of queries, as torch 2.12 and later do."""
+    from torch.nn.attention import varlen
+
+    return "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters

@@ -13,15 +13,15 @@ from tests.finetune.training.rig import make_recipe
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 
-def settings(**changes: Any) -> Any:
+def settings(is_mixed: bool = True, dtype: str = "float32", **changes: Any) -> Any:
     import torch
 
     from finetune.training.model import Place
     from finetune.training.settings import settings_of
 
     recipe = make_recipe(Path("run"), Path("rows"), **changes)
-    place = Place(torch.device("cpu"), torch.float32, "sdpa")
-    return settings_of(recipe, place, schedule_of(recipe, 100, 1, False), Path("run"))
+    place = Place(torch.device("cpu"), getattr(torch, dtype), "sdpa")
+    return settings_of(recipe, place, schedule_of(recipe, 100, 1, False), Path("run"), is_mixed)
 
 
 def test_defaults_that_bite_are_set() -> None:
@@ -54,3 +54,8 @@ def test_eight_bits_without_a_gpu_are_said_to_be_32() -> None:
     name, note = optimizer_of(recipe, Place(torch.device("cpu"), torch.float32, "sdpa"))
     assert (name, note) == ("adamw_torch", "optimizer: paged_adamw_8bit needs a GPU: 32-bit AdamW is used")
     assert optimizer_of(recipe, Place(torch.device("cuda"), torch.bfloat16, "sdpa")) == ("paged_adamw_8bit", "")
+
+
+def test_layers_that_all_compute_in_one_type_need_no_autocast() -> None:
+    assert settings(dtype="bfloat16").bf16
+    assert not settings(dtype="bfloat16", is_mixed=False).bf16
