@@ -175,6 +175,7 @@ class EngineLife(LifeState):
                     problem = await self._spawn()
                     return await self._give_up(problem) if problem else self._loading
                 case Admitted(problem=problem):
+                    self._note_failed_start()
                     return self._rest_for(problem)
                 case event:
                     if (phase := self._commanded(event)) is not None:
@@ -371,7 +372,8 @@ class EngineLife(LifeState):
 
     async def _after_exit(self, code: int) -> _Phase:
         if self.status.facts is None and (failure := await self._attempt.explain()) is not None:
-            return await (self._give_up if failure.is_final else self._after_death)(failure.reason)
+            self._note_failed_start()
+            return await (self._give_up if failure.is_final else self._after_failed_start)(failure.reason)
         error = self._attempt.error_line()
         if code != REFUSED:
             return await self._after_death(f"the engine ended: {exit_words(code)}{f' ({error})' if error else ''}")
@@ -379,6 +381,17 @@ class EngineLife(LifeState):
             self._num_port_retries += 1
             return self._starting
         return await self._give_up(error or "the engine refuses its configuration")
+
+    async def _after_failed_start(self, reason: str) -> _Phase:
+        """It may go better another time: by itself soon, or when somebody asks."""
+        if self._policy.retries_starts:
+            return await self._after_death(reason)
+        await self._end_child()
+        self.log.add(f"(control) {reason}")
+        return self._rest_for(f"{reason}; the next request tries again")
+
+    def _note_failed_start(self) -> None:
+        self._change(num_failed_starts=self.status.num_failed_starts + 1)
 
     async def _after_death(self, reason: str) -> _Phase:
         await self._end_child()

@@ -20,6 +20,8 @@ class RestartPolicy:
     window_s: float = 600.0
     stable_s: float = 5.0
     """Ready for this long: its death is not an early one."""
+    retries_starts: bool = True
+    """False: a start that failed for a known reason is not tried again unasked, since nobody may want the engine any more."""
 
     def after(self, early: tuple[float, ...], now: float, ready_for_s: float, chance: float) -> Verdict:
         """What follows a death at `now`. `early` holds the times of earlier early deaths, `chance` is uniform in [0, 1)."""

@@ -2,7 +2,7 @@
 
     control --Snapshot(version n)--> worker --Ack(n)--> control
             <-- Want(adapter) ------        <-- Uses --
-            <-- WantEngine(model) --
+            <-- WantEngine(model) --           <-- Tallies --
 
 A worker decides from the newest snapshot it holds. It asks for two things, each where a request waits for it: an adapter
 that no engine holds, and an engine of a model whose engines start on demand. The answer is a snapshot in which there is
@@ -53,6 +53,8 @@ class Engine(msgspec.Struct, frozen=True):
     """Why it is not ready, in words fit for a user; empty when it is."""
     retry_after_s: int = 1
     """What a refused client should wait before it tries again."""
+    num_failed_starts: int = 0
+    """For a reason that is known, and is in `detail` until the next one begins."""
     is_on_demand: bool = False
     """Control starts or wakes it for a `WantEngine`: a request may wait for it unless it has failed. False while it is kept stopped."""
 
@@ -213,5 +215,23 @@ class Uses(msgspec.Struct, frozen=True, tag="uses"):
     adapters: tuple[str, ...]
 
 
+class Tally(msgspec.Struct, frozen=True):
+    """How requests for an alias fared that one of its versions answered, or should have."""
+
+    alias: str
+    version: str
+    num_requests: int
+    num_errors: int
+    """That ended by an engine's fault (`gateway.failures`)."""
+    ttfts: dict[int, int]
+    """Times to the first byte of the body: how many, by bucket (`gateway.ttft`)."""
+
+
+class Tallies(msgspec.Struct, frozen=True, tag="tallies"):
+    """Worker to control: requests that ended since the last such message. Sent twice a second while any do."""
+
+    rows: tuple[Tally, ...]
+
+
 ToWorker = Snapshot | Ping | Drain
-ToControl = Ready | Ack | Pong | EngineTrouble | Want | WantEngine | Uses
+ToControl = Ready | Ack | Pong | EngineTrouble | Want | WantEngine | Uses | Tallies

@@ -59,6 +59,7 @@ def steps(
     return (
         *_prior(environment, pins, index, facts),
         *_listed(environment, pins, pin_files, index),
+        *_alone(environment, index),
         *_own(environment, wheel),
     )
 
@@ -83,7 +84,14 @@ def advice(environment: Environment, facts: Facts) -> str:
 def _listed(environment: Environment, pins: tuple[str, ...], files: tuple[Path, ...], index: Index) -> tuple[Step, ...]:
     packages = tuple(part for file in files for part in ("-r", str(file)))
     alone = ("--no-deps",) if environment.is_whole else ()
-    return (Step(f"{len(pins)} pinned packages", ((*alone, *index.arguments(), *packages),)),)
+    num = len(pins) - len(environment.alone)
+    return (Step(f"{num} pinned packages", ((*alone, *index.arguments(), *packages),)),)
+
+
+def _alone(environment: Environment, index: Index) -> tuple[Step, ...]:
+    if not environment.alone:
+        return ()
+    return (Step(", ".join(environment.alone), (("--no-deps", *index.arguments(), *environment.alone),)),)
 
 
 def _own(environment: Environment, wheel: Path) -> tuple[Step, ...]:

@@ -61,6 +61,9 @@ class Environment:
     """`cpu` or `cuda`: it computes with nothing else. Empty: with what the machine has."""
     sibling: str = ""
     """The environment for machines that lack `device`, or have a better one."""
+    alone: tuple[str, ...] = ()
+    """Pins beside those files, installed without what their metadata asks for: on a machine without a GPU that would be gigabytes of use
+    to nobody, on one with a GPU torch has brought it."""
     is_whole: bool = False
     """Whether the pins are all there is: pip installs them and nothing that their metadata asks for."""
     has_forgegate: bool = True
@@ -80,7 +83,7 @@ LLAMACPP = Environment(
 )  # fmt: skip
 TRAINER = Environment(
     "trainer", "training, references of adapters, conversion of model folders", ("base", "trainer"), _TRAINER_PROBE,
-    prior="torch",
+    prior="torch", alone=("liger-kernel==0.8.5",),
     size_bytes=2_200_000_000,
 )  # fmt: skip
 VLLM = Environment(
@@ -122,7 +125,7 @@ def pin_files(environment: Environment) -> tuple[Traversable, ...]:
 def pins_of(environment: Environment) -> tuple[str, ...]:
     """`name==version` of all its packages, sorted."""
     lines = [line for file in pin_files(environment) for line in file.read_text(encoding="utf-8").splitlines()]
-    return tuple(sorted(pin for line in lines if (pin := line.partition("#")[0].strip())))
+    return tuple(sorted((*(pin for line in lines if (pin := line.partition("#")[0].strip())), *environment.alone)))
 
 
 def pin_of(package: str, pins: tuple[str, ...]) -> str:

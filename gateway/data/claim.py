@@ -43,7 +43,9 @@ class Waiter(Protocol):
 class Claim(ABC):
     """One request's claim on one thing. It waits a certain time in all, however often it has to."""
 
-    __slots__ = ("_entered_s", "_limit_s", "_line", "_waiter", "is_waiting", "name", "num_absences", "waited_s")
+    __slots__ = (
+        "_entered_s", "_limit_s", "_line", "_num_failed_starts", "_waiter", "is_waiting", "name", "num_absences", "waited_s",
+    )  # fmt: skip
     kind: ClassVar[str]
     header: ClassVar[str]
     """Tells the client how long it waited, in milliseconds."""
@@ -54,6 +56,8 @@ class Claim(ABC):
         self._waiter = waiter
         self._entered_s = 0.0
         self._limit_s = 0.0
+        self._num_failed_starts: int | None = None
+        """When it began to wait: an engine whose start has failed since would be started for it in vain."""
         self.is_waiting = False
         self.num_absences = 0
         """How often a replica that should have had it did not."""
@@ -105,6 +109,8 @@ class Claim(ABC):
 
     def enter(self, index: Index, tried: Collection[str], now_s: float) -> float:
         """Begin to wait for a replica, `tried` ones only once they were without it; returns until when. Raises NoEngineReady."""
+        route = self.route(index)
+        self._num_failed_starts = None if route is None else route.num_failed_starts
         self._line.enter(self, index, tried)
         self.is_waiting = True
         self._entered_s = now_s
@@ -118,6 +124,12 @@ class Claim(ABC):
             self.is_waiting = False
             self._line.leave(self)
             self.waited_s = (self.waited_s or 0.0) + now_s - self._entered_s
+
+    def failed_start(self, route: ModelRoute) -> GatewayError | None:
+        """Return why no engine is up, where one that was started since it waits did not come up and none is on its way."""
+        if self._num_failed_starts is None or route.has_ready_engine or route.is_coming:
+            return None
+        return route.not_ready() if route.num_failed_starts > self._num_failed_starts else None
 
     @property
     def wait_ms(self) -> float | None:
@@ -147,7 +159,7 @@ class AdapterClaim(Claim):
         if route is None:
             message = f"the adapter {self.name} was removed while the request waited for it"
             return AdapterNotReady(message, param="model", retry_after_s=GONE_RETRY_S)
-        return route.refusal() or (route.not_ready() if route.is_given_up else None)
+        return route.refusal() or (route.not_ready() if route.is_given_up else self.failed_start(route))
 
     def must_ask_again(self, route: ModelRoute) -> bool:
         """A replica that holds it and is not ready becomes so, or is named no longer: either is another snapshot. So for one that has
@@ -191,11 +203,11 @@ class EngineClaim(Claim):
         route = index.models.get(self.name)
         if route is None:
             return index.no_such_model(self.name)
-        return None if route.ready else route.hopeless()
+        return None if route.ready else route.hopeless() or self.failed_start(route)
 
     def must_ask_again(self, route: ModelRoute) -> bool:
         """One that starts goes on, whoever asks."""
-        return not any(engine.is_on_demand and engine.state == "starting" for engine in route.model.engines)
+        return not route.is_coming
 
     def limit(self, snapshot: Snapshot) -> int:
         return snapshot.max_engine_waiting

@@ -108,6 +108,16 @@ class ModelRoute:
         return any(engine.is_on_demand and engine.state not in _NOT_CALLED for engine in self.model.engines)
 
     @property
+    def num_failed_starts(self) -> int:
+        """How many starts of engines of the model, by anybody's request, failed for a reason that is known."""
+        return sum(engine.num_failed_starts for engine in self.model.engines if engine.is_on_demand)
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether an engine of the model that starts on demand is starting."""
+        return any(engine.is_on_demand and engine.state == "starting" for engine in self.model.engines)
+
+    @property
     def is_given_up(self) -> bool:
         """Whether no engine of the model is up, and none will be unless somebody sees to it."""
         return not self.can_be_called and all(engine.state in _GIVEN_UP for engine in self.model.engines)

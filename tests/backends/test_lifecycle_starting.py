@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from backends.status import Drain, State
 from backends.ties import Ties
 from tests.backends.life_rig import (
+    IMPATIENT,
     Drive,
     Remembered,
     StubBackend,
@@ -35,10 +37,28 @@ async def test_a_start_that_is_not_let_in_ends_stopped_and_may_be_wanted_again(d
     gate = Turnstile()
     engine = drive(ties=Ties(gate=gate))
     gate.answers.put_nowait("no room: demo-1 is busy")
-    assert (await engine.until(State.STOPPED)).detail == "no room: demo-1 is busy"
+    stopped = await engine.until(State.STOPPED)
+    assert (stopped.detail, stopped.num_failed_starts) == ("no room: demo-1 is busy", 1)
     engine.life.want()
     gate.answers.put_nowait("")
     await engine.until(State.READY)
+
+
+async def test_a_start_that_fails_for_a_known_reason_is_counted_and_tried_again_when_somebody_asks(drive: Drive) -> None:
+    backend = StubBackend(("--says", "for now: the memory is taken", "--crash", "x"))
+    engine = drive(backend=backend, policy=replace(IMPATIENT, retries_starts=False))
+    stopped = await engine.until(State.STOPPED)
+    assert (stopped.detail, stopped.num_failed_starts) == ("the memory is taken; the next request tries again", 1)
+    assert len(backend.ports) == 1
+    engine.life.want()
+    again = await engine.until(State.STOPPED, after=len(engine.history))
+    assert (again.num_failed_starts, len(backend.ports)) == (2, 2)
+
+
+async def test_a_crash_for_no_known_reason_is_no_failed_start(drive: Drive) -> None:
+    engine = drive("--crash", "x", policy=replace(IMPATIENT, retries_starts=False))
+    assert (await engine.until(State.BACKOFF)).num_failed_starts == 0
+    assert (await engine.until(State.FAILED)).num_failed_starts == 0
 
 
 async def test_a_stop_at_the_gate_takes_it_out_of_the_line(drive: Drive) -> None:

@@ -25,7 +25,8 @@ def obstacle(config: Any, device: torch.device) -> str:
         return "it needs a GPU"
     if config.model_type not in KNOWN:
         return f"it is for {', '.join(KNOWN)}, and the model is {config.model_type}"
-    return "" if importlib.util.find_spec("liger_kernel") else "the package liger-kernel is not installed"
+    missing = [name for name in ("liger_kernel", "triton") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)} cannot be imported here" if missing else ""
 
 
 def patch(model: Any) -> None:

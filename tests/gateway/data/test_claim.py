@@ -19,11 +19,12 @@ class Deaf:
     def wait_continues(self, route: ModelRoute) -> None: ...
 
 
-def index_of(*states: str, is_on_demand: bool = True, limit: int = 9) -> Index:
+def index_of(*states: str, is_on_demand: bool = True, limit: int = 9, num_failed_starts: int = 0) -> Index:
     engines = tuple(
         Engine(
-            f"m-{n}", n, "vllm", state, "h", 1, is_on_demand=is_on_demand, detail=f"{state} it is", retry_after_s=40 + n
-        )
+            f"m-{n}", n, "vllm", state, "h", 1, is_on_demand=is_on_demand, detail=f"{state} it is", retry_after_s=40 + n,
+            num_failed_starts=num_failed_starts,
+        )  # fmt: skip
         for n, state in enumerate(states)
     )
     adapter = Adapter("a@1", "m", retry_after_s=3)
@@ -108,3 +109,19 @@ def test_too_late_and_no_place_name_the_engines_states() -> None:
     )
     assert not isinstance(full, AdapterNotReady)
     claim.leave(1.0)
+
+
+@pytest.mark.parametrize("kind", [EngineClaim, AdapterClaim])
+def test_who_waits_is_told_of_a_start_that_failed_meanwhile(kind: type[EngineClaim] | type[AdapterClaim]) -> None:
+    claim = kind("m" if kind is EngineClaim else "a@1", line(), Deaf())
+    claim.enter(index_of("stopped", num_failed_starts=3), (), 0.0)  # what failed before does not keep it from trying
+    assert claim.refusal(index_of("starting", num_failed_starts=3)) is None
+    error = claim.refusal(index_of("stopped", num_failed_starts=4))
+    assert type(error) is NoEngineReady
+    assert "stopped it is" in error.message
+    assert claim.refusal(index_of("starting", num_failed_starts=4)) is None, "another one is on its way"
+    assert claim.refusal(index_of("ready", num_failed_starts=4)) is None
+    claim.leave(1.0)
+    claim.enter(index_of("stopped", num_failed_starts=4), (), 2.0)
+    assert claim.refusal(index_of("stopped", num_failed_starts=4)) is None
+    claim.leave(3.0)
