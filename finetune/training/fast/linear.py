@@ -31,8 +31,8 @@ def fuse(model: Any) -> int:
         module.fused = Fused(module)
         module.forward = types.MethodType(_forward, module)
     parts = [module.fused for module in found]
-    # The decoder: whoever computes anything calls it, by whichever wrapping.
-    model.get_base_model().base_model.register_forward_pre_hook(lambda *_: cast(parts))
+    # Every pass begins with it, whichever of the wrappings is called, and by whichever method.
+    model.get_input_embeddings().register_forward_pre_hook(lambda *_: cast(parts))
     return len(found)
 
 
