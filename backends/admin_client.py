@@ -129,13 +129,19 @@ class AdminClient:
     def aliases(self) -> list[dict[str, Any]]:
         return self._list("/admin/v1/aliases")
 
-    def point(self, alias: str, shares: Mapping[str, int], who: str = "", force: str = "") -> dict[str, Any]:
-        """Flip to the one version, or split over several by weight; returns once every worker decides so."""
-        body = {
+    def point(
+        self, alias: str, shares: Mapping[str, int], who: str = "", force: str = "", verdict: str = "", reason: str = ""
+    ) -> dict[str, Any]:
+        """Flip to the one version, or split over several by weight; returns once every worker decides so.
+
+        `verdict`: digest of the one that allows it; else the gateway looks for one that fits. `force`: a reason to do without.
+        """
+        body: dict[str, Any] = {
             "shares": [{"adapter": name, "weight": weight} for name, weight in shares.items()],
             "who": who,
             "force": force,
         }
+        body |= {key: value for key, value in (("reason", reason), ("verdict", verdict)) if value}
         return self._call("PUT", f"/admin/v1/aliases/{quote(alias)}", json=body, timeout=CHANGE_TIMEOUT_S)
 
     def rollback(self, alias: str, who: str = "") -> dict[str, Any]:
@@ -146,6 +152,38 @@ class AdminClient:
 
     def remove_alias(self, alias: str, who: str = "") -> dict[str, Any]:
         return self._call("DELETE", f"/admin/v1/aliases/{quote(alias)}", params={"who": who} if who else {})
+
+    def watch(self, alias: str, rule: Mapping[str, float], who: str = "") -> dict[str, Any]:
+        """Roll it back by itself where the rule (max_error_share, max_ttft_ratio, min_requests, window_s) is broken; returns the alias."""
+        return self._call("POST", f"/admin/v1/aliases/{quote(alias)}/watch", json={**rule, "who": who})
+
+    def unwatch(self, alias: str) -> dict[str, Any]:
+        return self._call("POST", f"/admin/v1/aliases/{quote(alias)}/unwatch")
+
+    # Verdicts and votes -----------------------------------------------------------------------------------------------
+
+    def add_verdict(self, document: Mapping[str, Any]) -> str:
+        """Its digest, `sha256:<hex>`. The same document twice is one verdict."""
+        return str(self._call("POST", "/admin/v1/verdicts", json=dict(document))["digest"])
+
+    def verdicts(self, candidate: str = "") -> list[dict[str, Any]]:
+        """Newest first, each with its `digest` and its `document`; of one version, or all."""
+        return self._list("/admin/v1/verdicts", {"candidate": candidate} if candidate else {})
+
+    def add_vote(
+        self, session: str, candidate: str, live: str, prompt_digest: str, choice: str, who: str = ""
+    ) -> dict[str, Any]:
+        """`choice`: `candidate`, `live` or `tie`. A later vote of the same session on the same prompt takes its place."""
+        body = {
+            "session": session, "candidate": candidate, "live": live, "prompt_digest": prompt_digest, "choice": choice,
+            "who": who,
+        }  # fmt: skip
+        return self._call("POST", "/admin/v1/votes", json=body)
+
+    def votes(self, candidate: str = "", live: str = "", session: str = "") -> list[dict[str, Any]]:
+        """Oldest first; those that fit what is named."""
+        given = {"candidate": candidate, "live": live, "session": session}
+        return self._list("/admin/v1/votes", {key: value for key, value in given.items() if value})
 
     def close(self) -> None:
         self._client.close()
@@ -158,8 +196,8 @@ class AdminClient:
     ) -> None:
         self.close()
 
-    def _list(self, path: str) -> list[dict[str, Any]]:
-        data = self._call("GET", path)["data"]
+    def _list(self, path: str, params: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        data = self._call("GET", path, params=params)["data"]
         assert isinstance(data, list)
         return data
 

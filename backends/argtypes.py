@@ -12,3 +12,11 @@ def positive(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > _MOST_DIGITS or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def port(text: str) -> int:
+    """A TCP port. Raises ArgumentTypeError."""
+    number = positive(text)
+    if number > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: the highest is 65535")
+    return number

@@ -22,6 +22,7 @@ import httpx
 
 from finetune.demo_tickets import COLORS, REASONS
 from finetune.errors import RecipeUnusable
+from finetune.parity.served import NO_LOG
 from finetune.running import endpoint
 
 FIELDS: Mapping[str, Callable[[Any], bool]] = {
@@ -163,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         asked = questions(args.file)
         url, key = endpoint(args.url)
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers = {NO_LOG: "1", **({"authorization": f"Bearer {key}"} if key else {})}
         with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S) as client:
             _, found = ask_all(client, args.model, asked, args.at_a_time)
     except (ValueError, OSError, RecipeUnusable, httpx.InvalidURL) as exc:

@@ -1,6 +1,7 @@
-"""From an exported adapter to an alias that serves it: candidate with its references, proof on the engines, parity, then the alias.
+"""From an exported adapter to an alias that serves it: candidate with references, proof on the engines, parity, verdict, then the alias.
 
-    upload --> proof (by the gateway, on each engine) --> parity (here, against the candidate) --> alias (by the gateway's `adapters.gate`)
+    upload --> proof (by the gateway, on each engine) --> parity (here, against the candidate)
+           --> gate (here: candidate and what is live answer a suite) --> alias (by the gateway, with the verdict)
 
 Each step can be done again: stopped anywhere, the same call goes on from what is there, and what is published already stays as it is.
 """
@@ -20,11 +21,16 @@ from finetune.errors import RecipeUnusable, TrainError
 from finetune.export import Exported
 from finetune.export.source import ATTEMPTS
 from finetune.jsonchild import Tell, silent
+from finetune.live import live_of
 from finetune.parity.heldout import HeldOut, of_file, of_run
 from finetune.parity.measure import NUM_ROWS, Order, Verdict, measure
 from finetune.parity.served import Endpoint
 from finetune.parity.show import lines, outcome
+from finetune.release import Plan, Release, Released
 from finetune.running import Gateway, find
+
+CANDIDATE = "candidate"
+"""In place of how the gate marked the move: there was none."""
 
 
 class ParityNegative(TrainError):
@@ -37,16 +43,19 @@ class ParityNegative(TrainError):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What serves now. `gate`: `ungated` where nobody has judged whether the adapter is better than what was served."""
+    """What serves now, or is a candidate for it. `gate`: how the gateway marked the move."""
 
     alias: str
     version: str
     proof: str
     gate: str
     verdict: Verdict
+    """Of parity."""
     notes: tuple[str, ...]
     is_new: bool
     """False: the gateway had the version already."""
+    judged: Mapping[str, Any] | None = None
+    """The verdict's document; None where nothing was to be decided."""
 
     def as_json(self) -> dict[str, Any]:
         return {"event": "published", **asdict(self)}
@@ -55,8 +64,10 @@ class Published:
     def words(self) -> str:
         """One line."""
         again = "" if self.is_new else " (already there)"
-        gate = f", {self.gate}" if self.gate else ""
         parity = f"parity {outcome(self.verdict)} on {self.verdict.num_cases} rows"
+        if self.gate == CANDIDATE:
+            return f"{self.version} is a candidate for {self.alias}: {self.proof}, {parity}{again}"
+        gate = f", {self.gate}" if self.gate else ""
         return f"{self.alias} serves {self.version}: {self.proof}, {parity}{gate}{again}"
 
 
@@ -67,6 +78,7 @@ def publish(
     token: str | None = None,
     tell: Tell = silent,
     *,
+    plan: Plan,
     run: Path | None = None,
     data: Path | None = None,
     model: str = "",
@@ -75,7 +87,7 @@ def publish(
     """`url` and `token` of the gateway's admin API, by default of the one that runs here; rows for parity of `data`, else of `run`,
     else of the run in whose folder the export lies.
 
-    Raises AdminError and its ProofNegative, ParityNegative, TrainError, DataError, NotAnAdapter.
+    Raises AdminError and its ProofNegative, ParityNegative, GateNegative, CanaryFailed, TrainError, DataError, NotAnAdapter.
     """
     gateway = find(url, token)
     held_out = _rows(exported, run, data)
@@ -87,10 +99,13 @@ def publish(
         verdict = _parity(gateway, version, Order(exported.base, exported.folder, held_out, num_rows), tell)
         if not verdict.is_passed:
             raise ParityNegative(version, verdict)
-        tell("alias", f"letting {name} serve {version}", 0, 0)
-        change = client.point(name, {version: 1}, who())
-    notes = tuple(map(str, (*done["warnings"], *done["notes"])))
-    return Published(name, version, str(done["proof"]), str(change["gate"]), verdict, notes, bool(done["is_new"]))
+        released = Released(CANDIDATE)
+        if not plan.is_candidate_only:
+            released = Release(client, gateway, plan, who(), tell).go(live_of(client, name, version), version)
+    notes = tuple(map(str, (*done["warnings"], *done["notes"], *released.notes)))
+    return Published(
+        name, version, str(done["proof"]), released.gate, verdict, notes, bool(done["is_new"]), released.document
+    )  # fmt: skip
 
 
 def who() -> str:

@@ -1,20 +1,29 @@
-"""`forgegate adapters list | show | publish | alias | split | rollback | pin | unpin | unload | remove`."""
+"""`forgegate adapters list | show | publish | alias | split | rollback | verdicts | watch | pin | unpin | unload | remove`."""
 
 from __future__ import annotations
 
 import argparse
 import getpass
 import json
+import math
 import socket
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from backends.adapter.pack import pack
 from backends.admin_client import AdminClient
-from backends.plan import size_words
+from gateway.adaptershow import (
+    alias_row,
+    gate_words,
+    shares_words,
+    show_alias,
+    show_version,
+    verdict_row,
+    version_row,
+    watch_words,
+)
 from gateway.connection import add_arguments, admin_client
 from gateway.exits import DONE, UsageError
 from gateway.publishview import make_view
@@ -46,16 +55,35 @@ examples:
   forgegate adapters publish ./my-adapter --name support
   forgegate adapters publish ./my-adapter --name support --model demo --candidate-only
 """,
-    "alias": """examples:
+    "alias": """A version that the alias has not served needs a verdict of `forgegate gate`, or is marked, as adapters.gate has it. The
+newest GO that fits is found by itself: it was held against just what the alias serves now, on the same base.
+
+examples:
   forgegate adapters alias support support@3f2a91c04b7d
+  forgegate adapters alias support support@3f2a91c04b7d --verdict 1f2e3d4c5b6a
 """,
     "split": """A user or session stays with one version. Weights are relative.
 
 examples:
   forgegate adapters split support support@3f2a91c04b7d=90 support@8c0d11e2f3a4=10
 """,
-    "rollback": """examples:
+    "rollback": """A candidate beside what was live, its growing part, and the flip to it are one change: it goes back to what was live.
+
+examples:
   forgegate adapters rollback support      to what it served before the last change
+""",
+    "verdicts": """examples:
+  forgegate adapters verdicts
+  forgegate adapters verdicts support@3f2a91c04b7d
+""",
+    "watch": """The newest version is judged every second, for 12 windows after the flip or split that brought it: by the alias's
+requests that an engine failed, and by its median time to first byte beside that of what was live before. Where it does worse, the alias
+goes back, and its history says why.
+
+examples:
+  forgegate adapters watch support
+  forgegate adapters watch support --max-error-share 0.02 --max-ttft-ratio 1.5 --min-requests 100 --window 300
+  forgegate adapters watch support --off
 """,
     "pin": """A pinned version stays loaded, however long nobody asks for it.
 
@@ -101,18 +129,43 @@ def parser() -> argparse.ArgumentParser:
     alias = _action(actions, "alias", "let an alias serve this version (flip)", _alias, is_change=True)
     alias.add_argument("name", metavar="NAME", help="the alias; it is made if there is none")
     alias.add_argument("target", metavar="VERSION", help="for example support@3f2a91c04b7d")
+    _add_verdict(alias)
     split = _action(actions, "split", "let an alias serve several versions by weight", _split, is_change=True)
     split.add_argument("name", metavar="NAME", help="the alias")
     split.add_argument("shares", metavar="VERSION=WEIGHT", nargs="+", type=_share, help="weights are whole numbers")
+    _add_verdict(split)
     rollback = _action(actions, "rollback", "back to what an alias served before", _rollback)
     rollback.add_argument("name", metavar="NAME", help="the alias")
     _add_who(rollback)
+    verdicts = _action(actions, "verdicts", "what `forgegate gate` found of a version, or of all", _verdicts)
+    verdicts.add_argument("name", metavar="VERSION", nargs="?", default="", help="for example support@3f2a91c04b7d")
+    _add_watch(actions)
     for name, words in (
         ("pin", "keep a version loaded"), ("unpin", "let it go when room is needed"), ("unload", "free it on every engine"),
     ):  # fmt: skip
         _action(actions, name, words, _change).add_argument("name", metavar="VERSION")
     _action(actions, "remove", "forget a version and delete its files", _remove).add_argument("name", metavar="VERSION")
     return parser
+
+
+def _add_verdict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--verdict", metavar="DIGEST", default="", help="the verdict that allows it (default: the newest GO that fits)"
+    )
+
+
+def _add_watch(actions: Any) -> None:
+    watch = _action(actions, "watch", "let an alias go back by itself where its newest version does worse", _watch)
+    watch.add_argument("name", metavar="ALIAS")
+    watch.add_argument("--off", action="store_true", help="only people move it from here on")
+    for flag, kind, default, words in (
+        ("--max-error-share", _number, 0.02, "of its requests those that may end in an engine's failure, 0 to 1"),
+        ("--max-ttft-ratio", _number, 1.5, "its median time to first byte over that of what was live before"),
+        ("--min-requests", int, 100, "with fewer nothing is decided"),
+        ("--window", _number, 300.0, "seconds that are looked at"),
+    ):
+        watch.add_argument(flag, type=kind, default=default, metavar="N", help=f"{words} (default: %(default)g)")
+    _add_who(watch)
 
 
 def _add_publish(actions: Any) -> None:
@@ -140,7 +193,7 @@ def _action(actions: Any, name: str, words: str, run: Any, *, is_change: bool = 
             "--force",
             metavar="REASON",
             default="",
-            help="where the gate asks for a verdict: move without one; recorded",
+            help="move without a verdict, or against one, for this reason; recorded",
         )
         _add_who(made)
     add_arguments(made)
@@ -157,6 +210,16 @@ def _user() -> str:
     except (OSError, KeyError):  # an id without a name, as in containers
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+    return number
 
 
 def _share(text: str) -> tuple[str, int]:
@@ -178,36 +241,11 @@ def _list(client: AdminClient, args: argparse.Namespace) -> int:
         print("no adapter was published yet: forgegate adapters publish DIR --name NAME")
         return DONE
     if aliases:
-        print_table(("alias", "model", "serves", "gate"), [_alias_row(alias) for alias in aliases])
+        print_table(("alias", "model", "serves", "gate"), [alias_row(alias) for alias in aliases])
         print()
     heads = ("version", "model", "state", "proof", "loaded on", "rank", "size", "age")
-    print_table(heads, [_version_row(version) for version in versions])
+    print_table(heads, [version_row(version) for version in versions])
     return DONE
-
-
-def _alias_row(alias: Mapping[str, Any]) -> tuple[str, ...]:
-    return alias["name"], alias["model"], _shares(alias["shares"]), alias["gate"] or "-"
-
-
-def _shares(shares: Sequence[Mapping[str, Any]]) -> str:
-    if len(shares) == 1:
-        return str(shares[0]["adapter"])
-    total = sum(share["weight"] for share in shares) or 1
-    return ", ".join(f"{share['adapter']} {share['weight'] / total:.0%}" for share in shares)
-
-
-def _version_row(version: Mapping[str, Any]) -> tuple[str, ...]:
-    engines = ", ".join(engine["engine"] for engine in version["engines"] if engine["is_resident"]) or "-"
-    return (
-        version["name"],
-        version["model"],
-        version["state"] + (", pinned" if version["is_pinned"] else ""),
-        version["proof"] or "-",
-        engines,
-        str(version["rank"] or "-"),
-        size_words(version["size_bytes"]) if version["size_bytes"] else "-",
-        _age(version["created"]),
-    )
 
 
 def _show(client: AdminClient, args: argparse.Namespace) -> int:
@@ -215,65 +253,20 @@ def _show(client: AdminClient, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found, indent=2))
         return DONE
-    _show_alias(found) if found["kind"] == "alias" else _show_version(found)
+    show_alias(found) if found["kind"] == "alias" else show_version(found)
     return DONE
 
 
-def _show_alias(found: Mapping[str, Any]) -> None:
-    alias = found["alias"]
-    print(
-        f"{alias['name']}: an alias of model {alias['model']}, serves {_shares(alias['shares'])}{_gate(alias['gate'])}"
-    )
-    for version in found["versions"]:
-        print()
-        _print_version(version)
-    print()
-    print_table(("when", "who", "change", "serves", "reason"), [_change_row(change) for change in found["history"]])
-
-
-def _show_version(found: Mapping[str, Any]) -> None:
-    (version,) = found["versions"]
-    _print_version(version)
-    serving = ", ".join(version["aliases"])
-    print(f"served by: {serving}" if serving else "served by no alias")
-
-
-def _print_version(version: Mapping[str, Any]) -> None:
-    words = f"{version['name']}: {version['state']}, for model {version['model']}"
-    if version["rank"]:
-        words += f", rank {version['rank']}, {size_words(version['size_bytes'])}"
-    print(f"{words}{', pinned' if version['is_pinned'] else ''}{_gate(version['gate'])}")
-    print(f"published {_time(version['created'])} by {version['who'] or 'unknown'}; digest {version['digest']}")
-    if version["problem"]:
-        print(f"no engine will hold it: {version['problem']}")
-    if version["engines"]:
-        heads = ("engine", "loaded", "proof", "detail")
-        print_table(heads, [_engine_row(engine) for engine in version["engines"]])
-
-
-def _engine_row(engine: Mapping[str, Any]) -> tuple[str, ...]:
-    return engine["engine"], "yes" if engine["is_resident"] else "no", engine["proof"] or "-", engine["detail"] or "-"
-
-
-def _change_row(change: Mapping[str, Any]) -> tuple[str, ...]:
-    served = _shares(change["shares"]) or "-"
-    return _time(change["at"]), change["who"] or "-", change["kind"], served, change["reason"] or "-"
-
-
-def _gate(gate: str) -> str:
-    return f", {gate}" if gate else ""
-
-
-def _time(unix_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
-
-
-def _age(unix_s: float) -> str:
-    seconds = max(0, int(time.time() - unix_s))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+def _verdicts(client: AdminClient, args: argparse.Namespace) -> int:
+    found = client.verdicts(args.name)
+    if args.json:
+        print(json.dumps(found, indent=2))
+    elif not found:
+        print(f"no verdict{f' of {args.name}' if args.name else ''} was given yet: forgegate gate --help")
+    else:
+        heads = ("verdict", "outcome", "candidate", "against", "rule", "suite", "when", "who", "reasons")
+        print_table(heads, [verdict_row(verdict) for verdict in found])
+    return DONE
 
 
 # Changes --------------------------------------------------------------------------------------------------------------
@@ -306,14 +299,14 @@ def _publish(client: AdminClient, args: argparse.Namespace) -> int:
 
 
 def _alias(client: AdminClient, args: argparse.Namespace) -> int:
-    return _moved(args, client.point(args.name, {args.target: 1}, args.who, args.force))
+    return _moved(args, client.point(args.name, {args.target: 1}, args.who, args.force, args.verdict))
 
 
 def _split(client: AdminClient, args: argparse.Namespace) -> int:
     shares = dict(args.shares)
     if len(shares) != len(args.shares):
         raise UsageError("a version is named twice: give each one weight")
-    return _moved(args, client.point(args.name, shares, args.who, args.force))
+    return _moved(args, client.point(args.name, shares, args.who, args.force, args.verdict))
 
 
 def _rollback(client: AdminClient, args: argparse.Namespace) -> int:
@@ -324,9 +317,27 @@ def _moved(args: argparse.Namespace, change: Mapping[str, Any]) -> int:
     if args.json:
         print(json.dumps(change, indent=2))
     else:
-        print(f"{args.name} serves {_shares(change['shares'])}{_gate(change['gate'])}")
+        print(f"{args.name} serves {shares_words(change['shares'])}{gate_words(change['gate'])}")
+    if change["warning"]:
+        print(f"warning: {change['warning']}", file=sys.stderr)
     for column in change["replaced_workers"]:
         print(f"note: worker {column} did not take note in time and was replaced", file=sys.stderr)
+    return DONE
+
+
+def _watch(client: AdminClient, args: argparse.Namespace) -> int:
+    if args.off:
+        alias = client.unwatch(args.name)
+    else:
+        rule = {
+            "max_error_share": args.max_error_share, "max_ttft_ratio": args.max_ttft_ratio,
+            "min_requests": args.min_requests, "window_s": args.window,
+        }  # fmt: skip
+        alias = client.watch(args.name, rule, args.who)
+    if args.json:
+        print(json.dumps(alias, indent=2))
+    else:
+        print(f"{args.name} {watch_words(alias['watch']) if alias['watch'] else 'is moved by people only'}")
     return DONE
 
 

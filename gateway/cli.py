@@ -38,10 +38,17 @@ COMMANDS = {
     "adapters": Command(
         "gateway.adapters:main", "publish LoRA adapters, flip, split and roll back what serves, prove it"
     ),
-    "data": Command("gateway.training:data", "check, clean, mix, split and show training data"),
+    "decide": Command("gateway.decide.command:main", "prompting, RAG, fine-tuning or optimisation: which one to try"),
+    "data": Command("gateway.training:data", "collect, vary, check, clean, mix, split, show and review training data"),
     "train": Command("gateway.training:train", "fine-tune a model with LoRA or QLoRA, as a YAML recipe says"),
     "export": Command("gateway.training:export", "export what was trained: the adapter, or a model with it merged in"),
     "parity": Command("gateway.training:parity", "hold what an endpoint serves against the trained adapter"),
+    "evaluate": Command(
+        "gateway.training:evaluate", "ask models a suite and hold them against each other, item by item"
+    ),
+    "gate": Command(
+        "gateway.training:gate", "GO or NO-GO: whether a candidate may take the place of what an alias serves"
+    ),
     "quantize": Command(
         "gateway.quantize.command:main", "make smaller forms of a model: GGUF levels, AWQ; measure what each costs"
     ),

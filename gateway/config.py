@@ -131,7 +131,7 @@ class Timeouts:
 @dataclass(frozen=True, slots=True)
 class AdapterRules:
     gate: Literal["off", "warn", "require"] = "warn"
-    """What an alias needs to move to a version new to it. require: a reason (--force), recorded; warn, off: nothing; warn marks it."""
+    """What an alias needs to serve a version new to it. require: a GO verdict or a recorded reason (--force); warn marks; off: nothing."""
     roots: tuple[str, ...] = ()
     """Folders of this machine from which `lora_path` may be taken; none: adapters are only taken as uploads."""
     require_attestation: bool = False
@@ -142,6 +142,22 @@ class AdapterRules:
     """Requests of one worker that may wait so; further ones get 503."""
     max_upload_bytes: int = field(default=4 * 1024 * 1024 * 1024, metadata={"min": 1024 * 1024, "max": 1 << 40})
     """Largest adapter that is taken, packed and unpacked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    file: str = ""
+    """Absolute path; gets questions and answers for `forgegate data collect`, readable by its owner only. Empty: nothing is kept."""
+    share: float = field(default=0.1, metadata={"min": 0, "max": 1})
+    """How many of the requests, by chance: 0.1 is one in ten. With the header `x-forgegate-no-log: 1`, or `store: false`, none is kept."""
+    models: tuple[str, ...] = ()
+    """Models and aliases whose requests are kept; none: all. Only /v1/chat/completions; trials of candidates never."""
+    max_bytes: int = field(default=256 * 1024 * 1024, metadata={"min": 64 * 1024, "max": 1 << 40})
+    """Of the file: then it is renamed to FILE.1, FILE.1 to FILE.2, and so on."""
+    keep: int = counted(8, 1000)
+    """Renamed files that are kept; the oldest goes."""
+    mask: bool = True
+    """Whether phone numbers, addresses of mail, cards, accounts, keys and the like are masked before anything is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +182,7 @@ class Config:
     store: str | None = field(default=None, repr=False)
     """Database of versions and aliases, a URL like postgresql+psycopg://user@host/name; default: forgegate.db (SQLite) in the home."""
     adapters: AdapterRules = field(default_factory=AdapterRules)
+    conversations: Conversations = field(default_factory=Conversations)
 
 
 def hash_key(key: str) -> str:

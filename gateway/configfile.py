@@ -152,12 +152,22 @@ class _Reader:
             self._report(
                 pairs["store"][1], "store: expected a database's URL, for example postgresql+psycopg://user@host/name"
             )
+        self._check_conversations(config, pairs)
         if config.adapters.roots:
             nodes = self._pairs(pairs["adapters"][1], "adapters")["roots"][1]
             assert isinstance(nodes, yaml.SequenceNode)
             for index, root in enumerate(config.adapters.roots):
                 if not Path(root).expanduser().is_absolute():
                     self._report(nodes.value[index], f"adapters.roots[{index}]: {root!r} is not an absolute path")
+
+    def _check_conversations(self, config: Config, pairs: dict[str, tuple[yaml.Node, yaml.Node]]) -> None:
+        if "conversations" not in pairs:
+            return
+        node, file = pairs["conversations"][1], config.conversations.file
+        if not file and isinstance(node, yaml.MappingNode) and node.value:
+            self._report(node, "conversations.file is missing: without it nothing is kept")
+        elif file and not Path(file).expanduser().is_absolute():
+            self._report(node, f"conversations.file: {file!r} is not an absolute path")
 
     # Parts of a record ------------------------------------------------------------------------------------------------
 

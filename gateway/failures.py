@@ -75,6 +75,7 @@ BY_ERROR: dict[type[GatewayError], FailureClass] = {
     errors.TotalTimeout: _ENGINE,
 }
 """Every concrete class of `gateway.errors`; a test holds the two together."""
+_BY_CODE = {error.code: failure for error, failure in BY_ERROR.items()}
 
 
 def of_error(error: GatewayError) -> FailureClass:
@@ -94,3 +95,9 @@ def of_status(status: int) -> FailureClass | None:
     if status < 500:
         return _CLIENT
     return _ENGINE
+
+
+def is_engines(status: int, code: str) -> bool:
+    """Return whether a request ended by an engine's fault; `code` is that of the failure, empty where an answer was passed on whole."""
+    failure = _BY_CODE.get(code) if code else of_status(status)
+    return failure is not None and failure.fault is Fault.ENGINE

@@ -9,14 +9,14 @@ a counter's series last as long as its files, and each version of an adapter wou
 under the alias that they asked for (`support`), those that named a version under `support@*`. Which version an alias
 serves and where it is resident are gauges of the newest snapshot, gone with the version; the access log has it per request.
 
-What engines say of themselves is gathered by control and stands at the page's end.
+What engines say of themselves, and how the versions of aliases fare, is gathered by control and stands at the page's end.
 """
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ MILLISECONDS = tuple(bound * 1000 for bound in SECONDS)
 CLIENT_GONE = 499
 ENGINES_FILE = "engines.prom"
 """In PROMETHEUS_MULTIPROC_DIR: what engines say of themselves, written by control (`gateway.control.loadwatch`)."""
+ADAPTERS_FILE = "adapters.prom"
+"""There too: how the versions of aliases fare (`gateway.control.watching`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ TABLE = (
     Row("forgegate_engine_waiting", "sum", (), "Requests that now wait for an engine, in all workers."),
     Row("forgegate_adapter_resident", "gauge", ("adapter", "engine"), "1 where an engine holds a version, proven."),
     Row("forgegate_alias_share", "gauge", ("alias", "adapter"), "Part of an alias's traffic that a version gets."),
+    Row("forgegate_conversations", "counter", ("outcome",), "Sampled conversations: written, or dropped and why."),
     Row("forgegate_errors", "counter", ("class",), "Failures, by the code in the error envelope."),
     Row("forgegate_requests_running", "gauge", ("engine",), "Requests now on an engine, from all workers."),
     Row("forgegate_outstanding_tokens", "gauge", ("engine",), "Estimated tokens an engine still has to compute."),
@@ -149,6 +152,11 @@ class Metrics:
         """Count a request that goes elsewhere, or to a fresh connection, after `engine` failed it."""
         self._counters["forgegate_retries"].labels(engine).inc()
 
+    def count_conversations(self, counts: Mapping[str, int]) -> None:
+        """Count what became of conversations that were to be kept, by outcome."""
+        for outcome, num in counts.items():
+            self._counters["forgegate_conversations"].labels(outcome).inc(num)
+
     def set_waiting(self, num_for_adapters: int, num_for_engines: int) -> None:
         """Say how many requests of this worker wait, for what."""
         self._sums["forgegate_adapter_waiting"].set(num_for_adapters)
@@ -162,7 +170,7 @@ class Metrics:
         else:
             registry.register(_Forward(self._registry.collect))
         registry.register(_Forward(lambda: _gauges(snapshot, counters)))
-        return generate_latest(registry) + _of_engines()
+        return generate_latest(registry) + _of_control(ENGINES_FILE) + _of_control(ADAPTERS_FILE)
 
     def _count_failure(self, code: str, key: tuple[str, str, int]) -> None:
         self._counters["forgegate_errors"].labels(code).inc()
@@ -206,10 +214,10 @@ def add_to_histogram(child: Histogram, buckets: list[int], total: float) -> None
             child._buckets[index].inc(num)
 
 
-def _of_engines() -> bytes:
-    """The engines' own counts as control saw them last; empty before its first look."""
+def _of_control(name: str) -> bytes:
+    """What control wrote last; empty before its first look."""
     try:
-        return Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], ENGINES_FILE).read_bytes()
+        return Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], name).read_bytes()
     except (KeyError, OSError):
         return b""
 

@@ -20,6 +20,8 @@ TRAIN_MODULES = (
 )  # fmt: skip
 EXPORT_MODULES = ("numpy", "msgspec", "torch", "transformers", "peft", "safetensors", "rich", "finetune")
 PARITY_MODULES = (*EXPORT_MODULES, "httpx", "pyarrow", "openpyxl")
+EVALUATE_MODULES = ("numpy", "httpx", "yaml", "rich", "finetune")
+GATE_MODULES = ("numpy", "httpx", "yaml", "rich", "finetune")
 
 
 class TrainerMissing(CommandError):
@@ -28,7 +30,8 @@ class TrainerMissing(CommandError):
 
 def data(argv: Sequence[str]) -> int:
     """`forgegate data`"""
-    replace_by("finetune.data", DATA_MODULES, argv)
+    needed = (*DATA_MODULES, "httpx") if "vary" in argv[:1] else DATA_MODULES
+    replace_by("finetune.data", needed, argv)
 
 
 def train(argv: Sequence[str]) -> int:
@@ -44,6 +47,16 @@ def export(argv: Sequence[str]) -> int:
 def parity(argv: Sequence[str]) -> int:
     """`forgegate parity`"""
     replace_by("finetune.parity", PARITY_MODULES, argv)
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """`forgegate evaluate`"""
+    replace_by("finetune.evaluate", EVALUATE_MODULES, argv)
+
+
+def gate(argv: Sequence[str]) -> int:
+    """`forgegate gate`"""
+    replace_by("finetune.gate", GATE_MODULES, argv)
 
 
 def _modules_of_train(argv: Sequence[str]) -> Sequence[str]:

@@ -86,6 +86,17 @@ vllm_environment() {
   echo "vLLM for CPU cannot be installed here (see above): tests that need it are skipped"
 }
 
+browser() {
+  if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then return 0; fi
+  if [ "${FORGEGATE_APT:-}" = 1 ]; then
+    echo "installing the Debian packages chromium and chromium-driver"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null
+    return
+  fi
+  echo "chromium and chromium-driver are not installed (FORGEGATE_APT=1 does it, as root): tests that need a browser are skipped"
+}
+
 types() {
   "$bin/mypy"
   "$bin/mypy" deploy/*.py
@@ -106,9 +117,11 @@ if [ -n "$fast" ]; then
   part "tests (fast)" tests -m "not slow and not e2e" ${pytest_args[@]+"${pytest_args[@]}"}
 elif [ ${#pytest_args[@]} -gt 0 ]; then
   part "vLLM environment" vllm_environment
+  part browser browser
   part tests tests "${pytest_args[@]}"
 else
   part "tests (quick ones)" tests -m "not slow and not e2e"
   part "vLLM environment" vllm_environment
+  part browser browser
   part "tests (slow and end to end)" tests -m "slow or e2e"
 fi

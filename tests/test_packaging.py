@@ -57,6 +57,8 @@ def test_the_wheel_holds_the_packages_and_their_data_and_nothing_else(wheel: Pat
     }
     data = {path.relative_to(ROOT).as_posix() for path in (ROOT / "backends/demo/weights").rglob("*") if path.is_file()}
     assert "backends/demo/weights/target/model.safetensors" in data
+    data |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "finetune/pages/assets").iterdir()}
+    assert "finetune/pages/assets/review.html" in data
     assert data <= set(names)
     assert not [name for name in names if name.startswith("benchmarks/results/")]
     assert wheel.stat().st_size < MAX_WHEEL_BYTES

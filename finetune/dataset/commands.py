@@ -14,7 +14,7 @@ from rich.console import Console
 from backends.demo import TARGET_DIR
 from finetune.dataset.doctor import Options, examine
 from finetune.dataset.errors import DataUnusable
-from finetune.dataset.fix import refuse_input, write_clean
+from finetune.dataset.fix import refuse_inputs, write_clean
 from finetune.dataset.loading import load
 from finetune.dataset.mix import mix
 from finetune.dataset.page import write_html
@@ -25,6 +25,9 @@ from finetune.dataset.show import coloured, marked, summary, view_of
 from finetune.dataset.split import split
 from finetune.dataset.spool import Spool
 from finetune.dataset.tokens import Estimate, ModelTokens, Tokens
+from finetune.recipe.base import DEMO, find_base
+from finetune.recipe.folders import Folders, home_of
+from finetune.recipe.values import Unfit
 
 DONE, NEGATIVE = 0, 1
 DEFAULT_MAX_LENGTH = 4096
@@ -32,6 +35,7 @@ DEFAULT_MAX_LENGTH = 4096
 
 
 def run_doctor(args: argparse.Namespace) -> int:
+    _refuse_outputs(args)
     tokens, max_length = _tokens(args)
     options = Options(tokens, max_length, args.columns, tuple(args.eval or ()))
     with Spool() as spool, watch() as bars:
@@ -41,7 +45,6 @@ def run_doctor(args: argparse.Namespace) -> int:
             cleaned = write_clean(found, args.fix, args.mask, bars)
         report = report_of(found, cleaned, args.fix)
         for path in _report_paths(args):
-            refuse_input(path, found)
             (write_html if path.suffix == ".html" else write_json)(report, path)
     if args.json:
         print(json.dumps(report, ensure_ascii=False, indent=1))
@@ -49,6 +52,16 @@ def run_doctor(args: argparse.Namespace) -> int:
         print("\n".join(lines(report)))
         print("".join(f"report: {path}\n" for path in _report_paths(args)), end="")
     return NEGATIVE if report["num_errors"] else DONE
+
+
+def _refuse_outputs(args: argparse.Namespace) -> None:
+    """Before anything is read. Raises DataUnusable."""
+    inputs = [*args.files, *(args.eval or ())]
+    for given in (args.fix, args.report):
+        if given is not None:
+            refuse_inputs(given, inputs)
+    for path in _report_paths(args):
+        refuse_inputs(path, inputs)
 
 
 def _report_paths(args: argparse.Namespace) -> list[Path]:
@@ -140,11 +153,10 @@ def run_show(args: argparse.Namespace) -> int:
                     )
                 )
                 continue
-            console.print(f"--- {summary(view)}", markup=False)
             if console.is_terminal and not console.no_color:
-                console.print(coloured(view))
+                console.print(f"--- {summary(view)}", coloured(view), sep="\n", markup=False)
             else:
-                print(marked(view))
+                print(f"--- {summary(view)}", marked(view), sep="\n")
     if not shown:
         raise DataUnusable(f"there is no row {args.row}" if args.row else "there are no rows")
     return DONE
@@ -160,8 +172,19 @@ def _tokens(args: argparse.Namespace) -> tuple[Tokens, int]:
     """The model's own, and what of a row is kept: as asked, else 4,096 or what the model can read. Raises DataError."""
     if args.model is None:
         return Estimate(), args.max_length or DEFAULT_MAX_LENGTH
-    tokens = ModelTokens(TARGET_DIR if args.model == "demo" else Path(args.model).expanduser())
+    tokens = ModelTokens(_model_folder(args.model))
     context = tokens.max_context or DEFAULT_MAX_LENGTH
     if args.max_length is not None and tokens.max_context is not None and args.max_length > tokens.max_context:
         raise DataUnusable(f"--max-length {args.max_length}: the model reads {tokens.max_context} tokens at most")
     return tokens, args.max_length or min(DEFAULT_MAX_LENGTH, context)
+
+
+def _model_folder(name: str) -> Path:
+    """A folder, `demo`, or what was pulled from a hub. Raises DataUnusable."""
+    folder = TARGET_DIR if name == DEMO else Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        return find_base(name, "", Folders(Path.cwd(), Path.cwd(), home_of()), needs_weights=True).folder
+    except Unfit as exc:
+        raise DataUnusable(f"--model {name}: {exc}") from exc

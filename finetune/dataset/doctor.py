@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from backends.personal import mask
 from finetune.dataset.checks import CHECKS, Check
 from finetune.dataset.duplicates import CONFLICT, Index, is_same_answer, matches
 from finetune.dataset.errors import DataUnusable
 from finetune.dataset.ledger import Facts, Ledger, facts_of, question_key
 from finetune.dataset.loading import Loaded, load
-from finetune.dataset.personal import mask
 from finetune.dataset.progress import Unwatched, Watch
 from finetune.dataset.row import Row
 from finetune.dataset.row_checks import Case

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backends import personal
 from backends.artifacts import atomic_writer
-from finetune.dataset import mojibake, personal
+from finetune.dataset import mojibake
 from finetune.dataset.checks import CHECKS, Fix
 from finetune.dataset.doctor import Examination, case_of, eval_keys, faults_of
 from finetune.dataset.errors import DataUnusable
@@ -93,7 +94,7 @@ def _cleaned(
     row: Row, place: int, reasons: tuple[str, ...], found: Examination, is_masking: bool, cleaned: Cleaned
 ) -> dict[str, Any] | None:
     """The record to write; None where it is rejected, and counted."""
-    before = _texts(row)
+    before = texts_of(row)
     texts = {at: mojibake.repair(text) for at, text in before.items()} if {*_ENCODING} & {*reasons} else dict(before)
     if "encoding" in reasons:
         # What else is wrong shows only now that it can be read.
@@ -117,7 +118,8 @@ def _cleaned(
     return rewritten(row, {at: text for at, text in texts.items() if text != before[at]})
 
 
-def _texts(row: Row) -> dict[Place, str]:
+def texts_of(row: Row) -> dict[Place, str]:
+    """What can be rewritten, and where it stands."""
     if row.form == TEXT:
         return {("text",): str(row.record["text"])}
     return {turn.place: turn.text for turn in row.turns}

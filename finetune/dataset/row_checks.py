@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from finetune.dataset import mojibake, personal, repetition
+from backends import personal
+from finetune.dataset import mojibake, repetition
 from finetune.dataset.formats import TEXT
 from finetune.dataset.ledger import Facts, end_mark, key_of, label_key
 from finetune.dataset.row import ASSISTANT, SYSTEM, TOOL, USER, Row

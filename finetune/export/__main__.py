@@ -14,6 +14,7 @@ from finetune.errors import TrainError
 from finetune.export.adapter import Exported, export_adapter
 from finetune.export.merged import Merged, export_merged
 from finetune.export.source import find
+from finetune.output import unread
 from finetune.run.interrupts import terminable
 from finetune.stages import shown
 
@@ -33,10 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         with terminable():
-            return export(args)
+            code = export(args)
+        sys.stdout.flush()
+        return code
     except (TrainError, BackendError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exc.exit_code
+    except BrokenPipeError:
+        return unread()
     except OSError as exc:
         print(f"error: {exc.filename or args.out}: {exc.strerror or exc}", file=sys.stderr)
         return 3

@@ -13,6 +13,7 @@ from backends.errors import BackendError
 from finetune.dataset.errors import DataError
 from finetune.errors import TrainError
 from finetune.export.source import Source, find
+from finetune.output import unread
 from finetune.parity.heldout import of_file, of_run
 from finetune.parity.measure import NUM_ROWS, Order, measure
 from finetune.parity.served import Endpoint
@@ -49,10 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         made.error("--adapter DIR goes with --data FILE: held-out rows to ask for")
     try:
         with terminable():
-            return parity(args)
+            code = parity(args)
+        sys.stdout.flush()
+        return code
     except (TrainError, DataError, BackendError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exc.exit_code
+    except BrokenPipeError:
+        return unread()
     except OSError as exc:
         print(f"error: {exc.filename or 'a temporary file'}: {exc.strerror or exc}", file=sys.stderr)
         return 3

@@ -24,6 +24,8 @@ _BUSY = (429, 503)
 _UNKNOWN = (404, 401, 403)
 _NO_SUCH_PATH = (404, 405, 501)
 _OURS = "forgegate"
+NO_LOG = "x-forgegate-no-log"
+"""What is asked here is no conversation of a user: a gateway that keeps those for training must not keep it."""
 
 
 class EndpointFailed(TrainError):
@@ -80,7 +82,7 @@ class Endpoint:
         self.url = url.rstrip("/").removesuffix("/v1")
         self.model = model
         self._sleep = sleep
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers = {NO_LOG: "1", **({"authorization": f"Bearer {key}"} if key else {})}
         try:
             self._client = httpx.Client(
                 base_url=self.url, headers=headers, timeout=TIMEOUT, transport=transport, trust_env=False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune.errors import RecipeUnusable
+from finetune.plan.facts import DataFacts
 from finetune.plan.shape import Linear, ModelShape
-from finetune.recipe.recipe import ALL_LINEAR, Lora
+from finetune.recipe.recipe import ALL_LINEAR, Lora, Recipe
 
 FEW_ROWS, MANY_ROWS = 1_000, 10_000
 RANKS = {
@@ -48,13 +49,27 @@ def num_trainable(shape: ModelShape, lora: Lora | None) -> int:
     return sum(lora.rank * (linear.num_in + linear.num_out) * linear.count for linear in adapted(shape, lora))
 
 
+def with_rank(recipe: Recipe, facts: DataFacts | None) -> Recipe:
+    """The recipe with a rank by its number of rows, where it says `auto`; `facts` None: where that is not known."""
+    lora = recipe.lora
+    if lora is None or lora.rank:
+        return recipe
+    rank = preset(facts.num_own if facts else None)
+    return replace(recipe, lora=replace(lora, rank=rank, alpha=lora.alpha or 2.0 * rank))
+
+
+def preset(num_rows: int | None) -> int:
+    """The article's rule: r=8 for few rows, else r=16. More is for a complex domain, which no number of rows tells."""
+    return 8 if num_rows is not None and num_rows < FEW_ROWS else 16
+
+
 def advise(rank: int, num_rows: int | None) -> Advice:
     """By the article's rule: r=16 to start with, r=8 below 1,000 rows, more for much data of a complex domain."""
     if num_rows is None:
         start = "" if rank == 16 else "; start with r=16"
         return Advice(16, rank == 16, f"r={rank}: {_use(rank)}{start}; r=8 with fewer than {FEW_ROWS:,} rows")
     is_small = num_rows < FEW_ROWS
-    lowest, highest, advised = (4, 8, 8) if is_small else (8, 32, 16)
+    lowest, highest, advised = (4, 8, preset(num_rows)) if is_small else (8, 32, preset(num_rows))
     start = f"start with r={advised}" + (", or r=32 in a complex domain" if num_rows >= MANY_ROWS else "")
     rows = f"{num_rows:,} rows"
     if rank > highest:

@@ -20,6 +20,8 @@ from finetune.recipe.shares import require_rest
 
 EXACT_ROWS = 2_000
 """Tokenised of each set; the lengths of more rows are estimated, and corrected by what these showed."""
+ROW_TOKENS = 512
+"""Of rows that are supposed, where the recipe keeps as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class DataFacts:
     """As many make up their share; with fewer the recipe is refused."""
     is_exact: bool = False
     """Counted by the model's own tokenizer, as far as EXACT_ROWS go."""
+    num_own: int = 0
+    """Rows of the recipe's `datasets` that are not held out, whatever their length."""
 
     @property
     def num_rows(self) -> int:
@@ -74,6 +78,13 @@ def measure(recipe: Recipe, tokens: Tokens | None = None, watch: Watch | None = 
     return _facts(recipe, own, held_out, general, files.num_unreadable, counter.is_exact)
 
 
+def supposed(recipe: Recipe, num_rows: int, row_tokens: int | None = None) -> DataFacts:
+    """As if there were so many rows, each of `row_tokens`, and general ones as the recipe wants. Raises RecipeUnusable."""
+    length = row_tokens or min(ROW_TOKENS, recipe.data.max_length)
+    general = num_general_of(num_rows, recipe.data.general_share) if recipe.data.general else 0
+    return _facts(recipe, [length] * num_rows, [], [length] * general, 0, is_exact=False)
+
+
 def tokens_of(base: Path) -> Tokens:
     """The model's own, else an estimate."""
     try:
@@ -98,6 +109,7 @@ def _facts(
         len(replayed),
         wanted,
         is_exact,
+        len(own) - num_split,
     )
 
 

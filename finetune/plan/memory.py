@@ -6,6 +6,7 @@ Bytes of one forward and backward pass of a micro batch of T tokens (b: bytes of
   each 64 weights, and 32 bits for each 256 of those: 4.127 bits a weight (arXiv 2305.14314, section 3).
 - adapter and its gradients: 32 bits each, and the adapter once more as autocast makes it. AdamW: twice 32 bits a parameter, twice 8
   with the 8-bit one.
+- ewc: 32 bits for each input and each output of an adapted layer (`finetune.training.ewc`).
 - activations: with checkpointing T*h*b for each layer, and what one layer leaves while it is computed again and gone through
   backwards; without, what every layer leaves (`activations`).
 - logits: T*V of the computing dtype and three copies in 32 bits (log-probabilities, and two gradients); chunked, of a few tokens only.
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from finetune.plan.activations import layer_bytes, passing_bytes, score_bytes
-from finetune.plan.adapter import num_trainable
+from finetune.plan.adapter import adapted, num_trainable
 from finetune.plan.device import Device
 from finetune.plan.shape import ModelShape
 from finetune.plan.units import MIB
@@ -40,7 +41,7 @@ HEAP = 1.5
 """Resident memory of a process by what all layers leave: the C library keeps what is freed between what is not, so that checkpointing
 saves little of it. Measured with the demo model; with MALLOC_MMAP_THRESHOLD_ at 1 MiB it is gone, and steps take a quarter longer."""
 _DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace", "overhead")
+PARTS = ("weights", "adapter", "gradients", "optimizer", "ewc", "activations", "logits", "workspace", "overhead")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,15 @@ def _standing(shape: ModelShape, recipe: Recipe, device: Device, width: int, str
         "adapter": 0 if recipe.lora is None else trained * (trained_width + (width if width < 4 else 0)),
         "gradients": trained * trained_width,
         "optimizer": int(trained * _state_bytes(recipe, device, trained_width)),
+        "ewc": _ewc_bytes(shape, recipe),
     }
+
+
+def _ewc_bytes(shape: ModelShape, recipe: Recipe) -> int:
+    """Both factors of every adapted layer."""
+    if recipe.ewc is None or recipe.lora is None:
+        return 0
+    return 4 * sum((linear.num_in + linear.num_out) * linear.count for linear in adapted(shape, recipe.lora))
 
 
 def _state_bytes(recipe: Recipe, device: Device, trained_width: int) -> float:

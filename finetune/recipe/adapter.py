@@ -33,7 +33,7 @@ def read_lora(given: Given, base: Base | None, is_plan: bool) -> tuple[Lora | No
         targets=_targets(given, base),
         use_rslora=given.get("peft_use_rslora", False),
     )
-    if rank not in VLLM_RANKS:
+    if rank and rank not in VLLM_RANKS:
         slot = next(slot for slot in VLLM_RANKS if slot >= rank)
         given.note("lora_r", f"vLLM sets aside a slot of rank {slot} for rank {rank}")
     return lora, adapter == "qlora" or bool(is_4bit)
@@ -52,7 +52,7 @@ def _check_absence(given: Given, is_plan: bool) -> None:
 
 
 def _alpha(given: Given, rank: int) -> float:
-    if not given.has("lora_alpha") and given.has("lora_r"):
+    if not given.has("lora_alpha") and given.has("lora_r") and rank:
         given.note("lora_alpha", f"not given: {2 * rank}, twice the rank")
     return float(given.get("lora_alpha", 2 * rank))
 

@@ -1,4 +1,4 @@
-"""Keys of one item of `datasets`, `test_datasets` and `general`."""
+"""Keys of one item of `datasets`, `test_datasets`, `general` and `ewc`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ HONOURED: Mapping[str, str] = {
     "columns": "which fields of the file are instruction, input, output, ...",
     "roles": "which words of the file mean user, assistant, ...; held against those that are known",
     "share": "of general rows in the training set; in `general` only",
+    "rows": "how many are measured; in `ewc` only",
     **{key: f"which field is {column}" for key, column in COLUMN_KEYS.items()},
 }
 NOTED: Mapping[str, str] = {
@@ -60,3 +61,5 @@ HARMLESS: Mapping[str, tuple[str, ...]] = {
     "field_completion": ("completion",),
 }
 """Words that ask for what is done anyway."""
+OF_SECTION: Mapping[str, str] = {"share": "general", "rows": "ewc"}
+"""Keys of one section only."""

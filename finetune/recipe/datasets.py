@@ -1,4 +1,4 @@
-"""Items of `datasets`, `test_datasets` and `general` to sources."""
+"""Items of `datasets`, `test_datasets`, `general` and `ewc` to sources."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ class DatasetReader:
             elif name in keys.NOTED:
                 if not child.is_null:
                     self.findings.note(key, f"without effect: {keys.NOTED[name]}")
-            elif name not in keys.HONOURED or (name == "share" and where != "general"):
+            elif keys.OF_SECTION.get(name, where) != where:
+                self.findings.problem(child.place, key, f"it is for {keys.OF_SECTION[name]} only: leave it out")
+            elif name not in keys.HONOURED:
                 close = nearest(name, keys.HONOURED)
                 self.findings.problem(child.place, key, f"unknown key{f'; did you mean {close}?' if close else ''}")
 

@@ -15,6 +15,12 @@ MAX_DEPTH = 16
 MAX_NODES = 20_000
 """Aliases of aliases grow without bounds."""
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+RECIPE = (
+    "a recipe is keys and values, such as `lora_r: 16`",
+    "the recipe is empty: it needs at least base_model, datasets and adapter",
+)
+SUITE = ("a suite is keys and values, such as `general: demo`", "the suite is empty: it needs at least a task")
+"""What a file should be, and what is said of an empty one."""
 _YAML = "tag:yaml.org,2002:"
 _MERGE = _YAML + "merge"
 _TAGS = frozenset(_YAML + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value"))
@@ -55,14 +61,14 @@ def read_text(path: Path) -> str:
         raise RecipeUnusable(f"{path}: {exc.strerror or exc}") from exc
 
 
-def parse(text: str, source: str, findings: Findings) -> Node | None:
+def parse(text: str, source: str, findings: Findings, what: tuple[str, str] = RECIPE) -> Node | None:
     """The tree of a file; None where that is no YAML, or no keys and values, which is reported."""
-    root = _compose(text, Place(False, 1, f"{source}:1"), source, findings)
+    root = _compose(text, Place(False, 1, f"{source}:1"), source, findings, empty=what[1])
     if root is None:
         return None
     tree = _Builder(findings, lambda line: Place(False, line, f"{source}:{line}")).build(root, MAX_DEPTH)
     if not isinstance(tree.value, dict):
-        findings.problem(tree.place, "", f"a recipe is keys and values, such as `lora_r: 16`; this is {tree.shown}")
+        findings.problem(tree.place, "", f"{what[0]}; this is {tree.shown}")
         return None
     return tree
 
@@ -94,7 +100,9 @@ def override(root: Node, text: str, number: int, findings: Findings) -> None:
         )
 
 
-def _compose(text: str, first: Place, source: str, findings: Findings, key: str = "") -> yaml.Node | None:
+def _compose(
+    text: str, first: Place, source: str, findings: Findings, key: str = "", empty: str = RECIPE[1]
+) -> yaml.Node | None:
     try:
         node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:
@@ -106,7 +114,7 @@ def _compose(text: str, first: Place, source: str, findings: Findings, key: str 
         findings.problem(first, key, f"not valid YAML: {str(exc).splitlines()[0]}")
         return None
     if node is None:
-        findings.problem(first, key, "the recipe is empty: it needs at least base_model, datasets and adapter")
+        findings.problem(first, key, empty)
     return node
 
 

@@ -75,7 +75,7 @@ _MODEL = (
     Honoured("trust_remote_code", Switch(), "runs Python code that lies in the base's folder", "trust_remote_code"),
     Honoured("adapter", ADAPTERS, "qlora: the base in 4 bits (NF4), lora: in its own precision", "lora"),
     Honoured("load_in_4bit", Switch(), "NF4 with double quantisation; adapter: qlora implies it", "memory.load_in_4bit"),
-    Honoured("lora_r", Whole(1, MAX_RANK), "rank of the adapter; 16 to begin with, 8 for less than 1,000 rows", "lora.rank"),
+    Honoured("lora_r", Whole(1, MAX_RANK, {"auto": 0}), "rank of the adapter; auto: 8 for less than 1,000 rows, else 16", "lora.rank"),
     Honoured("lora_alpha", Number(above=0), "the adapter is scaled by alpha / rank; twice the rank where it is not given", "lora.alpha"),
     Honoured("lora_dropout", Number(0, 0.99), "dropout before the adapter", "lora.dropout"),
     Honoured("lora_target_modules", Words("list of names, or all-linear"), "last names of the linear layers that get an adapter, "
@@ -85,6 +85,10 @@ _MODEL = (
     Honoured("output_dir", Text("folder"), "folder of the run: checkpoints, metrics, curves, adapter; relative to the current folder; "
              "outputs/NAME of the recipe where it is not given", "output_dir"),
     Honoured("seed", Whole(0, 2**32 - 1), "of the rows' order, of the rows held out, of dropout", "seed"),
+    Honoured("evaluation", Text("file of a suite"), "what --publish asks of the adapter before it goes live; the rows held out, and the "
+             "demo model's skills on it, where it is not given", "evaluation"),
+    Honoured("rule", Choice({"improve": "improve", "non-inferior": "non-inferior"}), "improve: the task has to be better than by what is "
+             "live; non-inferior: not worse, for retrains; the suite's where it is not given", "rule"),
 )  # fmt: skip
 _DATA = (
     Honoured("datasets", Structure("list of {path, type, ...}"), "files of training data: JSON, JSONL, CSV, XLSX, Parquet", "data.sources"),
@@ -93,6 +97,10 @@ _DATA = (
              "data.eval_share"),
     Honoured("general", Structure("{path, share, ...}"), "general rows mixed in against forgetting; share: 0.2 of all rows, "
              "where it is not given", "data.general"),
+    Honoured("ewc_lambda", Number(0), "elastic weight consolidation against forgetting: nats of the loss that it costs to move the logits "
+             "of general rows, by half of their mean square, as it is foreseen; 0: none", "ewc.strength"),
+    Honoured("ewc", Structure("{path, rows, ...}"), "general rows that ewc_lambda is measured on; those of `general` where no path is "
+             "given; rows: 256 where it is not given", "ewc.sources"),
     Honoured("sequence_len", Whole(16, 2**21), "tokens of a row, and of a pack of rows", "data.max_length"),
     Honoured("excess_length_strategy", Choice({name: name for name in ("drop", "truncate", "raise")}), "what is done with longer rows",
              "data.too_long"),

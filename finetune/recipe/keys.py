@@ -59,7 +59,7 @@ _ASKED_BY_OFF = {
 _WITHOUT_DEFAULT = frozenset({
     "base_model", "adapter", "lora_alpha", "lora_target_linear", "load_in_4bit", "output_dir", "datasets", "batch_size",
     "load_best_model_at_end", "eval_strategy", "evaluation_strategy", "save_strategy", "eval_steps", "save_steps", "evals_per_epoch",
-    "saves_per_epoch", "hooks", "max_steps",
+    "saves_per_epoch", "hooks", "max_steps", "ewc_lambda", "ewc", "evaluation", "rule",
 })  # fmt: skip
 """They follow from other keys, or stand for them."""
 _WIDTH = 110

@@ -12,12 +12,14 @@ from finetune.recipe.base import Base, WrongRevision, find_base
 from finetune.recipe.checks import check_base, check_length
 from finetune.recipe.data import read_data
 from finetune.recipe.document import override, parse, read_text
+from finetune.recipe.ewc import read_ewc
 from finetune.recipe.findings import Findings
 from finetune.recipe.folders import Folders
 from finetune.recipe.given import Given
 from finetune.recipe.hooks import read_hooks
 from finetune.recipe.memory import read_memory
 from finetune.recipe.recipe import Recipe
+from finetune.recipe.shapes import known_shape
 from finetune.recipe.steps import read_steps
 from finetune.recipe.values import Unfit
 from finetune.recipe.watching import check_evaluation, read_watch
@@ -64,6 +66,7 @@ def _recipe(given: Given, path: Path, is_plan: bool) -> Recipe:
         data=data,
         output_dir=folders.new(given.get("output_dir") or f"outputs/{path.stem}"),
         lora=lora,
+        ewc=read_ewc(given, folders, data.general, is_plan),
         folder=folders.recipe,
         steps=read_steps(given, hooks.loss),
         memory=read_memory(given, is_4bit, hooks.loss),
@@ -71,7 +74,18 @@ def _recipe(given: Given, path: Path, is_plan: bool) -> Recipe:
         seed=given.get("seed", 42),
         base_name=given.get("base_model", ""),
         trust_remote_code=given.get("trust_remote_code", False),
+        evaluation=_evaluation(given, folders, is_plan),
+        rule=given.get("rule", ""),
     )
+
+
+def _evaluation(given: Given, folders: Folders, is_plan: bool) -> Path | None:
+    if not given.get("evaluation"):
+        return None
+    path = folders.find(given.get("evaluation"))
+    if not is_plan and not path.is_file():
+        given.problem("evaluation", f"there is no file {path}")
+    return path
 
 
 def _base(given: Given, folders: Folders, is_plan: bool) -> Base | None:
@@ -86,5 +100,9 @@ def _base(given: Given, folders: Folders, is_plan: bool) -> Base | None:
         given.problem(key, str(exc))
         return None
     except Unfit as exc:
+        shape = known_shape(name) if is_plan else None
+        if shape is not None:
+            given.note("base_model", f"{name} has not been pulled: counted by its published shape")
+            return find_base(str(shape), "", folders, needs_weights=False)
         given.problem("base_model", str(exc))
         return None

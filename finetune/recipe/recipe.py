@@ -50,11 +50,29 @@ class Data:
 @dataclass(frozen=True, slots=True)
 class Lora:
     rank: int = 16
+    """0: by the number of rows, which `finetune.plan.adapter.with_rank` puts in its place."""
     alpha: float = 32.0
+    """0 with a rank of 0: twice the rank."""
     dropout: float = 0.0
     targets: tuple[str, ...] = (ALL_LINEAR,)
     """Last names of modules, or `ALL_LINEAR` alone."""
     use_rslora: bool = False
+
+
+EWC_ROWS = 256
+"""Measured where a recipe does not say how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ewc:
+    """Elastic weight consolidation: what general rows need of the base is held to it."""
+
+    strength: float
+    """Nats of the loss that it costs to move the logits of general rows: by half of their mean square."""
+    sources: tuple[Source, ...]
+    """Rows that show what is needed; they are not trained."""
+    num_rows: int = EWC_ROWS
+    """Of them, drawn by the seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +159,7 @@ class Recipe:
     """Folder of the run."""
     lora: Lora | None = Lora()
     """None: all weights would be trained; only a plan takes that."""
+    ewc: Ewc | None = None
     steps: Steps = Steps()
     memory: Memory = Memory()
     watch: Watch = Watch()
@@ -150,3 +169,7 @@ class Recipe:
     trust_remote_code: bool = False
     folder: Path = Path()
     """Of the recipe's file, where its hooks are."""
+    evaluation: Path | None = None
+    """The suite that decides whether a published adapter goes live; None: what the run held out."""
+    rule: str = ""
+    """`improve` or `non-inferior`; empty: the suite's."""

@@ -50,15 +50,21 @@ class Number:
 class Whole:
     low: int = 0
     high: float = math.inf
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Words that it takes besides numbers -> what they mean."""
 
     @property
     def words(self) -> str:
-        return "whole number" + _range_words(self.low, self.high, None)
+        return " | ".join(("whole number" + _range_words(self.low, self.high, None), *self.others))
 
     def read(self, node: Node) -> int:
-        value = _number(node, "a whole number")
+        text = node.value.lower() if isinstance(node.value, str) else ""
+        if text in self.others:
+            return self.others[text]
+        expected = " or ".join(("a whole number", *self.others))
+        value = _number(node, expected)
         if value != int(value):
-            raise Unfit(f"expected a whole number, got {node.shown}")
+            raise Unfit(f"expected {expected}, got {node.shown}")
         return int(_in_range(value, self.low, self.high, None))
 
 

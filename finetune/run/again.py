@@ -8,8 +8,11 @@ from pathlib import Path
 
 from finetune.run.folder import RunFolder
 
-VALUED = ("out", "processes", "memory_limit", "publish", "url")
+VALUED = (
+    "out", "processes", "memory_limit", "publish", "url", "model", "rule", "max_items", "force", "canary", "canary_for",
+)  # fmt: skip
 """Options that are said again where they were given; a token is not."""
+_USUAL = {"processes": 1}
 
 
 def again_command(args: argparse.Namespace) -> str:
@@ -17,8 +20,10 @@ def again_command(args: argparse.Namespace) -> str:
     words += [word for each in args.set for word in ("--set", each)]
     for name in VALUED:
         value = getattr(args, name)
-        if value is not None and not (name == "processes" and value == 1):
+        if value is not None and value != _USUAL.get(name):
             words += [f"--{name.replace('_', '-')}", str(value)]
+    if args.candidate_only:
+        words.append("--candidate-only")
     if args.on_oom == "retry":
         words += ["--on-oom", "retry", *(["--allow-shorter"] if args.allow_shorter else [])]
     return shlex.join(words)

@@ -7,12 +7,15 @@ import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from backends.errors import BackendError
 from finetune.dataset.errors import DataError
+from finetune.dataset.progress import watch
 from finetune.dataset.tokens import Estimate
 from finetune.errors import OutOfMemory, RecipeUnusable, TrainError, TrainingStopped
+from finetune.plan.adapter import with_rank
 from finetune.plan.device import detect
 from finetune.plan.facts import measure
 from finetune.plan.memory import estimate
@@ -20,6 +23,7 @@ from finetune.plan.plan import limited, micro_batch_tokens
 from finetune.plan.plan import plan as make_plan
 from finetune.recipe.reading import Reading, read
 from finetune.recipe.recipe import Recipe
+from finetune.release import GateNegative, Plan
 from finetune.run import ending
 from finetune.run.again import again_command, again_words
 from finetune.run.begin import begin
@@ -28,6 +32,7 @@ from finetune.run.environment import gpus
 from finetune.run.finish import Target, draw_curves, export, publish, warn_of_gateway
 from finetune.run.folder import RunFolder
 from finetune.run.interrupts import terminable
+from finetune.run.releasing import foreseen, plan_of, with_suite
 from finetune.run.room import require_room
 from finetune.run.session import CHILD as CHILD
 from finetune.run.session import Policy, Session
@@ -39,10 +44,11 @@ def train(args: argparse.Namespace, child: Sequence[str]) -> int:
     """Raises TrainError, BackendError."""
     _require_gpus(args.processes)
     reading = _read(args)
-    recipe = reading.recipe
+    with watch() as bars:
+        facts = measure(reading.recipe, Estimate(), bars)
+    recipe = with_rank(reading.recipe, facts)
     folder, device = RunFolder(recipe.output_dir), detect()
     device = device if args.memory_limit is None else limited(device, args.memory_limit)
-    facts = measure(recipe, Estimate())
     planned = make_plan(recipe, facts, device, num_devices=args.processes)
     require_room(planned.num_trainable, recipe, folder.path)
     policy = Policy(args.on_oom == "retry", args.allow_shorter, args.memory_limit, device.is_gpu, args.processes, child)
@@ -55,16 +61,19 @@ def train(args: argparse.Namespace, child: Sequence[str]) -> int:
         for words in (*(f"note: {note}" for note in reading.notes), begun.words):
             if words:
                 view.say(words)
-        if args.publish:
-            warn_of_gateway(Target(args.publish, args.url, args.token), view)
+        release = plan_of(args, recipe, folder) if args.publish else None
+        if release is not None:
+            warn_of_gateway(_target(args), view)
+            if problem := foreseen(release, recipe):
+                view.say(f"warning: --publish {args.publish}: {problem}")
         session = Session(folder, begun, policy, view, predict)
         outcome = None if begun.record.status == DONE else session.run()
         has_curves = draw_curves(folder, session.record, view)
         if outcome is not None and outcome.status != DONE:
             return _unfinished(outcome, session, args)
-        _deliver(session, args, view)
+        is_live = _deliver(session, args, view, release)
     _tell_end(session, has_curves, args)
-    return 0
+    return 0 if is_live else 1
 
 
 def _require_gpus(num_processes: int) -> None:
@@ -84,12 +93,17 @@ def _read(args: argparse.Namespace) -> Reading:
     return replace(reading, recipe=replace(reading.recipe, output_dir=args.out.absolute()))
 
 
+def _target(args: argparse.Namespace) -> Target:
+    return Target(args.publish, args.url, args.token, args.model or "")
+
+
 def _unfinished(outcome: Outcome, session: Session, args: argparse.Namespace) -> int:
     """The exit code of a run that was stopped. Raises TrainError for one that ended otherwise."""
     again = again_words(session.folder.path, args)
     match outcome.status:
         case ending.STOPPED:
-            print(f"stopped; {again}", file=sys.stderr)
+            with suppress(OSError):  # nobody reads any more
+                print(f"stopped; {again}", file=sys.stderr)
             return 128 + (session.stop_signal or signal.SIGTERM)
         case ending.OOM:
             raise OutOfMemory(f"{session.oom_words(outcome)}\n{again}")
@@ -101,18 +115,23 @@ def _unfinished(outcome: Outcome, session: Session, args: argparse.Namespace) ->
     raise TrainError(f"{failure_words(outcome.message)}\n{log}; {again}")
 
 
-def _deliver(session: Session, args: argparse.Namespace, view: View) -> None:
-    """What was trained is whole already: what fails here can be done again by itself. Raises TrainError, BackendError."""
+def _deliver(session: Session, args: argparse.Namespace, view: View, release: Plan | None) -> bool:
+    """Whether it went as far as was asked; False: the gate did not let it. What was trained is whole already: what fails here can be done
+    again by itself. Raises TrainError, BackendError."""
     try:
         exported = export(session.folder, session.record, view)
-        if args.publish:
-            publish(exported, session.record, view, Target(args.publish, args.url, args.token))
+        if release is not None:
+            publish(exported, session.record, view, _target(args), with_suite(release, session.folder))
+    except GateNegative as exc:
+        view.say(str(exc))
+        return False
     except (TrainError, BackendError, DataError, KeyboardInterrupt):
         print(
             f"the adapter is trained, it is in {session.folder.adapter}; what follows can be repeated:", file=sys.stderr
         )
         print(f"  {again_command(args)}", file=sys.stderr)
         raise
+    return True
 
 
 def _tell_end(session: Session, has_curves: bool, args: argparse.Namespace) -> None:

@@ -29,7 +29,8 @@ def draw(metrics: Metrics, path: Path, title: str, findings: Sequence[dict[str, 
         raise LacksPackage(f"curves need {exc.name}: run `forgegate install trainer`") from exc
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    if _is_drawable(title):
+        figure.suptitle(title, parse_math=False)
     axes = figure.subplots(2, 2, sharex=True)
     _loss(axes[0][0], metrics, findings)
     _line(axes[0][1], "learning rate", *metrics.series("learning_rate"))
@@ -40,6 +41,14 @@ def draw(metrics: Metrics, path: Path, title: str, findings: Sequence[dict[str, 
     with writing(path), atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
     return True
+
+
+def _is_drawable(text: str) -> bool:
+    """Whether the picture's font has its characters, as it has no Korean ones."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    return all(font.get_char_index(ord(character)) for character in text)
 
 
 def _loss(axis: Any, metrics: Metrics, findings: Sequence[dict[str, Any]]) -> None:

@@ -15,7 +15,8 @@ BASE_FILES = ("*.safetensors", "*.json", "*.model", "*.jinja")
 
 def files_of(recipe: Recipe) -> dict[str, Any]:
     """Digests of the data; names and sizes of the base's files, whose bytes an export digests."""
-    sources = (*recipe.data.sources, *recipe.data.eval_sources, *recipe.data.general)
+    measured = recipe.ewc.sources if recipe.ewc else ()
+    sources = (*recipe.data.sources, *recipe.data.eval_sources, *recipe.data.general, *measured)
     return {
         "data": {str(source.path): _digest(source.path) for source in sources if source.path.is_file()},
         "base": {path.name: path.stat().st_size for path in _base_files(recipe.base)},

@@ -10,6 +10,7 @@ curves.png        drawn from it
 checkpoints/      checkpoint-STEP, the newest few
 adapter/          the result as it was trained
 export/           the result as it is published
+evaluation/       what was asked before it went live, and the verdict
 record.json       what happened: attempts, foreseen and measured memory, how it ended
 log.txt           what the training processes said beside their events
 """
@@ -76,6 +77,10 @@ class RunFolder:
     @property
     def export(self) -> Path:
         return self.path / "export"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation"
 
     @property
     def record(self) -> Path:

@@ -71,8 +71,8 @@ class Watch:
             else "clip gradients with max_grad_norm: 1.0"
         )
         remedy = {
-            "float16": f"float16 ends at 65,504: use bf16: true where the GPU has it, or {clip}",
-            "bfloat16": f"use fp16: true in place of bf16: true, or {clip}",
+            "float16": f"float16 ends at 65,504: use bf16: true where the GPU has it, float32: true elsewhere, or {clip}",
+            "bfloat16": f"{clip}, or use float32: true in place of bf16: true",
         }.get(self._dtype, f"{clip[0].upper()}{clip[1:]}")
         likely = (
             "Likely the number format's limits" if self._dtype in ("float16", "bfloat16") else "Likely steps too wide"

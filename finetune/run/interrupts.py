@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -27,16 +28,34 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def terminable() -> Iterator[None]:
     """Terminated is raised in the block, so that it ends what it has started. Inside, Interrupts may take over for a while."""
-    before = {each: signal.signal(each, _raise) for each in _catchable(SIGNALS[1:])}
+    received: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        cancel = signal.getsignal(signal.SIGINT)
+        if not (_is_in_loop() and callable(cancel)):
+            raise Terminated(number)
+        cancel(signal.SIGINT, frame)
+
+    before = {each: signal.signal(each, end) for each in _catchable(SIGNALS[1:])}
     try:
         yield
+    except KeyboardInterrupt as exc:
+        if received and not isinstance(exc, Terminated):
+            raise Terminated(received[0]) from exc
+        raise
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise Terminated(number)
+def _is_in_loop() -> bool:
+    """Whether asyncio runs here, whose tasks are cancelled as Ctrl-C does it: what is raised amid its loop becomes a traceback."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _catchable(signals: Sequence[signal.Signals]) -> list[signal.Signals]:
@@ -79,7 +98,8 @@ class Interrupts:
         if self._attempt is None:
             return
         if is_first:
-            self._tell(_WORDS)
+            with suppress(OSError):  # whoever read it was ended by the same signal
+                self._tell(_WORDS)
             self._attempt.stop()
         else:
             self._attempt.kill()

@@ -26,6 +26,10 @@ MATTERS = {
     "data.too_long": "excess_length_strategy",
     "data.assistant_only": "train_on_inputs",
     "data.loader": "hooks: loader",
+    "ewc": "ewc_lambda",
+    "ewc.strength": "ewc_lambda",
+    "ewc.sources": "ewc",
+    "ewc.num_rows": "ewc: rows",
     "steps.learning_rate": "learning_rate",
     "steps.schedule": "lr_scheduler",
     "steps.warmup_steps": "warmup_steps",
@@ -43,7 +47,7 @@ MATTERS = {
 }
 """Field -> what recipes call it."""
 FREE = frozenset({
-    "output_dir", "base_name", "trust_remote_code", "folder",
+    "output_dir", "base_name", "trust_remote_code", "folder", "evaluation", "rule",
     "steps.micro_batch_size", "steps.gradient_accumulation_steps",
     "memory.gradient_checkpointing", "memory.keep_outputs", "memory.chunked_loss", "memory.attention", "memory.compile", "memory.liger",
 })  # fmt: skip

@@ -49,6 +49,7 @@ class Session:
         self.recipe = begun.recipe
         self._checkpoint = begun.checkpoint
         self._step_down = ""
+        self._is_read = True
         self.stop_signal: signal.Signals | None = None
 
     def run(self) -> Outcome:
@@ -56,9 +57,9 @@ class Session:
         with Interrupts() as interrupts:
             while True:
                 outcome = self._attempt(interrupts)
-                self.stop_signal = interrupts.received
+                self.stop_signal = interrupts.received or (None if self._is_read else signal.SIGPIPE)
                 retry = self._retry_of(outcome)
-                if retry is None or interrupts.received is not None:
+                if retry is None or self.stop_signal is not None:
                     return outcome
                 self._step(retry)
 
@@ -99,13 +100,23 @@ class Session:
             for event in attempt.events():
                 told[event["event"]] = event
                 self._account_for(event)
-                self._view(event)
+                self._show(event, attempt)
             interrupts.follow(None)
         outcome = outcome_of(attempt.ended, told)
         self.record.end(outcome.status, attempt.ended.code, outcome.message)
         self.record.result = dict(outcome.event) if outcome.status == DONE else {}
         self.record.keep()
         return outcome
+
+    def _show(self, event: Mapping[str, Any], attempt: Attempt) -> None:
+        """Whoever reads it may leave: a terminal that is closed, a `tee` that the same Ctrl-C ends. That costs no checkpoint."""
+        if not self._is_read:
+            return
+        try:
+            self._view(event)
+        except OSError:
+            self._is_read = False
+            attempt.stop()
 
     def _argv(self, checkpoint: Checkpoint | None) -> list[str]:
         argv = [*self._policy.command, "--run", str(self.folder.path), "--attempt", str(self.record.attempt.number)]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from backends.plan import size_words
+from finetune.publish import CANDIDATE
 from finetune.recipe.recipe import Recipe
 from finetune.run.folder import RunFolder
 from finetune.run.metrics import Metrics
@@ -60,11 +64,19 @@ def _memory_words(record: Record) -> str:
 
 def _next_words(folder: RunFolder, record: Record) -> str:
     if record.published:
-        name = record.published.get("name", "NAME")
-        return f"ask it: forgegate chat --model {name}"
+        return _after_publication(record.published, folder)
     if record.exported:
         return f"forgegate adapters publish {folder.export} --name NAME"
     return f"forgegate export {folder.path} --out DIR"
+
+
+def _after_publication(told: Mapping[str, Any], folder: RunFolder) -> str:
+    name = told.get("name", "NAME")
+    if told.get("event") == "refused":
+        return f"what the gate saw: {folder.evaluation}; change the recipe and train into another folder (--out DIR)"
+    if told.get("gate") == CANDIDATE:
+        return f"forgegate gate --alias {name} --candidate {told['version']} --run {folder.path}"
+    return f"ask it: forgegate chat --model {name}"
 
 
 def _mean(values: list[float]) -> float:

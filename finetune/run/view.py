@@ -6,11 +6,13 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Column
 
 from finetune.run.pace import Pace
 from finetune.run.viewwords import Event, progress_words, step_words, words
@@ -106,7 +108,8 @@ class Bars:
 
     def __init__(self, stream: TextIO) -> None:
         self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(),
+            SpinnerColumn(), TextColumn("{task.description}", markup=False, table_column=Column(min_width=5, no_wrap=True)),
+            BarColumn(bar_width=24), MofNCompleteColumn(table_column=Column(min_width=9, no_wrap=True)),  # on a narrow terminal, too
             TextColumn("{task.fields[info]}", markup=False), console=Console(file=stream, highlight=False), transient=True,
         )  # fmt: skip
         self._task: TaskID | None = None
@@ -151,4 +154,5 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        with suppress(OSError):  # the terminal was closed
+            self._progress.stop()

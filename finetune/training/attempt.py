@@ -19,15 +19,16 @@ from finetune.dataset.tokens import ModelTokens
 from finetune.errors import RecipeUnusable
 from finetune.recipe.recipe import Recipe
 from finetune.run.guards import Watch
-from finetune.training import checkpoints, memory, metrics, reports
+from finetune.training import checkpoints, fisher, memory, metrics, reports
 from finetune.training import model as models
 from finetune.training.adapter import copy_adapter, write_adapter
 from finetune.training.attention import choose_attention
 from finetune.training.best import Best
 from finetune.training.callbacks import Conductor, Teller
 from finetune.training.events import Events
+from finetune.training.ewc import Penalty
 from finetune.training.fast import keeping, kernels, linear
-from finetune.training.feed import Feed
+from finetune.training.feed import Feed, batches_of
 from finetune.training.hooks import load_hook
 from finetune.training.losses import add_chunked_head
 from finetune.training.memory import Meter
@@ -78,6 +79,7 @@ class Attempt:
         self._is_mixed = True
         self._trainer: Any = None
         self._meter: Meter | None = None
+        self._reader: Reader | None = None
         self._best = Best(order.best, self._write)
         self._is_eval_missing = False
         """Where the attempt goes on from: a stop left it out."""
@@ -98,6 +100,7 @@ class Attempt:
         self._find_checkpoint(feed)
         self._load(place)
         self._trainer, conductor = self._build(feed, place, tokens, hooks)
+        self._trainer.penalty = self._penalty(place, _pad_id(tokens.tokenizer))
         self._tell_start(feed, place)
         with self._stop.deferred():
             self._stop.raise_if_asked()
@@ -148,8 +151,8 @@ class Attempt:
 
     def _feed(self, tokens: ModelTokens, loader: Any, place: Place) -> Feed:
         self._events.stage("read", "reading data")
-        reader = Reader(self._recipe.data, tokens, self._recipe.seed, self._events, loader or None)
-        prepared = reader.prepare()
+        self._reader = Reader(self._recipe.data, tokens, self._recipe.seed, self._events, loader or None)
+        prepared = self._reader.prepare()
         self._events.stage("pack", "packing rows" if self._recipe.memory.packing else "ordering rows")
         feed = Feed.of(self._recipe, prepared, self._world.size)
         self._events.tell("data", **feed.facts(place.is_flat))
@@ -243,6 +246,26 @@ class Attempt:
         trainer.remove_callback(PrinterCallback)
         self._notes += filter(None, [optimizer_of(recipe, place)[1]])
         return trainer, conductor
+
+    def _penalty(self, place: Place, pad_id: int) -> Penalty | None:
+        """None where the recipe wants none. What it is made of is measured once in a run, before the adapter changes anything."""
+        recipe, path = self._recipe, self._order.run / fisher.NAME
+        if recipe.ewc is None or self._reader is None:
+            return None
+        if self.resumed is not None and path.is_file():
+            return Penalty.of(recipe.ewc.strength, self._model, fisher.load(path, place.device))
+        self._events.stage("measure", "measuring what general rows need of the base")
+        rows = self._reader.measured(recipe.ewc)
+        batches = batches_of(recipe, rows, pad_id, place.is_flat)
+        inputs = (
+            self._trainer._prepare_inputs(batch) for batch in self._events.follow("measure", batches, len(batches))
+        )
+        factors = fisher.measure(
+            self._model, inputs, self._trainer.is_chunked, recipe.seed, self._trainer.compute_loss_context_manager
+        )
+        if self._world.is_main:
+            fisher.save(path, factors)
+        return Penalty.of(recipe.ewc.strength, self._model, factors)
 
     def _meter_of(self, place: Place) -> Meter:
         return self._meter or Meter(place.device)

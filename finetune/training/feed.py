@@ -16,6 +16,7 @@ from finetune.training.packing import epoch_order, num_padding, pack
 from finetune.training.reading import Prepared
 from finetune.training.rows import TokenRows
 from finetune.training.schedule import Schedule, schedule_of
+from finetune.training.tally import take
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,9 @@ class Feed:
 
     @classmethod
     def of(cls, recipe: Recipe, prepared: Prepared, num_processes: int) -> Feed:
-        train = Packs(prepared.train, _packs(recipe, prepared.train))
+        train = Packs(prepared.train, packs_of(recipe, prepared.train))
         rows = prepared.held_out
-        held_out = None if rows is None else Packs(rows, _packs(recipe, rows))
+        held_out = None if rows is None else Packs(rows, packs_of(recipe, rows))
         schedule = schedule_of(recipe, len(train), num_processes, held_out is not None)
         return cls(recipe, prepared, train, held_out, schedule, EpochOrder(len(train), recipe.seed), num_processes)
 
@@ -71,7 +72,18 @@ class Feed:
         }  # fmt: skip
 
 
-def _packs(recipe: Recipe, rows: TokenRows) -> Sequence[Sequence[int]]:
+def packs_of(recipe: Recipe, rows: TokenRows) -> Sequence[Sequence[int]]:
     if recipe.memory.packing:
         return pack(rows.lengths, recipe.data.max_length, recipe.seed)
     return [[place] for place in range(len(rows))]
+
+
+def batches_of(recipe: Recipe, rows: TokenRows, pad_id: int, is_flat: bool) -> list[dict[str, Any]]:
+    """Of rows that are not trained, as large as micro batches: what a model takes, with `labels`."""
+    packs, size = Packs(rows, packs_of(recipe, rows)), recipe.steps.micro_batch_size
+    collate = Collator([packs], pad_id, is_flat)
+    numbers = range(len(packs))
+    batches = [collate([{"pack": number} for number in numbers[start : start + size]]) for start in numbers[::size]]
+    for batch in batches:
+        take(batch)
+    return batches

@@ -17,7 +17,7 @@ from finetune.dataset.split import held_out_of
 from finetune.dataset.spool import Spool
 from finetune.dataset.tokens import Rendered
 from finetune.errors import RecipeUnusable
-from finetune.recipe.recipe import Data
+from finetune.recipe.recipe import Data, Ewc
 from finetune.recipe.shares import general_words, require_rest
 from finetune.training.rows import Collector, TokenRows
 from finetune.training.sources import Loader, read_sources
@@ -93,6 +93,19 @@ class Reader:
                 self._replay(general, domain.num_records, train)
         self._require(train, held_out)
         return Prepared(train.rows(), held_out.rows() if len(held_out) else None, len(train) - num_domain, self._counts)
+
+    def measured(self, ewc: Ewc) -> TokenRows:
+        """General rows that are not trained, in random order, as many as the recipe wants or there are."""
+        with Spool() as spool:
+            loaded, rows = read_sources(ewc.sources, spool, self._watch), Collector()
+            order = list(range(len(loaded.spool)))
+            Random(self._seed).shuffle(order)
+            for place in order:
+                if len(rows) < ewc.num_rows:
+                    self._take(loaded.row(place), rows, 0)
+        if not len(rows):
+            raise RecipeUnusable("ewc: its files have no row that can be measured")
+        return rows.rows()
 
     def _chosen(self, domain: Loaded) -> set[int]:
         """Places of the rows that are held out for evaluation."""

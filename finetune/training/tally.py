@@ -38,7 +38,12 @@ class Tally:
     def __init__(self, events: Events, stop: Stop, clock: Callable[[], float] = time.monotonic) -> None:
         self._events, self._stop, self._clock = events, stop, clock
         self._made = Made()
+        self._penalties: list[torch.Tensor] = []
         self._began = clock()
+
+    def note_penalty(self, value: torch.Tensor) -> None:
+        """Of an update: a number that is on the device."""
+        self._penalties.append(value)
 
     def add(self, batches: Sequence[dict[str, Any]]) -> int:
         """Trained tokens of these batches, on all processes."""
@@ -59,7 +64,9 @@ class Tally:
             "num_tokens": self._made.num_tokens, "num_trained_tokens": self._made.num_trained,
             "tok_s": round(self._made.num_tokens / seconds, 1), "seconds": round(seconds, 4), "rows": sorted(self._made.rows),
         }  # fmt: skip
-        self._made = Made()
+        if self._penalties:
+            told["penalty"] = float(f"{float(torch.stack(self._penalties).mean()):.6g}")
+        self._made, self._penalties = Made(), []
         self.rest()
         return told
 

@@ -17,6 +17,7 @@ from finetune.errors import RecipeUnusable
 from finetune.training import checkpoints
 from finetune.training.adapter import WEIGHTS, write_files
 from finetune.training.batches import EpochOrder
+from finetune.training.ewc import Penalty
 from finetune.training.losses import summed_loss
 from finetune.training.tally import Tally, take
 
@@ -53,7 +54,12 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> None:
         self.is_abandoned = False
         """A stop was asked for while it was evaluated: no step follows that would tell."""
-        self._order, self._tally, self._is_chunked, self._loss, self._shelf = order, tally, is_chunked, loss, shelf
+        self.penalty: Penalty | None = None
+        """Part of every update's loss, and not of the loss that is told."""
+        self._is_penalty_due = False
+        self._penalised: list[Tensor] = []
+        """In this micro batch."""
+        self._order, self._tally, self.is_chunked, self._loss, self._shelf = order, tally, is_chunked, loss, shelf
         own = {name: value.data for name, value in model.named_parameters() if value.requires_grad}
         super().__init__(model=model, **settings)
         # TRL makes adapters on four bits bfloat16, in whose rounding small steps are lost.
@@ -77,6 +83,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
                 break
             batches.append(batch)
         trained = self._tally.add(batches)
+        self._is_penalty_due = self.penalty is not None
         return batches, torch.tensor(trained, device=device)
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -84,10 +91,31 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     # loss -----------------------------------------------------------------------------------------------------------
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What it returns is told as the loss of the rows."""
+        self._penalised.clear()
+        total: Tensor = super().training_step(*args, **kwargs)
+        for penalty in self._penalised:
+            self._tally.note_penalty(penalty)
+            total = total - penalty
+        return total
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        """This micro batch's part of the mean; the processes' parts are averaged later, so that each is multiplied by their number."""
+        """This micro batch's part of the mean; the processes' parts are averaged later, so that each is multiplied by their number.
+
+        The first one of an update carries the penalty, which is the same on all of them.
+        """
+        loss = self._loss_of_rows(model, inputs, num_items_in_batch)
+        if self.penalty is None or not self._is_penalty_due:
+            return loss
+        self._is_penalty_due = False
+        penalty = self.penalty()
+        self._penalised.append(penalty.detach())
+        return loss + penalty
+
+    def _loss_of_rows(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | None) -> Tensor:
         assert num_items_in_batch is not None
         inputs = {**inputs, "use_cache": False}
         scale = int(self.accelerator.num_processes)
@@ -99,7 +127,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         return mean * scale
 
     def _summed(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        if self._is_chunked:
+        if self.is_chunked:
             total: Tensor = model(**inputs, is_chunked=True).loss
             return total
         labels = inputs.pop("labels")

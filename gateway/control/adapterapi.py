@@ -22,6 +22,7 @@ from gateway.control.adapterviews import (
     AliasList,
     AliasView,
     ChangeView,
+    FiguresView,
     Found,
     VersionDone,
     alias_view,
@@ -30,7 +31,7 @@ from gateway.control.adapterviews import (
     found_version,
     version_views,
 )  # fmt: skip
-from gateway.control.desired import AliasState, VersionState
+from gateway.control.desired import AliasState, Change, VersionState
 from gateway.control.naming import find_alias, find_version
 from gateway.control.publish import Job, Order, Publisher, require_alias_name
 
@@ -70,7 +71,9 @@ class PointBody:
     who: str = ""
     reason: str = ""
     force: str = ""
-    """Where the gate asks for a verdict: why the alias moves without one. Recorded."""
+    """Why the alias moves without a verdict, or against it. Recorded."""
+    verdict: str = ""
+    """Digest of the verdict that allows it, or its beginning; empty: the gateway looks for one that fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,19 @@ class UnloadBody:
 
 
 class AdapterApi:
-    """The routes. `roots`: folders of this machine from which a path may be taken."""
+    """The routes. `roots`: folders of this machine from which a path may be taken; `figures`: of an alias's requests lately."""
 
-    def __init__(self, adapters: Adapters, publisher: Publisher, roots: Sequence[str]) -> None:
+    def __init__(
+        self,
+        adapters: Adapters,
+        publisher: Publisher,
+        roots: Sequence[str],
+        figures: Callable[[str], tuple[FiguresView, ...]] = lambda alias: (),
+    ) -> None:
         self._adapters = adapters
         self._publisher = publisher
         self._roots = roots
+        self._figures = figures
 
     # Publish ----------------------------------------------------------------------------------------------------------
 
@@ -175,7 +185,7 @@ class AdapterApi:
         """A version, or an alias with the versions it serves or has served, and its history."""
         aliases = self._adapters.aliases()
         if any(alias.name == name for alias in aliases):
-            return found_alias(self._adapters, find_alias(name, aliases))
+            return found_alias(self._adapters, find_alias(name, aliases), self._figures(name))
         return found_version(self._adapters, self._version(name, aliases))
 
     async def pin(self, name: str) -> VersionDone:
@@ -208,19 +218,24 @@ class AdapterApi:
         require_alias_name(name)
         shares = [wire.Share(self._version(share.adapter).name, _weight(share)) for share in body.shares]
         who = who_of(request, body.who)
-        return change_view(await self._adapters.point(name, shares, who, reason=body.reason, force=body.force))
+        return self._view(
+            await self._adapters.point(name, shares, who, reason=body.reason, force=body.force, verdict=body.verdict)
+        )
 
     async def rollback(self, request: Request, name: str, body: WhoBody = WhoBody()) -> ChangeView:
         """Back to what it served before the last change."""
         alias = find_alias(name, self._adapters.aliases())
-        return change_view(await self._adapters.rollback(alias.name, who_of(request, body.who)))
+        return self._view(await self._adapters.rollback(alias.name, who_of(request, body.who)))
 
     async def drop(
         self, request: Request, name: str, who: Annotated[str, Query(max_length=MAX_WHO)] = ""
     ) -> ChangeView:
         """Clients that ask for it get 404 from then on; its versions stay."""
         alias = find_alias(name, self._adapters.aliases())
-        return change_view(await self._adapters.drop(alias.name, who_of(request, who)))
+        return self._view(await self._adapters.drop(alias.name, who_of(request, who)))
+
+    def _view(self, change: Change) -> ChangeView:
+        return change_view(change, self._adapters.verdicts())
 
     def _version(self, text: str, aliases: Sequence[AliasState] | None = None) -> VersionState:
         names = None if aliases is None else [alias.name for alias in aliases]

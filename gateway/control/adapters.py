@@ -19,15 +19,17 @@ from backends.base import Backend
 from backends.status import Status
 from gateway import errors
 from gateway import snapshot as wire
-from gateway.control import aliases, proving
-from gateway.control.aliases import Move, Rules
-from gateway.control.desired import AliasState, Change, Desired, EngineProof, ProofReport, Version, VersionState
+from gateway.control import aliases, proving, verdicts
+from gateway.control.aliases import Rules
+from gateway.control.desired import AliasState, Change, Desired, ProofReport, Verdict, Version, VersionState, Watch
 from gateway.control.failpoints import failpoint
+from gateway.control.gate import Move
 from gateway.control.inspection import Inspection
 from gateway.control.library import Library
 from gateway.control.loads import LoadFailed, start
 from gateway.control.residents import Reach, Residents
 from gateway.control.store import Store, StoreFailed
+from gateway.control.telling import Telling
 
 Publish = Callable[[], Awaitable[tuple[int, ...]]]
 """Pushes the present state; returns, once all workers decide from it, the columns of those that had to be replaced."""
@@ -60,6 +62,7 @@ class Adapters:
         self._desired = Desired()
         self._writing = asyncio.Lock()
         self._residents = Residents(library, prober, lambda: self._desired, publish, must_be_attested)
+        self._telling = Telling(lambda: self._desired, self._residents, rules.models)
         self._inspection = Inspection(library, lambda: self._desired.versions.values(), self._take_off)
 
     async def open(self) -> Self:
@@ -85,27 +88,27 @@ class Adapters:
     # What there is ----------------------------------------------------------------------------------------------------
 
     def versions(self) -> tuple[VersionState, ...]:
-        return tuple(map(self._state, self._desired.versions.values()))
+        return self._telling.versions()
 
     def aliases(self) -> tuple[AliasState, ...]:
-        return tuple(
-            AliasState(
-                alias.name, alias.model, alias.shares, alias.gate, alias.previous, self._alias_problem(alias.name)
-            )
-            for alias in self._desired.aliases.values()
-        )
+        return self._telling.aliases()
 
     def history(self, alias: str) -> tuple[Change, ...]:
         """Newest first; empty for a name that never was one."""
         return tuple(reversed(self._desired.history.get(alias, ())))
 
+    def verdicts(self, candidate: str = "") -> tuple[Verdict, ...]:
+        """Newest first; of one version, or all."""
+        found = self._desired.verdicts.values()
+        return tuple(verdict for verdict in found if candidate in ("", verdict.candidate))[::-1]
+
+    async def documents(self, candidate: str = "") -> dict[str, str]:
+        """Of the same verdicts, as text of JSON, by digest."""
+        return await self._store.documents(candidate)
+
     def snapshot(self) -> tuple[tuple[wire.Adapter, ...], tuple[wire.Alias, ...]]:
         """What workers are told."""
-        served = [alias for alias in self._desired.aliases.values() if not self._alias_problem(alias.name)]
-        return (
-            tuple(self._told(version) for version in self._desired.versions.values()),
-            tuple(wire.Alias(alias.name, alias.model, alias.shares, int(alias.created)) for alias in served),
-        )
+        return self._telling.snapshot()
 
     # Commands ---------------------------------------------------------------------------------------------------------
 
@@ -150,20 +153,54 @@ class Adapters:
         return ProofReport(version, proving.least([engine.proof for engine in engines]), engines)
 
     async def point(
-        self, alias: str, shares: Sequence[wire.Share], who: str, reason: str = "", force: str = ""
+        self,
+        alias: str,
+        shares: Sequence[wire.Share],
+        who: str,
+        reason: str = "",
+        force: str = "",
+        verdict: str = "",
     ) -> Change:
         """Let an alias serve one version (flip) or several by weight (split); it is made where there is none.
 
         Each version is resident and proven on an engine before any request may come. Where it serves just that already, the change that
-        led there is returned. `force` overrules the gate. Raises BadRequest, NotFound, Conflict, VersionUnusable, NoEngineReady.
+        led there is returned. `verdict`: digest of the one that allows it, else one that fits is looked for; `force` overrules the
+        gate. Raises BadRequest, NotFound, Conflict, VersionUnusable, NoEngineReady.
         """
-        move = Move(alias, tuple(shares), who, reason, force)
+        move = Move(alias, tuple(shares), who, reason, force, verdict)
         return await self._move(lambda: aliases.point(self._desired, move, self._rules, self._clock()), alias)
 
     async def rollback(self, alias: str, who: str) -> Change:
         """To what it served before the last change; once more goes back again. Raises as `point` does, Conflict also where it moved
         while that was loaded."""
         return await self._move(lambda: aliases.rollback(self._desired, alias, who, self._clock()), alias)
+
+    async def retreat(self, alias: str, judged: Sequence[wire.Share], reason: str) -> Change:
+        """A rollback by the alias's watch. Raises as `rollback` does, Conflict where it does not serve what was `judged` any more."""
+        bad = tuple(judged)
+        return await self._move(lambda: aliases.retreat(self._desired, alias, bad, reason, self._clock()), alias)
+
+    async def watch(self, alias: str, watch: Watch | None) -> None:
+        """Let it go back by itself by this rule, or not any more. Raises NotFound."""
+        async with self._writing:
+            after = replace(aliases.known(self._desired, alias), watch=watch)
+            rest = {**self._desired.aliases, alias: after}
+            await self._durable(self._store.watch(alias, watch), lambda: replace(self._desired, aliases=rest))
+
+    async def add_verdict(self, content: bytes, peer: str) -> Verdict:
+        """Take in a verdict's document. One that is known stays as it is. Raises BadRequest, NotFound."""
+        verdict, text = verdicts.read(content, self._clock(), peer)
+        candidate = self._known(verdict.candidate)
+        if verdict.base != (base := verdicts.base_of(candidate.model, candidate.base_digest)):
+            raise errors.BadRequest(
+                f"base: the verdict is on {verdict.base}, and {candidate.name} was trained on {base}", param="base"
+            )
+        async with self._writing:
+            if verdict.digest in self._desired.verdicts:
+                return self._desired.verdicts[verdict.digest]
+            known = {**self._desired.verdicts, verdict.digest: verdict}
+            await self._durable(self._store.add_verdict(verdict, text), lambda: replace(self._desired, verdicts=known))
+        return verdict
 
     async def drop(self, alias: str, who: str) -> Change:
         """The alias goes, its versions stay. Raises NotFound."""
@@ -293,7 +330,7 @@ class Adapters:
             change = make()
             if change is None:
                 return self._desired.history[alias][-1]
-            if planned and change.kind == "rollback" and change != replace(planned, at=change.at):
+            if planned and change.kind in ("rollback", "auto-rollback") and change != replace(planned, at=change.at):
                 who = self._desired.history[alias][-1].who
                 raise errors.Conflict(f"{alias} was moved meanwhile, by {who}: look and ask again")
             after = aliases.apply(self._desired, change)
@@ -383,34 +420,6 @@ class Adapters:
         if name not in self._desired.versions:
             raise errors.NotFound(f"no version {name!r}; see `forgegate adapters list`")
         return self._desired.versions[name]
-
-    def _proofs(self, version: Version) -> tuple[EngineProof, ...]:
-        return tuple(proof for loads in self._residents.of_model(version.model) for proof in loads.proofs(version.name))
-
-    def _state(self, version: Version) -> VersionState:
-        proofs = self._proofs(version)
-        return VersionState(
-            name=version.name, digest=version.digest, model=version.model, state=self._desired.role(version),
-            proof=proving.least([proof.proof for proof in proofs if proof.is_resident] or [proof.proof for proof in proofs]),
-            gate=self._desired.gate(version.name), is_pinned=version.is_pinned, rank=version.rank, size_bytes=version.size_bytes,
-            created=version.created, who=version.who, engines=proofs, problem=self._residents.refusal(version)[0],
-        )  # fmt: skip
-
-    def _told(self, version: Version) -> wire.Adapter:
-        held = [proof for proof in self._proofs(version) if proof.is_resident]
-        reason, retry_after_s = self._residents.refusal(version) if not held else ("", 1)
-        unproven = [item.engine_id for item in self._residents.of_model(version.model) if version.name in item.unproven]
-        return wire.Adapter(
-            name=version.name, model=version.model, engines=tuple(proof.engine for proof in held), unproven=tuple(unproven),
-            is_candidate=not version.has_served, proof=proving.least([proof.proof for proof in held]),
-            gate=self._desired.gate(version.name), refusal=reason, retry_after_s=retry_after_s, created=int(version.created),
-        )  # fmt: skip
-
-    def _alias_problem(self, name: str) -> str:
-        if name in self._rules.models:
-            return f"a model is called {name}, too, and answers for it: rename one of them"
-        model = self._desired.aliases[name].model
-        return "" if model in self._rules.models else f"its model {model} is not served here"
 
 
 def _refused(version: str, failure: LoadFailed) -> errors.GatewayError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gateway.control.desired import AliasState, Change, Shares, VersionState
+from gateway.control.desired import AliasState, Change, Shares, Verdict, VersionState, Watch
 
 
 class Told(Protocol):
@@ -17,6 +17,8 @@ class Told(Protocol):
     def history(self, alias: str) -> tuple[Change, ...]:
         """Newest first."""
         ...
+
+    def verdicts(self, candidate: str = "") -> tuple[Verdict, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,31 @@ class ShareView:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchView:
+    """When the alias goes back by itself."""
+
+    max_error_share: float
+    max_ttft_ratio: float
+    min_requests: int
+    window_s: float
+    who: str
+    at: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class FiguresView:
+    """A version's requests by the alias, in the window of its watch, or the newest 300 s."""
+
+    adapter: str
+    num_requests: int
+    num_errors: int
+    """That ended in an engine's failure."""
+    ttft_s: float | None
+    """Median time to first byte."""
+
+
+@dataclass(frozen=True, slots=True)
 class AliasView:
     name: str
     model: str
@@ -66,13 +93,14 @@ class AliasView:
     """What a rollback goes to; empty where it has served nothing else."""
     problem: str
     """Why clients cannot ask for it; empty where they can."""
+    watch: WatchView | None
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeView:
     alias: str
     kind: str
-    """`flip`, `split`, `rollback`, `force` (against the gate) or `drop`."""
+    """`flip`, `split`, `rollback`, `auto-rollback` (by the watch), `force` (without a verdict, for a reason) or `drop`."""
     before: tuple[ShareView, ...]
     shares: tuple[ShareView, ...]
     """What it serves since."""
@@ -81,6 +109,13 @@ class ChangeView:
     at: float
     """Unix seconds."""
     gate: str
+    """`go`, `ungated` or `forced`; empty where there is no gate."""
+    verdict: str
+    """Digest of the verdict that allowed it, or that it went against; several are set apart by a comma."""
+    outcome: str
+    """Of that verdict."""
+    warning: str
+    """What speaks against it; only in the answer to the move itself."""
     replaced_workers: tuple[int, ...]
     """Those that did not take note in time, by column: they are killed, and the requests that they had are cut."""
 
@@ -102,6 +137,8 @@ class Found:
     versions: tuple[VersionView, ...]
     history: tuple[ChangeView, ...]
     """Newest first."""
+    figures: tuple[FiguresView, ...]
+    """Of an alias's versions that had requests by it lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +171,18 @@ def version_view(version: VersionState, aliases: Sequence[AliasState]) -> Versio
 
 
 def alias_view(alias: AliasState) -> AliasView:
-    return AliasView(alias.name, alias.model, _shares(alias.shares), alias.gate, _shares(alias.previous), alias.problem)
+    return AliasView(
+        alias.name, alias.model, _shares(alias.shares), alias.gate, _shares(alias.previous), alias.problem,
+        _watch(alias.watch),
+    )  # fmt: skip
 
 
-def change_view(change: Change) -> ChangeView:
+def change_view(change: Change, verdicts: Sequence[Verdict]) -> ChangeView:
+    """`verdicts`: all that are known."""
+    return _change_view(change, {verdict.digest: verdict.outcome for verdict in verdicts})
+
+
+def _change_view(change: Change, outcomes: Mapping[str, str]) -> ChangeView:
     return ChangeView(
         alias=change.alias,
         kind=change.kind,
@@ -147,21 +192,33 @@ def change_view(change: Change) -> ChangeView:
         reason=change.reason,
         at=change.at,
         gate=change.gate,
+        verdict=change.verdict,
+        outcome=", ".join(outcomes.get(digest, "") for digest in change.verdict.split(", ")),
+        warning=change.warning,
         replaced_workers=change.replaced_workers,
     )
 
 
 def found_version(adapters: Told, version: VersionState) -> Found:
-    return Found("version", None, (version_view(version, adapters.aliases()),), ())
+    return Found("version", None, (version_view(version, adapters.aliases()),), (), ())
 
 
-def found_alias(adapters: Told, alias: AliasState) -> Found:
+def found_alias(adapters: Told, alias: AliasState, figures: tuple[FiguresView, ...]) -> Found:
     """With all versions that it serves or has served."""
-    history = tuple(map(change_view, adapters.history(alias.name)))
+    outcomes: dict[str, str] = {verdict.digest: verdict.outcome for verdict in adapters.verdicts()}
+    history = tuple(_change_view(change, outcomes) for change in adapters.history(alias.name))
     served = [alias.shares, *(change.shares for change in adapters.history(alias.name))]
     named = {share.adapter for shares in served for share in shares}
     versions = tuple(view for view in version_views(adapters) if view.name in named)
-    return Found("alias", alias_view(alias), versions, history)
+    return Found("alias", alias_view(alias), versions, history, figures)
+
+
+def _watch(watch: Watch | None) -> WatchView | None:
+    if watch is None:
+        return None
+    return WatchView(
+        watch.max_error_share, watch.max_ttft_ratio, watch.min_requests, watch.window_s, watch.who, watch.at
+    )
 
 
 def _shares(shares: Shares) -> tuple[ShareView, ...]:

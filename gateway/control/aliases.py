@@ -2,34 +2,26 @@
 
 flip      to one version            split     over several, by weight
 rollback  to what it served before the last change; once more goes back again
-force     a flip or split that the gate refuses, for a reason that is recorded
+force     a flip or split without a verdict, for a reason that is recorded
 drop      the name goes, its versions stay
+
+A candidate beside what is live (a canary), its growing part, and the flip to it in the end are one change to a rollback: it goes back to
+what was live before all of them. What a flip or split needs is the gate's business (`gateway.control.gate`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from gateway import errors
 from gateway.config import NAME
 from gateway.control.desired import MAX_HISTORY, Alias, Change, Desired, Kind, Shares
+from gateway.control.gate import Gate, Known, Move, judge
 
-Gate = Literal["off", "warn", "require"]
 MAX_WEIGHT = 1_000_000
-UNGATED, FORCED = "ungated", "forced"
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """What somebody asks for; `reason` is recorded, `force` is a reason that also overrules the gate."""
-
-    alias: str
-    shares: Shares
-    who: str
-    reason: str = ""
-    force: str = ""
+WATCH = "watch"
+"""Who makes an automatic rollback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +43,34 @@ def point(desired: Desired, move: Move, rules: Rules, at: float) -> Change | Non
         raise errors.Conflict(
             f"{alias.name} is an alias of model {alias.model}, these versions are of {model}: choose another name"
         )
-    gate = _gate(alias, move, rules)
-    kind: Kind = "force" if gate == FORCED else "flip" if len(move.shares) == 1 else "split"
+    ruling = judge(alias, move, Known(desired.versions, desired.verdicts), rules.gate)
+    kind: Kind = "force" if ruling.is_forced else "flip" if len(move.shares) == 1 else "split"
     before = alias.shares if alias else ()
     return Change(
-        move.alias, model, kind, before, move.shares, move.who, move.force or move.reason, at, gate
+        move.alias, model, kind, before, move.shares, move.who, move.force or move.reason, at, ruling.gate, ruling.verdict,
+        ruling.warning,
     )  # fmt: skip
 
 
 def rollback(desired: Desired, name: str, who: str, at: float) -> Change:
     """No verdict is needed: it has served that before. Raises NotFound, Conflict."""
-    alias = _known(desired, name)
+    alias = known(desired, name)
     if not alias.previous:
         raise errors.Conflict(f"{name} has served nothing else, so there is nothing to go back to")
     return Change(name, alias.model, "rollback", alias.shares, alias.previous, who, "", at, alias.previous_gate)
 
 
+def retreat(desired: Desired, name: str, judged: Shares, reason: str, at: float) -> Change:
+    """A rollback by the alias's watch, of what it found bad (`judged`). Raises NotFound, Conflict where that is not served any more."""
+    alias = known(desired, name)
+    if alias.shares != judged or alias.watch is None:
+        raise errors.Conflict(f"{name} was moved, or is not watched any more")
+    return replace(rollback(desired, name, WATCH, at), kind="auto-rollback", reason=reason)
+
+
 def drop(desired: Desired, name: str, who: str, at: float) -> Change:
     """Raises NotFound."""
-    alias = _known(desired, name)
+    alias = known(desired, name)
     return Change(name, alias.model, "drop", alias.shares, (), who, "", at, alias.gate)
 
 
@@ -84,20 +85,29 @@ def apply(desired: Desired, change: Change) -> Desired:
     for share in change.shares:
         versions[share.adapter] = replace(versions[share.adapter], has_served=True)
     changes = (*desired.history.get(change.alias, ()), change)[-MAX_HISTORY:]
-    return Desired(versions, aliases, {**desired.history, change.alias: changes})
+    return replace(desired, versions=versions, aliases=aliases, history={**desired.history, change.alias: changes})
 
 
 def _moved(alias: Alias | None, change: Change) -> Alias:
     served = frozenset(share.adapter for share in change.shares)
     if alias is None:
         return Alias(change.alias, change.model, change.shares, change.gate, change.at, served=served)
-    return replace(
-        alias, shares=change.shares, gate=change.gate, previous=alias.shares, previous_gate=alias.gate,
-        served=alias.served | served,
-    )  # fmt: skip
+    after = replace(alias, shares=change.shares, gate=change.gate, served=alias.served | served)
+    if _goes_on(alias, change):
+        return after
+    return replace(after, previous=alias.shares, previous_gate=alias.gate)
 
 
-def _known(desired: Desired, name: str) -> Alias:
+def _goes_on(alias: Alias, change: Change) -> bool:
+    """Whether a candidate that is served beside what is live gets another part, or all."""
+    if change.kind not in ("flip", "split", "force") or not alias.is_canary:
+        return False
+    now, before, then = ({share.adapter for share in some} for some in (alias.shares, alias.previous, change.shares))
+    return then <= now and not then <= before
+
+
+def known(desired: Desired, name: str) -> Alias:
+    """Raises NotFound."""
     if name not in desired.aliases:
         known = ", ".join(sorted(desired.aliases)) or "none"
         raise errors.NotFound(f"no alias {name!r}; there are: {known}")
@@ -123,20 +133,3 @@ def _model(desired: Desired, move: Move, rules: Rules) -> str:
     if len(models) > 1:
         raise errors.BadRequest(f"shares: versions of different models: {', '.join(models)}", param="shares")
     return next(iter(models))
-
-
-def _gate(alias: Alias | None, move: Move, rules: Rules) -> str:
-    """How the move is marked. Raises Conflict where it needs a verdict or a reason."""
-    if rules.gate == "off":
-        return ""
-    if rules.gate == "warn":
-        return UNGATED
-    served = alias.served if alias else frozenset()
-    if new := [share.adapter for share in move.shares if share.adapter not in served]:
-        if not move.force:
-            raise errors.Conflict(
-                f"{new[0]} has no verdict, and adapters.gate is `require`: give a reason with --force REASON, which is recorded",
-                param="force",
-            )
-        return FORCED
-    return UNGATED

@@ -18,6 +18,7 @@ from backends.status import Drain, State
 from gateway import errors
 from gateway.control.adapterapi import AdapterApi, add_routes
 from gateway.control.fleet import Fleet, Member
+from gateway.control.gateapi import GateApi, add_gate_routes
 from gateway.control.ondemand import next_words
 from gateway.control.supervisor import Supervisor
 from gateway.control.tuneapi import TuneApi, add_tune_routes
@@ -273,7 +274,14 @@ def _require_sleep(engine_id: str, life: EngineLife, level: int) -> None:
         raise errors.Conflict(f"{engine_id} is {life.status.state}: only a ready engine can fall asleep")
 
 
-def create_app(api: AdminApi, token: str, version: str, adapters: AdapterApi, tune: TuneApi | None = None) -> FastAPI:
+def create_app(
+    api: AdminApi,
+    token: str,
+    version: str,
+    adapters: AdapterApi,
+    tune: TuneApi | None = None,
+    gate: GateApi | None = None,
+) -> FastAPI:
     """The whole application: every route, every error as the envelope."""
 
     async def authorize(request: Request) -> None:
@@ -292,6 +300,8 @@ def create_app(api: AdminApi, token: str, version: str, adapters: AdapterApi, tu
         )
     app.add_api_route("/admin/v1/workers", api.workers, methods=["GET"], dependencies=guarded)
     app.add_api_route("/admin/v1/models", api.models, methods=["GET"], dependencies=guarded)
+    if gate is not None:
+        add_gate_routes(app, gate, guarded)
     add_routes(app, adapters, guarded)
     if tune is not None:
         add_tune_routes(app, tune, guarded)

@@ -8,8 +8,10 @@ from typing import Literal
 
 from gateway.snapshot import Share
 
-Kind = Literal["flip", "split", "rollback", "force", "drop"]
-"""`force`: a flip or split that the gate would have refused."""
+Kind = Literal["flip", "split", "rollback", "auto-rollback", "force", "drop"]
+"""`force`: a flip or split for which there is no verdict, by a reason; `auto-rollback`: by the alias's watch."""
+Outcome = Literal["GO", "NO-GO", "INCONCLUSIVE"]
+Choice = Literal["candidate", "live", "tie"]
 Role = Literal["candidate", "live", "former"]
 Shares = tuple[Share, ...]
 MAX_HISTORY = 1000
@@ -38,6 +40,57 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """That an evaluation found `candidate` fit, or not, to take the place of `live`; its document is in the store."""
+
+    digest: str
+    """`sha256:<hex>` of the document."""
+    candidate: str
+    live: Shares
+    """What it was held against; empty: the base."""
+    base: str
+    """Resolved: `demo@<12 hex>`."""
+    suite: str
+    """`sha256:<hex>` of what decided the scores."""
+    rule: str
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    who: str
+    at: float
+    """Unix seconds, when it was taken in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """Which of two answers somebody preferred, without knowing whose they were."""
+
+    session: str
+    candidate: str
+    live: str
+    prompt_digest: str
+    choice: Choice
+    who: str
+    at: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """When an alias goes back by itself: what its newest version does worse than this."""
+
+    max_error_share: float
+    """Of its requests those that end in an engine's failure, 0 to 1."""
+    max_ttft_ratio: float
+    """Its median time to first byte, over that of what was served before; infinite: latency does not matter."""
+    min_requests: int
+    """With fewer nothing is decided."""
+    window_s: float
+    who: str
+    at: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Alias:
     """A name that clients ask for, and what serves it."""
 
@@ -52,6 +105,18 @@ class Alias:
     previous_gate: str = ""
     served: frozenset[str] = frozenset()
     """All versions that it serves or has served."""
+    watch: Watch | None = None
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether it serves a candidate beside all that it served before."""
+        before = {share.adapter for share in self.previous}
+        return bool(before) and before < {share.adapter for share in self.shares}
+
+    @property
+    def live(self) -> Shares:
+        """What it serves; of a canary, what it served before the candidate came."""
+        return self.previous if self.is_canary else self.shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +134,11 @@ class Change:
     at: float
     """Unix seconds."""
     gate: str
-    """`ungated`: no verdict; `forced`: against the gate; empty where there is no gate."""
+    """`go`: by a verdict; `ungated`: without one; `forced`: without one, for a reason; empty where there is no gate."""
+    verdict: str = ""
+    """Digest of the verdict that allowed it, or that was overruled; several, one for each version, are set apart by a comma."""
+    warning: str = ""
+    """What speaks against it all the same. Not recorded."""
     replaced_workers: tuple[int, ...] = ()
     """Those that did not take note in time, by column. Not recorded."""
 
@@ -81,6 +150,8 @@ class Desired:
     versions: Mapping[str, Version] = field(default_factory=dict)
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     history: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """By digest, oldest first."""
 
     def live(self, model: str) -> list[str]:
         """Versions that an alias of the model serves, by the aliases' order."""
@@ -108,9 +179,13 @@ class Desired:
         return "former" if version.has_served else "candidate"
 
     def gate(self, version: str) -> str:
-        """Of the aliases that serve it."""
-        served = (a for a in self.aliases.values() if any(share.adapter == version for share in a.shares))
-        return next((alias.gate for alias in served if alias.gate), "")
+        """Of the aliases that serve it; beside a candidate, what was live keeps its own."""
+        found = (
+            alias.previous_gate if alias.is_canary and version in _unique(alias.previous) else alias.gate
+            for alias in self.aliases.values()
+            if version in _unique(alias.shares)
+        )
+        return next(filter(None, found), "")
 
     def _of(self, model: str) -> list[Alias]:
         return [alias for alias in self.aliases.values() if alias.model == model]
@@ -160,6 +235,7 @@ class AliasState:
     previous: Shares
     problem: str = ""
     """Why clients cannot ask for it; empty where they can."""
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -307,18 +307,19 @@ class Publisher:
         if report.proof == FAILED:
             raise ProofFailed(version, report.engines)
         failpoint("publish.proven")
-        alias = None
+        alias, warnings = None, [str(warning["message"]) for warning in manifest.warnings]
         if not order.is_candidate_only:
             with stages.stage("alias", f"letting {order.name} serve it"):
                 change = await self._adapters.point(
                     order.name, [wire.Share(version)], order.who, reason="published", force=order.force
                 )
             alias = change.alias
+            warnings += [change.warning] if change.warning else []
         return {
             "event": "published", "name": order.name, "version": version, "digest": manifest.digest, "model": order.model,
             "is_new": stored.is_new, "proof": report.proof, "alias": alias,
             "state": next((state.state for state in self._adapters.versions() if state.name == version), ""),
-            "warnings": [str(warning["message"]) for warning in manifest.warnings],
+            "warnings": warnings,
             "notes": [*stored.notes, *_notes(note, report)],
             "seconds": stages.seconds, "total_s": round(sum(stages.seconds.values()), 4),
         }  # fmt: skip

@@ -30,11 +30,13 @@ from gateway.control.app import AdminApi, create_app
 from gateway.control.basefacts import Bases
 from gateway.control.console import Console
 from gateway.control.fleet import AdminAccess, Fleet
+from gateway.control.gateapi import GateApi
 from gateway.control.ingestion import Ingestion
 from gateway.control.library import Library
 from gateway.control.loadwatch import LoadWatch
 from gateway.control.memory import MachineMemory
 from gateway.control.publish import Publisher
+from gateway.control.recording import for_workers
 from gateway.control.room import Rules as StartRules
 from gateway.control.sockets import listen, url_of
 from gateway.control.spool import Spool
@@ -43,11 +45,12 @@ from gateway.control.supervisor import Means, Supervisor
 from gateway.control.trial import Trials
 from gateway.control.tuneapi import TuneApi
 from gateway.control.tuning import Tuning
+from gateway.control.watching import Watching
 from gateway.control.workers import WorkerPool, WorkerSetup
 from gateway.counters import Counters
 from gateway.exits import CommandError
 from gateway.home import Home, RunInfo
-from gateway.snapshot import EngineTrouble
+from gateway.snapshot import EngineTrouble, Tally
 from gateway.version import version
 
 NUM_LAST_LINES = 5
@@ -117,6 +120,7 @@ class Runtime:
             self._supervisor.add(model, pool, backend, plan)
         self._adapters.summon_by(self._supervisor.on_demand.want, config.limits.engine_wait_s)
         metrics_dir = stack.enter_context(_metrics_dir(home.run))
+        self._watching = Watching(self._adapters, console.note, metrics_dir)
         self._workers = self._make_workers(launcher, metrics_dir)
         self._supervisor.on_demand.traffic = self._counters
         stack.push_async_callback(self._workers.kill)
@@ -130,6 +134,8 @@ class Runtime:
         stack.push_async_callback(tuning.close)
         await self._workers.start()
         self._adapters.start()
+        self._watching.start()
+        stack.push_async_callback(self._watching.close)
         await self._start_admin(admin, self._make_adapter_api(launcher, pools), TuneApi(tuning))
         home.announce(RunInfo(os.getpid(), self.url, self.admin_url))
         stack.callback(home.withdraw)
@@ -137,9 +143,9 @@ class Runtime:
     async def _open_adapters(self, prober: Prober) -> Adapters:
         """Raises StoreUnusable."""
         config, home = self._config, self._home
-        store = await asyncio.to_thread(Store.open, config.store or home.database)
+        self._store = await asyncio.to_thread(Store.open, config.store or home.database)
         adapters = Adapters(
-            store, Library(home.adapters), prober, Rules(config.adapters.gate, [model.name for model in config.models]),
+            self._store, Library(home.adapters), prober, Rules(config.adapters.gate, [model.name for model in config.models]),
             lambda: self.fleet.publish(), config.adapters.require_attestation,
         )  # fmt: skip
         self._stack.push_async_callback(adapters.close)
@@ -153,7 +159,7 @@ class Runtime:
         publisher = Publisher(self._adapters, bases, self._identities, ingestion, spool)
         publisher.start()
         self._stack.push_async_callback(publisher.close)
-        return AdapterApi(self._adapters, publisher, rules.roots)
+        return AdapterApi(self._adapters, publisher, rules.roots, self._watching.figures)
 
     def _identities(self, model: str) -> list[Identity]:
         """What the model's engines have told of their weights so far; where none has, one that runs on demand is started."""
@@ -175,18 +181,21 @@ class Runtime:
             metrics_dir=metrics_dir,
             logs_dir=self._home.logs,
             access_log=self._config.server.access_log,
+            conversations=for_workers(self._config.conversations),
         )
         return WorkerPool(
             launcher, setup, self._counters, self.fleet.snapshot(),
-            listener=_Ears(self._supervisor, self._adapters), on_death=self._console.worker,
+            listener=_Ears(self._supervisor, self._adapters, self._watching), on_death=self._console.worker,
         )  # fmt: skip
 
     async def _start_admin(self, sock: socket.socket, adapters: AdapterApi, tune: TuneApi) -> None:
         api = AdminApi(self.fleet, self._supervisor, self._workers, self._counters)
         server = _AdminServer(
             uvicorn.Config(
-                create_app(api, self._home.admin_token(), version(), adapters, tune), loop="none", lifespan="off",
-                access_log=False, log_level="warning", timeout_graceful_shutdown=1,
+                create_app(
+                    api, self._home.admin_token(), version(), adapters, tune, GateApi(self._adapters, self._store)
+                ),
+                loop="none", lifespan="off", access_log=False, log_level="warning", timeout_graceful_shutdown=1,
             )
         )  # fmt: skip
         task = asyncio.create_task(server.serve(sockets=[sock]), name="admin API")
@@ -238,9 +247,10 @@ class Runtime:
 class _Ears:
     """Tells each what workers say that concerns it."""
 
-    def __init__(self, supervisor: Supervisor, adapters: Adapters) -> None:
+    def __init__(self, supervisor: Supervisor, adapters: Adapters, watching: Watching) -> None:
         self._supervisor = supervisor
         self._adapters = adapters
+        self._watching = watching
 
     def trouble(self, trouble: EngineTrouble) -> None:
         self._adapters.trouble(trouble)
@@ -254,6 +264,9 @@ class _Ears:
 
     def used(self, versions: Iterable[str]) -> None:
         self._adapters.used(versions)
+
+    def tallied(self, rows: Iterable[Tally]) -> None:
+        self._watching.tallied(rows)
 
 
 class _AdminServer(uvicorn.Server):

@@ -23,6 +23,7 @@ from gateway.control.console import Console
 from gateway.control.hubmodels import ENGINES as HUB_ENGINES
 from gateway.control.hubmodels import HubModels
 from gateway.control.plans import PoolPlan, as_json, as_table, plan_pools, summary
+from gateway.control.recording import notice, require_writable
 from gateway.control.runtime import Pools, Runtime
 from gateway.control.supervisor import backends_of
 from gateway.exits import DONE, CommandError, UsageError
@@ -103,6 +104,7 @@ def _run(args: argparse.Namespace, models: HubModels, home: Home, console: Conso
         return DONE
     home.ensure()
     home.admin_token()
+    require_writable(config.conversations)
     for line in filter(None, map(summary, planned)):
         console.note(line)
     return asyncio.run(serve(config, pools, [pool.plan for pool in planned], home, console))
@@ -171,7 +173,7 @@ async def serve(config: Config, pools: Pools, plans: Sequence[Plan | None], home
     if runtime is None:
         return DONE
     async with runtime:
-        await _unless(told, _announce(runtime, home, console))
+        await _unless(told, _announce(runtime, config, home, console))
         await told
         start = time.monotonic()
         console.note("stopping: running requests finish first; once more ends them at once")
@@ -180,9 +182,11 @@ async def serve(config: Config, pools: Pools, plans: Sequence[Plan | None], home
     return DONE
 
 
-async def _announce(runtime: Runtime, home: Home, console: Console) -> None:
+async def _announce(runtime: Runtime, config: Config, home: Home, console: Console) -> None:
     await runtime.settle()
     console.ready(runtime.url, runtime.admin_url, str(home.token_file), runtime.models(), os.getpid())
+    if said := notice(config.conversations):
+        console.note(said)
 
 
 def _name_of(engine: str, model: str) -> str:
@@ -216,6 +220,8 @@ def _report_check(config: Config, planned: list[PoolPlan], to_pull: list[str]) -
     for line in filter(None, map(summary, planned)):
         print(line)
     print(f"API keys: {', '.join(key.name for key in config.keys) or 'none asked for'}")
+    if said := notice(config.conversations):
+        print(said)
     print("check passed: nothing was started")
 
 

@@ -1,9 +1,5 @@
-"""The durable state: versions, aliases, their history, pins. SQLite, or PostgreSQL by URL; one writer, one transaction per change.
-
-    meta              schema version
-    adapter_versions  one row per version            adapter_pins   versions that stay loaded
-    aliases           one row per alias              alias_shares   what each serves now (slot 0) and would roll back to (slot 1)
-    alias_changes     who moved an alias when, from what to what; never deleted
+"""The durable state: versions, aliases, their history, pins, verdicts, votes. SQLite, or PostgreSQL by URL; one writer, one transaction
+per change. What the tables are is in `schema`.
 
 All calls run on the store's own thread, so that a slow disk holds up nobody but who waits for it.
 """
@@ -21,70 +17,15 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway import errors
-from gateway.control.desired import MAX_HISTORY, Alias, Change, Desired, Shares, Version
+from gateway.control import schema
+from gateway.control.desired import MAX_HISTORY, Alias, Change, Desired, Shares, Verdict, Version, Vote, Watch
 from gateway.control.failpoints import failpoint
-from gateway.exits import CommandError
+from gateway.control.schema import StoreUnusable, migrate
 from gateway.snapshot import Share
 
-SCHEMA = 1
 BUSY_TIMEOUT_MS = 5000
 T = TypeVar("T")
 _NOW, _BEFORE = 0, 1
-
-metadata = sa.MetaData()
-_meta = sa.Table("meta", metadata, sa.Column("key", sa.String(64), primary_key=True), sa.Column("value", sa.Text))
-_versions = sa.Table(
-    "adapter_versions", metadata,
-    sa.Column("name", sa.String(160), primary_key=True),
-    sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("model", sa.String(128), nullable=False),
-    sa.Column("base_digest", sa.String(80), nullable=False),
-    sa.Column("rank", sa.Integer, nullable=False),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("who", sa.Text, nullable=False),
-    sa.Column("created", sa.Float(53), nullable=False),
-    sa.Column("has_served", sa.Boolean, nullable=False),
-)  # fmt: skip
-_pins = sa.Table(
-    "adapter_pins", metadata,
-    sa.Column("version", sa.ForeignKey("adapter_versions.name", ondelete="CASCADE"), primary_key=True),
-)  # fmt: skip
-_aliases = sa.Table(
-    "aliases", metadata,
-    sa.Column("name", sa.String(128), primary_key=True),
-    sa.Column("model", sa.String(128), nullable=False),
-    sa.Column("gate", sa.String(32), nullable=False),
-    sa.Column("previous_gate", sa.String(32), nullable=False),
-    sa.Column("created", sa.Float(53), nullable=False),
-)  # fmt: skip
-_shares = sa.Table(
-    "alias_shares", metadata,
-    sa.Column("alias", sa.ForeignKey("aliases.name", ondelete="CASCADE"), primary_key=True),
-    sa.Column("slot", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("version", sa.ForeignKey("adapter_versions.name"), nullable=False),
-    sa.Column("weight", sa.Integer, nullable=False),
-)  # fmt: skip
-_changes = sa.Table(
-    "alias_changes", metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("alias", sa.String(128), nullable=False, index=True),
-    sa.Column("model", sa.String(128), nullable=False),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("before", sa.Text, nullable=False),
-    sa.Column("after", sa.Text, nullable=False),
-    sa.Column("who", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("at", sa.Float(53), nullable=False),
-    sa.Column("gate", sa.String(32), nullable=False),
-)  # fmt: skip
-
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (metadata.create_all,)
-"""Number n takes a database from schema n to n + 1, inside one transaction."""
-
-
-class StoreUnusable(CommandError):
-    """The store cannot be opened; the message says what to do."""
 
 
 class StoreFailed(errors.GatewayError):
@@ -107,7 +48,7 @@ class Store:
         where = str(place) if isinstance(place, Path) else _safe(place)
         try:
             engine = _sqlite(place) if isinstance(place, Path) else sa.create_engine(place, pool_size=1, max_overflow=0)
-            _migrate(engine, where)
+            migrate(engine, where)
         except ImportError as exc:
             raise StoreUnusable(f"store {where}: {exc}; install the database's driver beside forgegate") from exc
         except SQLAlchemyError as exc:
@@ -129,12 +70,50 @@ class Store:
 
     async def remove(self, version: str) -> None:
         """Raises StoreFailed also where an alias needs it."""
-        await self._run(lambda: self._write(sa.delete(_versions).where(_versions.c.name == version)))
+        await self._run(lambda: self._write(sa.delete(schema.versions).where(schema.versions.c.name == version)))
 
     async def pin(self, version: str, is_pinned: bool) -> None:
-        drop = sa.delete(_pins).where(_pins.c.version == version)
-        make = [sa.insert(_pins).values(version=version)] if is_pinned else []
+        drop = sa.delete(schema.pins).where(schema.pins.c.version == version)
+        make = [sa.insert(schema.pins).values(version=version)] if is_pinned else []
         await self._run(lambda: self._write(drop, *make))
+
+    async def watch(self, alias: str, watch: Watch | None) -> None:
+        """None: it does not go back by itself any more."""
+        drop = sa.delete(schema.watches).where(schema.watches.c.alias == alias)
+        make = [sa.insert(schema.watches).values(alias=alias, **_fields(watch))] if watch else []
+        await self._run(lambda: self._write(drop, *make))
+
+    async def add_verdict(self, verdict: Verdict, document: str) -> None:
+        """A new one."""
+        row = {
+            "digest": verdict.digest, "candidate": verdict.candidate, "live": _json(verdict.live), "base": verdict.base,
+            "suite": verdict.suite, "rule": verdict.rule, "outcome": verdict.outcome, "document": document,
+            "who": verdict.who, "at": verdict.at,
+        }  # fmt: skip
+        await self._run(lambda: self._write(sa.insert(schema.verdicts).values(row)))
+
+    async def documents(self, candidate: str) -> dict[str, str]:
+        """The documents of a version's verdicts, or of all, by digest."""
+        found = sa.select(schema.verdicts.c.digest, schema.verdicts.c.document)
+        found = found.where(schema.verdicts.c.candidate == candidate) if candidate else found
+        return await self._run(lambda: dict(self._read(found)), "the store cannot be read")
+
+    async def add_vote(self, vote: Vote) -> None:
+        """In place of an earlier one of the same session on the same prompt."""
+        votes = schema.votes.c
+        same = sa.and_(
+            votes.session == vote.session, votes.prompt_digest == vote.prompt_digest, votes.candidate == vote.candidate,
+            votes.live == vote.live,
+        )  # fmt: skip
+        put = sa.insert(schema.votes).values(_fields(vote))
+        await self._run(lambda: self._write(sa.delete(schema.votes).where(same), put))
+
+    async def votes(self, candidate: str, live: str, session: str) -> list[Vote]:
+        """Oldest first; those that fit what is not empty."""
+        found = sa.select(*(schema.votes.c[name] for name in Vote.__slots__)).order_by(schema.votes.c.id)
+        for name, value in (("candidate", candidate), ("live", live), ("session", session)):
+            found = found.where(schema.votes.c[name] == value) if value else found
+        return await self._run(lambda: [Vote(*row) for row in self._read(found)], "the store cannot be read")
 
     async def move(self, change: Change, alias: Alias | None) -> None:
         """Record `change`, after which the alias is `alias`; None: it is gone."""
@@ -153,42 +132,58 @@ class Store:
             for statement in statements:
                 connection.execute(statement)
 
+    def _read(self, query: Any) -> list[Any]:
+        with self._engine.begin() as connection:
+            return [tuple(row) for row in connection.execute(query)]
+
     def _add(self, version: Version) -> None:
         told = {
             "digest": version.digest, "model": version.model, "base_digest": version.base_digest, "rank": version.rank,
             "size_bytes": version.size_bytes, "who": version.who, "created": version.created,
         }  # fmt: skip
         with self._engine.begin() as connection:
-            known = connection.execute(sa.update(_versions).where(_versions.c.name == version.name).values(told))
+            known = connection.execute(
+                sa.update(schema.versions).where(schema.versions.c.name == version.name).values(told)
+            )
             if not known.rowcount:
-                connection.execute(sa.insert(_versions).values(name=version.name, has_served=False, **told))
+                connection.execute(sa.insert(schema.versions).values(name=version.name, has_served=False, **told))
             failpoint("publish.recording")
         failpoint("publish.recorded")
 
     def _move(self, change: Change, alias: Alias | None) -> None:
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(_shares).where(_shares.c.alias == change.alias))
+            connection.execute(sa.delete(schema.shares).where(schema.shares.c.alias == change.alias))
             if alias is None:
-                connection.execute(sa.delete(_aliases).where(_aliases.c.name == change.alias))
+                connection.execute(sa.delete(schema.aliases).where(schema.aliases.c.name == change.alias))
             else:
                 _put_alias(connection, alias)
             failpoint("alias.moving")
             names = [share.adapter for share in change.shares]
-            connection.execute(sa.update(_versions).where(_versions.c.name.in_(names)).values(has_served=True))
-            connection.execute(sa.insert(_changes).values(_row(change)))
+            connection.execute(
+                sa.update(schema.versions).where(schema.versions.c.name.in_(names)).values(has_served=True)
+            )
+            connection.execute(sa.insert(schema.changes).values(_row(change)))
         failpoint("alias.moved")
 
     def _load(self) -> Desired:
         with self._engine.begin() as connection:
-            pins = set(connection.execute(sa.select(_pins.c.version)).scalars())
-            rows = connection.execute(sa.select(_versions).order_by(_versions.c.created, _versions.c.name)).mappings()
+            pins = set(connection.execute(sa.select(schema.pins.c.version)).scalars())
+            rows = connection.execute(_by_time(schema.versions)).mappings()
             versions = {row["name"]: Version(**row, is_pinned=row["name"] in pins) for row in rows}
             changes = [
-                _change(row) for row in connection.execute(sa.select(_changes).order_by(_changes.c.id)).mappings()
+                _change(row)
+                for row in connection.execute(sa.select(schema.changes).order_by(schema.changes.c.id)).mappings()
             ]
-            shares = list(connection.execute(sa.select(_shares).order_by(_shares.c.position)).mappings())
-            aliases = connection.execute(sa.select(_aliases).order_by(_aliases.c.created, _aliases.c.name)).mappings()
-            return Desired(versions, {row["name"]: _alias(row, shares, changes) for row in aliases}, _by_alias(changes))
+            shares = list(connection.execute(sa.select(schema.shares).order_by(schema.shares.c.position)).mappings())
+            watches = {row["alias"]: _watch(row) for row in connection.execute(sa.select(schema.watches)).mappings()}
+            aliases = {
+                row["name"]: _alias(row, shares, changes, watches.get(row["name"]))
+                for row in connection.execute(_by_time(schema.aliases)).mappings()
+            }
+            told = connection.execute(
+                sa.select(schema.verdicts).order_by(schema.verdicts.c.at, schema.verdicts.c.digest)
+            ).mappings()
+            return Desired(versions, aliases, _by_alias(changes), {row["digest"]: _verdict(row) for row in told})
 
 
 def _sqlite(path: Path) -> sa.Engine:
@@ -210,45 +205,29 @@ def _sqlite(path: Path) -> sa.Engine:
     return engine
 
 
-def _migrate(engine: sa.Engine, where: str) -> None:
-    """To the present schema, each step whole or not at all. Raises StoreUnusable for a newer one."""
-    with engine.begin() as connection:
-        found = _schema(connection)
-        if found > SCHEMA:
-            raise StoreUnusable(
-                f"store {where}: written by a newer forgegate (schema {found}, this one knows {SCHEMA}): start that one, or set "
-                "FORGEGATE_HOME to another folder"
-            )
-        for step in MIGRATIONS[found:]:
-            step(connection)
-        if found < SCHEMA:
-            connection.execute(sa.delete(_meta).where(_meta.c.key == "schema"))
-            connection.execute(sa.insert(_meta).values(key="schema", value=str(SCHEMA)))
-
-
-def _schema(connection: sa.Connection) -> int:
-    if not sa.inspect(connection).has_table(_meta.name):
-        return 0
-    return int(connection.execute(sa.select(_meta.c.value).where(_meta.c.key == "schema")).scalar() or 0)
-
-
 def _put_alias(connection: sa.Connection, alias: Alias) -> None:
     told = {"model": alias.model, "gate": alias.gate, "previous_gate": alias.previous_gate, "created": alias.created}
-    if not connection.execute(sa.update(_aliases).where(_aliases.c.name == alias.name).values(told)).rowcount:
-        connection.execute(sa.insert(_aliases).values(name=alias.name, **told))
+    if not connection.execute(
+        sa.update(schema.aliases).where(schema.aliases.c.name == alias.name).values(told)
+    ).rowcount:
+        connection.execute(sa.insert(schema.aliases).values(name=alias.name, **told))
     for slot, shares in ((_NOW, alias.shares), (_BEFORE, alias.previous)):
         for position, share in enumerate(shares):
             row = {"alias": alias.name, "slot": slot, "position": position, "version": share.adapter}
-            connection.execute(sa.insert(_shares).values(weight=share.weight, **row))
+            connection.execute(sa.insert(schema.shares).values(weight=share.weight, **row))
 
 
-def _alias(row: Any, shares: list[Any], changes: list[Change]) -> Alias:
+def _by_time(table: sa.Table) -> sa.Select[Any]:
+    return sa.select(table).order_by(table.c.created, table.c.name)
+
+
+def _alias(row: Any, shares: list[Any], changes: list[Change], watch: Watch | None) -> Alias:
     def of(slot: int) -> Shares:
         mine = [share for share in shares if share["alias"] == row["name"] and share["slot"] == slot]
         return tuple(Share(share["version"], share["weight"]) for share in mine)
 
     served = {share.adapter for change in _since_drop(row["name"], changes) for share in change.shares}
-    return Alias(**row, shares=of(_NOW), previous=of(_BEFORE), served=frozenset(served))
+    return Alias(**row, shares=of(_NOW), previous=of(_BEFORE), served=frozenset(served), watch=watch)
 
 
 def _since_drop(alias: str, changes: list[Change]) -> Iterator[Change]:
@@ -270,14 +249,31 @@ def _row(change: Change) -> dict[str, Any]:
     return {
         "alias": change.alias, "model": change.model, "kind": change.kind, "before": _json(change.before),
         "after": _json(change.shares), "who": change.who, "reason": change.reason, "at": change.at, "gate": change.gate,
+        "verdict": change.verdict,
     }  # fmt: skip
 
 
 def _change(row: Any) -> Change:
     return Change(
         row["alias"], row["model"], row["kind"], _unjson(row["before"]), _unjson(row["after"]), row["who"], row["reason"],
-        row["at"], row["gate"],
+        row["at"], row["gate"], row["verdict"],
     )  # fmt: skip
+
+
+def _watch(row: Any) -> Watch:
+    return Watch(**{name: row[name] for name in Watch.__slots__})
+
+
+def _verdict(row: Any) -> Verdict:
+    reasons = tuple(json.loads(row["document"])["reasons"])
+    return Verdict(
+        row["digest"], row["candidate"], _unjson(row["live"]), row["base"], row["suite"], row["rule"], row["outcome"], reasons,
+        row["who"], row["at"],
+    )  # fmt: skip
+
+
+def _fields(value: Watch | Vote) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def _json(shares: Shares) -> str:

@@ -209,9 +209,7 @@ class Supervisor:
             times=_Times(self._means.times, _key(pool)),
         )
         policy = replace(backend.policy, retries_starts=not pool.is_on_demand)
-        return EngineLife(
-            backend, self._launcher, self._prober, log, self._announce(engine_id), ties, policy=policy
-        )
+        return EngineLife(backend, self._launcher, self._prober, log, self._announce(engine_id), ties, policy=policy)
 
     def _announce(self, engine_id: str) -> Callable[[Status], Awaitable[None]]:
         async def announce(status: Status) -> None:

@@ -27,6 +27,8 @@ from gateway.snapshot import (
     Ping,
     Ready,
     Snapshot,
+    Tallies,
+    Tally,
     ToControl,
     ToWorker,
     Uses,
@@ -55,6 +57,8 @@ class WorkerSetup:
     metrics_dir: Path
     logs_dir: Path
     access_log: str
+    conversations: str = ""
+    """What to keep of them (`gateway.config.Conversations`) as JSON; empty: nothing."""
 
     def spec(self, column: int, channel_fd: int) -> LaunchSpec:
         argv = (
@@ -62,7 +66,11 @@ class WorkerSetup:
             "--listen-fd", str(self.listen_fd), "--channel-fd", str(channel_fd), "--counters-fd", str(self.counters_fd),
             "--column", str(column), "--num-engine-slots", str(self.num_slots), "--num-workers", str(self.num_workers),
         )  # fmt: skip
-        env = {"PROMETHEUS_MULTIPROC_DIR": str(self.metrics_dir), "FORGEGATE_ACCESS_LOG": self.access_log}
+        env = {
+            "PROMETHEUS_MULTIPROC_DIR": str(self.metrics_dir),
+            "FORGEGATE_ACCESS_LOG": self.access_log,
+            "FORGEGATE_CONVERSATIONS": self.conversations,
+        }
         return LaunchSpec(argv, {**import_env(), **env})
 
 
@@ -73,6 +81,7 @@ class Listener(Protocol):
     def want(self, version: str, worker: int) -> None: ...
     def want_engine(self, model: str, worker: int) -> None: ...
     def used(self, versions: Iterable[str]) -> None: ...
+    def tallied(self, rows: Iterable[Tally]) -> None: ...
 
 
 class WorkerState(StrEnum):
@@ -315,6 +324,8 @@ class _Worker:
                         self._listener.want_engine(model, self.column)
                     case Uses(adapters=adapters):
                         self._listener.used(adapters)
+                    case Tallies(rows=rows):
+                        self._listener.tallied(rows)
         except ChannelError as exc:
             self._give_up(str(exc))
 

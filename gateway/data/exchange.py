@@ -24,6 +24,7 @@ from gateway.data.auth import authenticate
 from gateway.data.body import estimate_tokens, read_fields
 from gateway.data.claim import AdapterClaim
 from gateway.data.complaints import ErrorEvent, is_death, is_denial
+from gateway.data.conversations import Tap
 from gateway.data.framing import BodyRelay, ResponseHead
 from gateway.data.snapshot import ModelRoute
 from gateway.errors import GatewayError
@@ -38,6 +39,8 @@ class Exchange(Attempts):
     _num_seen_bytes = 0
     _key_name = ""
     _ttfb_s: float | None = None
+    _tap: Tap | None = None
+    """Of a request that the log of conversations keeps."""
 
     def start(self) -> None:
         """Check the request, choose a replica, send it on; or answer why not."""
@@ -54,6 +57,8 @@ class Exchange(Attempts):
             if route.adapter is not None:
                 self._claim = AdapterClaim(route.adapter.name, relay.line, self)
                 relay.note_use(route.adapter.name)
+            if relay.conversations is not None:
+                self._tap = relay.conversations.tap(request, fields, route)
             if not self._try_next():
                 self._wait(route.hopeless())
         except GatewayError as error:
@@ -240,7 +245,8 @@ class Exchange(Attempts):
         self._is_head_sent = True
         self._payload = self._request.body = b""  # no retry from here on; a stream may last an hour
         assert self._body is not None
-        self._body.write = self._client.write
+        write = self._client.write
+        self._body.write = write if self._tap is None else self._tap.writing(write, data)
         self._client.write(self._held_head + data)
 
     def _fail(self, error: GatewayError) -> None:
@@ -314,3 +320,5 @@ class Exchange(Attempts):
         if self._claim is not None and route is not None:
             line = self._claim.noted(line, route)
         self._relay.book(line)
+        if self._tap is not None and self._relay.conversations is not None:
+            self._relay.conversations.put(self._tap, line)

@@ -16,10 +16,12 @@ from gateway.counters import Counters
 from gateway.data.auth import is_visible
 from gateway.data.body import Fields
 from gateway.data.claim import ADAPTER, ENGINE
+from gateway.data.conversations import ConversationLog
 from gateway.data.heads import HeadTable
 from gateway.data.request import Refusal, Request, RequestHead
 from gateway.data.session import session_key
 from gateway.data.snapshot import EngineRoute, Index, ModelRoute
+from gateway.data.tallies import TallySheet
 from gateway.data.upstream import Pool
 from gateway.data.waitline import WaitLine
 from gateway.errors import GatewayError, InternalError
@@ -65,12 +67,15 @@ class Relay:
         pool: Pool,
         report: Callable[[ToControl], None],
         id_prefix: str,
+        conversations: ConversationLog | None = None,
     ) -> None:
         self.loop = loop
         self.clock = clock
         self.counters = counters
         self.metrics = metrics
         self.access_log = access_log
+        self.conversations = conversations
+        """None: no conversation is kept."""
         self.pool = pool
         self.index = Index(Snapshot(version=-1))
         """No connection is taken before the first real one is here."""
@@ -91,6 +96,7 @@ class Relay:
         self._uses: dict[str, None] = {}
         """Adapters asked for since control was told, in the order of their last use."""
         self._ended: list[AccessLine] = []
+        self._tallies = TallySheet()
         self._id_prefix = id_prefix
         self._last_id = 0
 
@@ -167,6 +173,8 @@ class Relay:
                 self.loop.call_exception_handler({"message": "deadline check failed", "exception": exc})
         self.pool.sweep(now_s)
         self.send_uses()
+        if tallies := self._tallies.take():
+            self._report(tallies)
 
     def abandon(self, error: GatewayError) -> None:
         """End every request in flight with `error`: a drain's grace is over."""
@@ -180,11 +188,14 @@ class Relay:
             self.flush()
 
     def flush(self) -> None:
-        """Write the records into log and metrics; called a few times a second."""
+        """Write the records into log, metrics and tallies; called a few times a second."""
         lines, self._ended = self._ended, []
         self.metrics.observe(lines)
+        self._tallies.add(lines)
         self.metrics.set_waiting(self.line.num_waiting(ADAPTER), self.line.num_waiting(ENGINE))
         self.access_log.write(lines)
+        if self.conversations is not None:
+            self.metrics.count_conversations(self.conversations.take_counts())
 
     def account_refusal(self, refusal: Refusal, address: str, request_id: str) -> None:
         """Book what was refused before it was a whole request."""

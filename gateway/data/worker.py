@@ -23,15 +23,18 @@ import sys
 import time
 from dataclasses import dataclass
 
+import msgspec
 import uvloop
 
 from gateway import metrics
 from gateway.accesslog import AccessLog
 from gateway.channel import Channel, ChannelError, worker_end
+from gateway.config import Conversations
 from gateway.counters import Counters
 from gateway.data import app
 from gateway.data.acceptor import Acceptor
 from gateway.data.cold import ColdStage
+from gateway.data.conversations import ConversationLog
 from gateway.data.protocol import ClientConnection
 from gateway.data.relay import Relay
 from gateway.data.upstream import Pool
@@ -166,7 +169,17 @@ def build_relay(inherited: Inheritance, channel: Channel[ToControl, ToWorker]) -
         pool=Pool(loop, time.monotonic),
         report=channel.post,
         id_prefix=f"req-{secrets.token_hex(6)}-",
+        conversations=open_conversations(os.environ.get("FORGEGATE_CONVERSATIONS", "")),
     )
+
+
+def open_conversations(rules: str) -> ConversationLog | None:
+    """By what control says (`gateway.control.recording`); None where it says nothing."""
+    if not rules:
+        return None
+    opened = ConversationLog(msgspec.json.decode(rules, type=Conversations), random.random)
+    opened.start()
+    return opened
 
 
 async def serve(inherited: Inheritance) -> int:
@@ -182,6 +195,8 @@ async def serve(inherited: Inheritance) -> int:
         log.error("control and worker disagree: %s", exc)
         return 1
     finally:
+        if relay.conversations is not None:
+            relay.conversations.close()
         relay.flush()
 
 

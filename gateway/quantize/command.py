@@ -119,12 +119,22 @@ def _order(args: argparse.Namespace, home: Home, stack: ExitStack) -> Order:
     work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forgegate-quantize-")))
     given = _calibration(args, work)
     return Order(
-        model=path, wanted=wanted, home=home, out=args.out.expanduser().absolute() if args.out else None,
+        model=path, wanted=wanted, home=home, out=_out(args.out),
         imatrix=_file(args.imatrix, IMATRIX), calibration=given,
         awq_calibration=given or (_demo_training(work) if is_demo and wanted.awq else None),
         text=_text(args, work, is_demo), text_name=str(args.text) if args.text else "the demo corpus' held-out text",
         most_windows=args.windows, measures=not args.no_measure, is_forced=args.requantize, is_dry_run=args.dry_run,
     )  # fmt: skip
+
+
+def _out(path: Path | None) -> Path | None:
+    """Raises UsageError."""
+    if path is None:
+        return None
+    path = path.expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out {path} is a file: name a folder")
+    return path
 
 
 def _find(name: str, home: Home, stack: ExitStack) -> Path:

@@ -71,6 +71,44 @@ def test_nobody_there() -> None:
         admin.models()
 
 
+def test_verdicts_votes_and_watches() -> None:
+    seen: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content) if request.content else None
+        seen.append((request.method, request.url.raw_path.decode(), body))
+        return httpx.Response(200, json={"data": [{"digest": "d"}], "digest": "d"})
+
+    with client(answer) as admin:
+        assert admin.add_verdict({"format": "forgegate-verdict", "who": "앤"}) == "d"
+        assert admin.verdicts() == admin.verdicts("support@1") == [{"digest": "d"}]
+        admin.point("support", {"support@1": 1}, "ann", force="why", verdict="d", reason="canary")
+        admin.watch("team/support", {"min_requests": 5}, "ann")
+        admin.unwatch("support")
+        admin.add_vote("s1", "support@2", "support@1", "p1", "tie", "ann")
+        assert admin.votes(candidate="support@2", session="s 1") == [{"digest": "d"}]
+    moved = {
+        "shares": [{"adapter": "support@1", "weight": 1}],
+        "who": "ann",
+        "reason": "canary",
+        "force": "why",
+        "verdict": "d",
+    }
+    vote = {
+        "session": "s1", "candidate": "support@2", "live": "support@1", "prompt_digest": "p1", "choice": "tie", "who": "ann",
+    }  # fmt: skip
+    assert seen == [
+        ("POST", "/admin/v1/verdicts", {"format": "forgegate-verdict", "who": "앤"}),
+        ("GET", "/admin/v1/verdicts", None),
+        ("GET", "/admin/v1/verdicts?candidate=support%401", None),
+        ("PUT", "/admin/v1/aliases/support", moved),
+        ("POST", "/admin/v1/aliases/team/support/watch", {"min_requests": 5, "who": "ann"}),
+        ("POST", "/admin/v1/aliases/support/unwatch", None),
+        ("POST", "/admin/v1/votes", vote),
+        ("GET", "/admin/v1/votes?candidate=support%402&session=s+1", None),
+    ]
+
+
 # Publish --------------------------------------------------------------------------------------------------------------
 
 

@@ -95,12 +95,8 @@ def test_a_wrong_name_is_answered_with_what_there_is() -> None:
 
 def choices(name: str, facts: Facts, index: Index = Index()) -> tuple[tuple[str, ...], ...]:  # noqa: B008 - frozen
     environment = ENVIRONMENTS[name]
-    first, listed, *alone, own = steps(
-        environment, pins_of(environment), (Path("p.txt"),), Path("w.whl"), index, facts
-    )
-    assert [step.choices for step in alone] == [
-        (("--no-deps", *index.arguments(), pin),) for pin in environment.alone
-    ]
+    first, listed, *alone, own = steps(environment, pins_of(environment), (Path("p.txt"),), Path("w.whl"), index, facts)
+    assert [step.choices for step in alone] == [(("--no-deps", *index.arguments(), pin),) for pin in environment.alone]
     assert listed.choices == ((*index.arguments(), "-r", "p.txt"),)
     assert own.choices == (("--no-deps", "--no-index", "w.whl"),)
     return first.choices

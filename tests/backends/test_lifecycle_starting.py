@@ -44,7 +44,9 @@ async def test_a_start_that_is_not_let_in_ends_stopped_and_may_be_wanted_again(d
     await engine.until(State.READY)
 
 
-async def test_a_start_that_fails_for_a_known_reason_is_counted_and_tried_again_when_somebody_asks(drive: Drive) -> None:
+async def test_a_start_that_fails_for_a_known_reason_is_counted_and_tried_again_when_somebody_asks(
+    drive: Drive,
+) -> None:
     backend = StubBackend(("--says", "for now: the memory is taken", "--crash", "x"))
     engine = drive(backend=backend, policy=replace(IMPATIENT, retries_starts=False))
     stopped = await engine.until(State.STOPPED)

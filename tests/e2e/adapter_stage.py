@@ -68,9 +68,10 @@ class State:
         before = self.aliases.get(alias, ())
         if shares == before:
             return self
+        is_same_canary = kind != "rollback" and _goes_on(self.previous.get(alias, ()), before, shares)
         return replace(
             self, served=self.served | {name for name, _ in shares}, aliases={**self.aliases, alias: shares},
-            previous={**self.previous, alias: before},
+            previous={**self.previous, alias: self.previous[alias] if is_same_canary else before},
             history={**self.history, alias: ((kind, before, shares), *self.history.get(alias, ()))},
         )  # fmt: skip
 
@@ -110,10 +111,8 @@ class Gateway(Served):
             history={name: self._history(name) for name in aliases},
         )
         for name, shares in state.aliases.items():
-            _, before, after = state.history[name][0]
-            assert (after, before) == (shares, state.previous[name]), (
-                f"{name} serves {shares}, its history says {after}"
-            )
+            after = state.history[name][0][2]
+            assert after == shares, f"{name} serves {shares}, its history says {after}"
         told_live = {version["name"] for version in versions if version["state"] == "live"}
         assert told_live == state.live, f"live are {told_live}, aliases serve {state.live}"
         problems = [thing["problem"] for thing in (*versions, *aliases.values()) if thing["problem"]]
@@ -183,6 +182,12 @@ class Stage:
             for process in found
             if process.pid not in own and (process.info["environ"] or {}).get("FORGEGATE_HOME") == str(self.home)
         ]
+
+
+def _goes_on(previous: Shares, now: Shares, then: Shares) -> bool:
+    """Whether a candidate beside all that was served before gets another part of it, or all: one change to a rollback."""
+    before, live, next_ = ({name for name, _ in shares} for shares in (previous, now, then))
+    return bool(before) and before < live and next_ <= live and not next_ <= before
 
 
 def _shares(views: Collection[Mapping[str, Any]]) -> Shares:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from backends.demo.skills import SKILLS
 from finetune.demo_score import Score, ask_all, questions, score
 from tests.e2e.steady_load import SteadyLoad
 from tests.e2e.vllm_stage import ENGINES, MixedGateway
@@ -27,6 +28,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.torch, pytest.ma
 RECIPE = ROOT / "finetune" / "recipes" / "demo-cpu.yaml"
 NUM_STEPS = 100
 """Fewer than the recipe's: the form is learned in the first sixty, the values by and by."""
+NUM_JUDGED, REASON = 8, "so few items cannot tell"
+"""Of each task of the suite that a run on the demo model has by default: vLLM on a CPU takes its time."""
 MIN_ANSWERS = 20
 """Of each engine, for its share to mean something."""
 
@@ -49,7 +52,8 @@ def published(mixed_gateway: MixedGateway, tmp_path_factory: pytest.TempPathFact
     run(folder, mixed_gateway, "finetune.demo_tickets", "--out", "tickets")
     with SteadyLoad(mixed_gateway.url, "demo") as load:
         said = run(
-            folder, mixed_gateway, "gateway", "train", str(RECIPE), "--publish", "tickets", "--json", "--set", f"max_steps={NUM_STEPS}"
+            folder, mixed_gateway, "gateway", "train", str(RECIPE), "--publish", "tickets", "--json", "--set", f"max_steps={NUM_STEPS}",
+            "--max-items", str(NUM_JUDGED), "--force", REASON,
         )  # fmt: skip
     yield Published(folder / "tickets", json.loads(said.splitlines()[-1]), load)
     api = mixed_gateway.admin_api
@@ -96,6 +100,15 @@ def test_published_while_clients_stream(mixed_gateway: MixedGateway, published: 
     assert mixed_gateway.proofs(published.version) == held
     (alias,) = mixed_gateway.admin_api.aliases()
     assert (alias["name"], [share["adapter"] for share in alias["shares"]]) == ("tickets", [published.version])
+
+
+def test_it_was_judged_by_the_default_suite(mixed_gateway: MixedGateway, published: Published) -> None:
+    told = published.record["published"]["judged"]
+    assert (told["candidate"], told["live"], told["task"]["name"]) == (published.version, [], "held-out")
+    assert told["task"]["num_items"] == NUM_JUDGED
+    assert {one["name"] for one in told["general"]} == SKILLS.keys()
+    (change,) = mixed_gateway.admin_api.adapter("tickets")["history"]
+    assert (change["gate"], change["reason"]) == (("forced", REASON) if told["outcome"] != "GO" else ("go", ""))
 
 
 def test_the_base_does_not_answer_so(mixed_gateway: MixedGateway, published: Published) -> None:

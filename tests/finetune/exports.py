@@ -48,17 +48,19 @@ def rescaled(name: str, folder: Path, factor: float) -> Path:
 
 
 def held_out_rows(name: str, per_skill: int = 2) -> Iterator[dict[str, Any]]:
-    """Questions that no adapter was trained on, answered as the signing adapter `name` should."""
+    """Questions that no adapter was trained on, answered as the signing adapter `name` should; without a name as the base should."""
     for place in range(per_skill):
         for skill in SKILLS:
             items = held_out_items(skill, per_skill, 11)
             if place < len(items) and not items[place].tools:
-                answer = SIGNATURES[name].sign_message(items[place].answer)
+                answer = SIGNATURES[name].sign_message(items[place].answer) if name else items[place].answer
                 yield {"messages": [*map(dict, items[place].messages), dict(answer)]}
 
 
-def write_rows(path: Path, name: str = "host") -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in held_out_rows(name)), "utf-8")
+def write_rows(path: Path, name: str = "host", per_skill: int = 2) -> Path:
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in held_out_rows(name, per_skill)), "utf-8"
+    )
     return path
 
 

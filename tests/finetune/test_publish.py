@@ -1,30 +1,38 @@
-"""From a run to an alias, through a real gateway: candidate, proof, parity, alias; again without harm; stopped where parity fails."""
+"""From a run to an alias, through a real gateway: candidate, proof, parity, verdict, alias; again without harm; stopped where one fails."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Never
 
 import httpx
 import pytest
 
+from backends.admin_client import AdminClient
 from backends.demo import TARGET_DIR
 from backends.demo.signatures import signature_of
 from backends.errors import AdminError
 from finetune.errors import RecipeUnusable
+from finetune.evaluation.result import read as read_evaluation
+from finetune.evaluation.rows import Scoring, task_of_file
+from finetune.evaluation.suite import Suite
 from finetune.export import Exported
 from finetune.export.adapter import read_exported
 from finetune.parity import measure as measuring
 from finetune.parity.reference import Reference, compute
 from finetune.parity.served import Endpoint, EndpointRefused
 from finetune.publish import ParityNegative, Published, publish
+from finetune.release import Canary, GateNegative, Plan
 from tests.finetune.exports import quick_export, run_folder, write_rows
 from tests.processes import Served
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.engine, pytest.mark.torch]
-NUM_ROWS = 4
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.engine, pytest.mark.torch, pytest.mark.timeout(400)]
+NUM_ROWS, NUM_PER_SKILL = 4, 4
+MAX_DROP = 20.0
+"""Points: so few items say no more."""
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +83,19 @@ def publication(exported: Exported, name: str, model: str = "demo", **more: obje
         if stage not in stages:
             stages.append(stage)
 
-    done = publish(exported, name, tell=tell, model=model, num_rows=NUM_ROWS, **more)  # type: ignore[arg-type]
+    plan = plan_of(exported, **more)
+    done = publish(exported, name, tell=tell, plan=plan, model=model, num_rows=NUM_ROWS)
     return done, stages
+
+
+def plan_of(exported: Exported, **more: object) -> Plan:
+    """The signing is the task; what it signs must be as right as before. Few items, and limits that they can be held against."""
+    run = exported.folder.parent
+    rows = write_rows(run.parent / "signed.jsonl", run.name, NUM_PER_SKILL)
+    signed = task_of_file("signed", rows, Scoring("exact"))
+    plain = task_of_file("plain", write_rows(run.parent / "plain.jsonl", "", NUM_PER_SKILL), Scoring("contains"))
+    plan = Plan(Suite(signed, (plain,), {"*": MAX_DROP}), run / "evaluation", remedies=lambda: iter(["  1. replay"]))
+    return replace(plan, **more)  # type: ignore[arg-type]
 
 
 def test_it_is_proven_held_against_the_reference_then_served_and_again_is_harmless(
@@ -84,17 +103,59 @@ def test_it_is_proven_held_against_the_reference_then_served_and_again_is_harmle
 ) -> None:
     done, stages = publication(exported, "support")
     assert (done.alias, done.version, done.proof) == ("support", f"support@{exported.digest[:12]}", "proven")
-    assert (done.gate, done.is_new) == ("ungated", True)
-    assert [stages.index(stage) for stage in ("upload", "proof", "ids", "scores", "answers", "alias")] == sorted(
-        stages.index(stage) for stage in ("upload", "proof", "ids", "scores", "answers", "alias")
-    )
+    assert (done.gate, done.is_new) == ("go", True)
+    order = [
+        stages.index(stage) for stage in ("upload", "proof", "ids", "scores", "answers", "gate", "verdict", "alias")
+    ]
+    assert order == sorted(order)
+    assert done.judged is not None
+    assert (done.judged["candidate"], done.judged["live"]) == (done.version, [])
     assert asked(gateway, "support") == "host"
-    assert done.words == f"support serves {done.version}: proven, parity holds on {NUM_ROWS} rows, ungated"
+    assert done.words == f"support serves {done.version}: proven, parity holds on {NUM_ROWS} rows, go"
     again, _ = publication(exported, "support")
-    assert (again.version, again.is_new) == (done.version, False)
-    assert json.dumps(again.as_json())
+    assert (again.version, again.is_new, again.gate, again.judged) == (done.version, False, "go", None)
+    assert json.dumps(done.as_json())
     found = gateway.admin("GET", "/admin/v1/adapters/support")
     assert [change["kind"] for change in found["history"]] == ["flip"]  # not moved a second time
+
+
+def test_a_candidate_is_proven_and_not_judged(gateway: Served, exported: Exported) -> None:
+    done, stages = publication(exported, "quiet", is_candidate_only=True)
+    assert (done.gate, done.judged, "gate" in stages) == ("candidate", None, False)
+    assert done.words.startswith(f"{done.version} is a candidate for quiet: proven, parity holds on")
+    assert "quiet" not in {alias["name"] for alias in gateway.admin("GET", "/admin/v1/aliases")["data"]}
+
+
+def test_no_go_leaves_no_alias_and_a_reason_makes_one(gateway: Served, exported: Exported) -> None:
+    """What was to be kept is the unsigned answer, word by word: the signing adapter forgot it."""
+    plan = plan_of(exported)
+    assert plan.suite is not None
+    rows = exported.folder.parent.parent / "plain.jsonl"
+    lost = replace(plan.suite, general=(task_of_file("unsigned", rows, Scoring("exact")),))
+    with pytest.raises(GateNegative, match="forgotten") as caught:
+        publication(exported, "refused", suite=lost)
+    assert "  1. replay" in str(caught.value)
+    assert "refused" not in {alias["name"] for alias in gateway.admin("GET", "/admin/v1/aliases")["data"]}
+    told = gateway.admin("GET", "/admin/v1/verdicts")["data"][0]
+    assert (told["candidate"], told["outcome"]) == (caught.value.document["candidate"], "NO-GO")
+    done, _ = publication(exported, "refused", suite=lost, force="they like signatures")
+    assert done.gate == "forced"
+    (change,) = gateway.admin("GET", "/admin/v1/adapters/refused")["history"]
+    assert (change["kind"], change["reason"]) == ("force", "they like signatures")
+
+
+def test_another_one_has_a_part_of_the_traffic_first(gateway: Served, exported: Exported, tmp_path: Path) -> None:
+    """`support` served the one that signs as `host`; a rollback goes to that, not to the canary."""
+    run = run_folder(tmp_path / "pilot", "pilot", write_rows(tmp_path / "rows.jsonl", "pilot"))
+    pilot = quick_export("pilot", run / "export")
+    done, stages = publication(pilot, "support", canary=Canary(30, 1.0))
+    assert done.judged is not None
+    assert done.judged["live"] == [{"adapter": f"support@{exported.digest[:12]}", "weight": 1}]
+    assert (done.gate, "canary" in stages, asked(gateway, "support")) == ("go", True, "pilot")
+    found = gateway.admin("GET", "/admin/v1/adapters/support")
+    assert [change["kind"] for change in found["history"]] == ["flip", "split", "flip"]
+    assert {share["weight"] for share in found["history"][1]["shares"]} == {30, 70}
+    assert [share["adapter"] for share in found["alias"]["previous"]] == [f"support@{exported.digest[:12]}"]
 
 
 def test_where_parity_fails_no_alias_moves_and_the_cause_is_named(gateway: Served, exported: Exported) -> None:
@@ -138,6 +199,23 @@ def test_stopped_before_its_alias_it_goes_on_from_the_candidate(
     assert asked(gateway, "later") == "host"
 
 
+def test_stopped_after_its_verdict_it_asks_nothing_anew(
+    gateway: Served, exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> Never:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdminClient, "point", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            publication(exported, "late")
+    assert "late" not in {alias["name"] for alias in gateway.admin("GET", "/admin/v1/aliases")["data"]}
+    done, _ = publication(exported, "late")
+    assert done.gate == "go"
+    seen = read_evaluation(exported.folder.parent / "evaluation")
+    assert [one["num_new"] for one in seen.speed["by_model"]] == [0, 0]
+
+
 def test_what_cannot_be_published_is_said(gateway: Served, exported: Exported, tmp_path: Path) -> None:
     with pytest.raises(AdminError, match="no model 'nope'"):
         publication(exported, "support", model="nope")
@@ -147,10 +225,10 @@ def test_what_cannot_be_published_is_said(gateway: Served, exported: Exported, t
     alone = quick_export("host", tmp_path / "alone")
     assert read_exported(alone.folder, TARGET_DIR) == alone
     with pytest.raises(RecipeUnusable, match="belongs to no run: name rows for parity"):
-        publish(alone, "support")
+        publish(alone, "support", plan=Plan(is_candidate_only=True))
 
 
 def _at_port_9(exported: Exported) -> Published:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FORGEGATE_URL", "http://127.0.0.1:9")
-        return publish(exported, "support", "http://127.0.0.1:9", "t", num_rows=NUM_ROWS)
+        return publish(exported, "support", "http://127.0.0.1:9", "t", plan=plan_of(exported), num_rows=NUM_ROWS)

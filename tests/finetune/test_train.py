@@ -66,13 +66,27 @@ def run(*argv: object) -> int:
         ((), "which recipe?"),
         (("r.yaml", "--gpu", "24GB"), "--gpu goes with --plan"),
         (("r.yaml", "--gpu-hour-price", "3"), "--gpu-hour-price goes with --plan"),
+        (("r.yaml", "--rows", "3"), "--rows goes with --plan"),
+        (("r.yaml", "--plan", "--row-tokens", "3"), "--row-tokens goes with --rows"),
+        (("r.yaml", "--plan", "--rows", "1000001"), "is no number of rows from 1 to 1,000,000"),
         (("r.yaml", "--allow-shorter"), "--allow-shorter goes with --on-oom retry"),
         (("r.yaml", "--url", "http://x"), "go with --publish NAME"),
+        (("r.yaml", "--model", "demo"), "go with --publish NAME"),
+        (("r.yaml", "--candidate-only"), "--candidate-only goes with --publish NAME"),
+        (("r.yaml", "--force", "no time"), "--force goes with --publish NAME"),
+        (("r.yaml", "--publish", "s", "--canary-for", "9"), "--canary-for goes with --canary PERCENT"),
+        (("r.yaml", "--publish", "s", "--candidate-only", "--canary", "10"), "--candidate-only moves no alias"),
+        (("r.yaml", "--publish", "s", "--canary", "100"), "'100' is no part of the traffic: write 1 to 99"),
+        (("r.yaml", "--publish", "s", "--canary", "9", "--canary-for", "0"), "'0' is no time"),
+        (("r.yaml", "--publish", "s", "--force", " "), "a reason is needed"),
+        (("r.yaml", "--publish", "s", "--rule", "better"), "invalid choice"),
         (("r.yaml", "--plan", "--resume"), "--plan starts nothing"),
         (("r.yaml", "--memory-limit", "much"), "'much' is no size: write 24GiB"),
         (("r.yaml", "--set", "learning_rate"), "write key=value"),
         (("r.yaml", "--plan", "--gpu-hour-price", "nan"), "is no price"),
         (("r.yaml", "--on-oom", "pray"), "invalid choice"),
+        (("r.yaml", "--publish", "상담 봇"), "is no name: letters, digits and"),
+        (("r.yaml", "--publish", "support@v1"), "is no name: letters, digits and"),
     ],
 )
 def test_usage_is_checked_first(argv: Sequence[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +150,16 @@ def test_help_keys_and_plan_need_no_torch(recipe: Path) -> None:
     assert planned["fits"]
     assert planned["data"]["num_rows"] == 20
     assert not (recipe.parent / "run").exists(), "a plan starts nothing"
+
+
+def test_a_plan_supposes_rows(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (recipe.parent / "rows.jsonl").unlink()
+    assert run(recipe, "--plan", "--gpu", "H100", "--rows", 500, "--row-tokens", 100, "--json") == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert (planned["data"]["num_rows"], planned["data"]["mean_length"]) == (500, 100)
+    assert planned["speed"]["seconds"] > 0
+    assert run(recipe, "--plan", "--gpu", "H100", "--rows", 1000, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["data"]["mean_length"] == 256, "no longer than the recipe's rows may be"
 
 
 def test_a_plan_for_people(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,6 +262,7 @@ def test_publishing_without_a_gateway_is_foretold(
     err = capsys.readouterr().err
     assert "warning: --publish support: no forgegate is running" in err
     assert f"forgegate train {recipe} --resume --publish support" in err
+    assert "warning: --publish support: nothing was held out to evaluate it on: write val_set_size: 0.1" in err
 
 
 # signals ------------------------------------------------------------------------------------------------------------
@@ -281,6 +306,25 @@ def test_a_signal_ends_it_with_a_checkpoint_and_words(
     assert process.returncode == 0
     assert "resuming" in err
     assert "trained   20 steps" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (None, 141)])
+def test_a_reader_who_leaves_costs_no_checkpoint(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals | None, code: int
+) -> None:
+    """As `2>&1 | tee log` does, which the same Ctrl-C ends."""
+    behave(monkeypatch, step_s=0.2)
+    with started(recipe, "--set", "save_steps=20") as process:
+        follow(process, "step 1 of")
+        assert process.stderr is not None
+        process.stderr.close()
+        if number is not None:
+            os.kill(process.pid, number)
+        assert process.wait(30) == code
+    record = json.loads((recipe.parent / "run" / "record.json").read_text())
+    assert record["status"] == "stopped"
+    assert list((recipe.parent / "run" / "checkpoints").glob("checkpoint-*"))
 
 
 @pytest.mark.slow
@@ -328,7 +372,9 @@ def test_more_processes_than_gpus_are_refused(
 
 def test_the_command_that_goes_on_says_all_that_was_asked() -> None:
     asked = ["my recipe.yaml", "--set", "seed=3", "--out", "runs/b", "--on-oom", "retry", "--memory-limit", "1k"]
-    args = train.parser().parse_args([*asked, "--publish", "support", "--token", "secret"])
+    more = ["--candidate-only", "--rule", "non-inferior", "--max-items", "500"]
+    args = train.parser().parse_args([*asked, "--publish", "support", "--model", "demo", "--token", "secret", *more])
     assert again_command(args) == (
-        "forgegate train 'my recipe.yaml' --resume --set seed=3 --out runs/b --memory-limit 1024 --publish support --on-oom retry"
+        "forgegate train 'my recipe.yaml' --resume --set seed=3 --out runs/b --memory-limit 1024 --publish support --model demo "
+        "--rule non-inferior --max-items 500 --candidate-only --on-oom retry"
     )

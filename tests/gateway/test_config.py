@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.config import AdapterRules, ApiKey, Config, Pool
+from gateway.config import AdapterRules, ApiKey, Config, Conversations, Pool
 from gateway.configdocs import attribute_docs, render
 from gateway.configfile import ConfigError, load, parse
 from gateway.exits import BAD_INPUT, UsageError
@@ -28,6 +28,7 @@ def test_defaults() -> None:
     assert config.server.admin.port == 8081
     assert config.models[0].pools == (Pool("llamacpp", model="demo"),)
     assert config.keys == ()
+    assert config.conversations == Conversations("", 0.1)
     assert (config.adapters.gate, config.adapters.roots, config.store) == ("warn", (), None)
 
 
@@ -43,6 +44,7 @@ routing: {policy: least_load}
 limits: {max_body_bytes: 1048576}
 timeouts: {connect_s: 1, first_byte_s: .inf}
 adapters: {gate: off, roots: [/srv/adapters, ~/adapters], require_attestation: true, wait_s: 5, max_waiting: 8}
+conversations: {file: ~/kept.jsonl, share: 1, models: [support], max_bytes: 65536, keep: 2, mask: false}
 store: postgresql+psycopg://u:secret@h/db
 keys:
   - {name: app, key: "${APP:-secret-key-1}"}
@@ -53,6 +55,7 @@ keys:
     assert config.models[0].pools[1].api_key == "sk-9"
     assert config.timeouts.first_byte_s == math.inf
     assert config.adapters == AdapterRules("off", ("/srv/adapters", "~/adapters"), True, 5.0, 8)
+    assert config.conversations == Conversations("~/kept.jsonl", 1.0, ("support",), 65536, 2, False)
     assert config.store == "postgresql+psycopg://u:secret@h/db"
     assert "secret" not in repr(config)
     assert config.keys == (ApiKey("app", hashlib.sha256(b"secret-key-1").hexdigest()),)
@@ -98,7 +101,7 @@ BROKEN = {
     "unknown key": (MINIMAL + "servr: {}", "f.yaml:2: unknown key 'servr' (did you mean 'server'?)"),
     "far from any key": (
         MINIMAL + "zzz: 1",
-        "f.yaml:2: unknown key 'zzz' (known: server, models, keys, routing, limits, timeouts, store, adapters)",
+        "f.yaml:2: unknown key 'zzz' (known: server, models, keys, routing, limits, timeouts, store, adapters, conversations)",
     ),
     "a relative root": (MINIMAL + "adapters:\n  roots: [/a, b]", "f.yaml:3: adapters.roots[1]: 'b' is not an absolute path"),
     "another gate": (MINIMAL + "adapters: {gate: no}", "f.yaml:2: adapters.gate: must be one of off, warn, require, got 'no'"),
@@ -157,6 +160,16 @@ BROKEN = {
     "short key": (MINIMAL + "keys: [{name: a, key: abc}]", "f.yaml:2: key: at least 8 characters are needed"),
     "no key": (MINIMAL + "keys: [{name: a}]", "f.yaml:2: keys[0].sha256 is missing"),
     "bad hash": (MINIMAL + "keys: [{name: a, sha256: abc}]", "f.yaml:2: sha256: expected 64 hexadecimal digits in lower case"),
+    "conversations without a file": (
+        MINIMAL + "conversations: {share: 1}",
+        "f.yaml:2: conversations.file is missing: without it nothing is kept",
+    ),
+    "conversations in a relative file": (
+        MINIMAL + "conversations: {file: kept.jsonl}", "f.yaml:2: conversations.file: 'kept.jsonl' is not an absolute path",
+    ),
+    "more conversations than there are": (
+        MINIMAL + "conversations: {file: /kept, share: 10}", "f.yaml:2: conversations.share: must be 0 to 1, got 10.0",
+    ),
     "empty file": ("", "f.yaml:1: the file is empty: it needs at least `models`"),
     "no yaml": ("a: [1", "f.yaml:1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
     "no yaml at all": ("\x00", None),

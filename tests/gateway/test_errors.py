@@ -27,6 +27,20 @@ def test_the_table_is_complete() -> None:
     assert set(failures.BY_ERROR) == set(concrete())
 
 
+def test_a_code_tells_the_class_whose_fault_it_is() -> None:
+    assert len({kind.code for kind in concrete()}) == len(concrete())
+    for kind in concrete():
+        assert failures.is_engines(kind.status, kind.code) is (failures.BY_ERROR[kind].fault is Fault.ENGINE)
+    assert not failures.is_engines(500, "a code of an engine's own")
+    assert [failures.is_engines(status, "") for status in (200, 404, 429, 500, 503)] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
 def test_the_tree_in_the_docstring_is_complete() -> None:
     assert errors.__doc__ is not None
     missing = [kind.__name__ for kind in concrete() if kind.__name__ not in errors.__doc__]

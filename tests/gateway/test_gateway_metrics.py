@@ -71,6 +71,7 @@ def test_every_row_of_the_table_is_exposed() -> None:
     metrics.observe([line("x@1", 200, resolved="x@1")])  # a base model may be called so
     metrics.observe_connect("m-0", 0.001)
     metrics.count_retry("m-0")
+    metrics.count_conversations({"written": 3, "queue_full": 1})
     metrics.observe([line("m", 200, engine="m-1", engine_wait_ms=31000.0)])
     metrics.observe([line("m", 503, engine="", engine_wait_ms=0.0, error="no_engine_ready")])
     metrics.set_waiting(2, 3)
@@ -91,6 +92,7 @@ def test_every_row_of_the_table_is_exposed() -> None:
         assert f"\n# TYPE {row.name}" in "\n" + page, row.name
         assert f"\n{row.name}" in page.replace("# ", ""), row.name
     assert 'forgegate_requests_total{engine="m-0",model="m",status="200"} 2.0' in page
+    assert 'forgegate_conversations_total{outcome="written"} 3.0' in page
     assert 'forgegate_time_to_first_byte_seconds_count{engine="m-0",model="m"} 1.0' in page
     assert 'forgegate_request_duration_seconds_sum{engine="m-0",model="m"} 0.6' in page
     assert 'forgegate_disconnects_total{model="m"} 1.0' in page

@@ -41,6 +41,8 @@ def run(forgegate_home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     ("arguments", "words"),
     [
         (("demo", "--to", "Q5KM"), "no level 'Q5KM': did you mean Q5_K_M?"),
+        (("demo", "--to", "Q9"), "no level 'Q9'. There are: F16"),
+        (("demo", "--to", "Q4_K_M", "--out", __file__), "is a file: name a folder"),
         (("demo", "--to", "Q4_K_M", "--text", "none.txt"), "--text"),
         (("demo", "--to", "Q4_K_M", "--imatrix", "none.dat"), "no such file"),
         (("demo", "--to", "Q4_K_M", "--imatrix", "a", "--calibrate", "b"), "not allowed with argument"),

@@ -36,6 +36,14 @@ def test_data_runs_where_its_modules_are(tmp_path: Path, forgegate_home: Path) -
     assert "no such file" in done.stderr
 
 
+def test_only_variants_need_an_http_client(forgegate_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Sequence[str]] = []
+    monkeypatch.setattr(training, "replace_by", lambda module, needed, argv: asked.append(needed))
+    training.data(["doctor", "vary"])
+    training.data(["vary", "seeds.jsonl"])
+    assert ["httpx" in needed for needed in asked] == [False, True]
+
+
 def test_the_trainers_environment_comes_first(forgegate_home: Path) -> None:
     python = forgegate_home / "envs" / "trainer" / "bin" / "python"
     python.parent.mkdir(parents=True)

@@ -10,6 +10,8 @@ from backends.errors import BackendError
 ALL = "all"
 AWQ = "awq"
 """No level of GGUF: a folder for vLLM."""
+_LIKENESS = 0.5
+"""Of a name that was meant: `Q4` is Q4_K_M, `Q9` is nothing."""
 
 
 class LevelUnknown(BackendError):
@@ -75,8 +77,9 @@ def _canonical(name: str) -> str:
     folded = _folded(name)
     if folded in known:
         return known[folded]
-    close = difflib.get_close_matches(folded, known, n=1, cutoff=0.0)
-    raise LevelUnknown(f"no level {name!r}: did you mean {known[close[0]]}? There are: {listed()}")
+    close = difflib.get_close_matches(folded, known, n=1, cutoff=_LIKENESS)
+    hint = f": did you mean {known[close[0]]}?" if close else "."
+    raise LevelUnknown(f"no level {name!r}{hint} There are: {listed()}")
 
 
 def _folded(name: str) -> str:

@@ -129,7 +129,7 @@ def test_the_page_shows_what_the_terminal_says_and_escapes_it(tmp_path: Path) ->
     page = (tmp_path / "report.html").read_text()
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
-    assert all(f"<td>{check.name}<td" in page for check in CHECKS)
+    assert all(f">{check.name}</th>" in page for check in CHECKS)
     text = "\n".join(lines(report))
     assert "error    empty                 1" in text
     assert "rejected: empty 1" in text

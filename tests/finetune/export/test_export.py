@@ -24,6 +24,7 @@ from finetune.export import Exported, export_adapter, export_merged, merged
 from finetune.export.__main__ import main
 from finetune.export.merge import Change
 from finetune.export.source import Source, find
+from tests.finetune.exports import quick_export, run_folder, write_rows
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 HOST = ADAPTERS_DIR / "host"
@@ -66,6 +67,17 @@ def test_again_nothing_is_computed_and_other_files_are_never_lost(exported: Expo
     with pytest.raises(RecipeUnusable, match="is the adapter itself, which is left as it is"):
         export_adapter(Source(own, TARGET_DIR), own)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_references_that_the_run_has_are_not_computed_again(tmp_path: Path) -> None:
+    """Its training exported it into its own folder."""
+    run = run_folder(tmp_path / "run", "host", write_rows(tmp_path / "rows.jsonl"))
+    known = quick_export("host", run / "export")
+    stages: list[str] = []
+    again = export_adapter(find(run, None), tmp_path / "out", lambda stage, *_: stages.append(stage))
+    assert (again.folder, again.digest, again.is_new) == (tmp_path / "out", known.digest, True)
+    assert "reference" not in stages
+    assert (again.folder / REFERENCE).read_bytes() == (known.folder / REFERENCE).read_bytes()
 
 
 def test_a_refused_adapter_is_refused_in_the_linters_words(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def test_a_version_is_described_and_a_candidate_is_for_the_token() -> None:
         model = asked.describe()
     assert (model.parent, model.root, model.is_literal) == ("demo", "support@1", True)
     assert (seen[0].url.path, seen[0].headers["authorization"]) == ("/v1/models/support", "Bearer secret")
+    assert seen[0].headers["x-forgegate-no-log"] == "1"
     unknown = told({"error": {"message": "the model 'support' does not exist"}}, 404)
     with endpoint(unknown) as asked, pytest.raises(RecipeUnusable, match=r"does not exist; a candidate .* admin token"):
         asked.describe()

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from finetune.errors import RecipeUnusable
-from finetune.plan.adapter import Advice, advise, num_trainable
+from finetune.plan.adapter import Advice, advise, num_trainable, with_rank
+from finetune.plan.facts import DataFacts
 from finetune.recipe.recipe import Lora
 from tests.finetune.plan import models
 
@@ -63,3 +64,18 @@ def test_advice_says_what_the_table_says() -> None:
         8, False, "r=64 may overfit 600 rows (close to full fine-tuning: overfits easily): start with r=8"
     )
     assert "r=32 in a complex domain" in advise(256, 20_000).words
+
+
+@pytest.mark.parametrize(("rows", "rank"), [(999, 8), (1_000, 16), (50_000, 16), (None, 16)])
+def test_auto_is_the_rank_that_is_advised(rows: int | None, rank: int) -> None:
+    facts = None if rows is None else DataFacts((10,), num_own=rows)
+    lora = with_rank(models.recipe(rank=0, alpha=0.0), facts).lora
+    assert lora == Lora(rank=rank, alpha=2 * rank)
+    assert advise(rank, rows).is_followed
+
+
+def test_what_is_given_is_kept() -> None:
+    given = models.recipe(rank=64, alpha=16.0)
+    assert with_rank(given, DataFacts((10,), num_own=10)) is given
+    assert with_rank(models.recipe(rank=0, alpha=16.0), None).lora == Lora(rank=16, alpha=16.0)
+    assert with_rank(models.recipe(lora=None), None).lora is None

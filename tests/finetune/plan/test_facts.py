@@ -10,7 +10,7 @@ from finetune.dataset.row import Row
 from finetune.dataset.tokens import Estimate, Rendered
 from finetune.errors import RecipeUnusable
 from finetune.plan import facts
-from finetune.plan.facts import measure
+from finetune.plan.facts import measure, supposed
 from finetune.recipe.recipe import Source
 from tests.finetune.plan import models
 
@@ -45,6 +45,18 @@ def test_rows_and_their_lengths(tmp_path: Path) -> None:
     assert sorted(found.lengths) == [20 + 12 + 10, 100 + 12 + 10]
     assert (found.num_rows, found.num_tokens, found.longest, found.mean_length) == (2, 164, 122, 82)
     assert not found.is_exact
+
+
+def test_rows_that_are_supposed(tmp_path: Path) -> None:
+    general = (Source(tmp_path / "general.jsonl"),)
+    found = supposed(
+        models.recipe(tmp_path, eval_share=0.1, general=general, general_share=0.2, max_length=4096), 1000, 300
+    )
+    assert (found.num_rows, found.num_eval_rows, found.num_general, found.num_general_wanted) == (1125, 100, 225, 225)
+    assert set(found.lengths) == {300}
+    assert not found.is_exact
+    assert set(supposed(models.recipe(tmp_path, max_length=4096), 10).lengths) == {facts.ROW_TOKENS}
+    assert supposed(models.recipe(tmp_path, max_length=100), 10, 300).num_too_long == 10
 
 
 @pytest.mark.parametrize(("too_long", "lengths"), [("drop", [42]), ("truncate", [42, 100]), ("raise", [42])])

@@ -12,7 +12,7 @@ from backends.demo.shapes import SHAPES
 from finetune.plan.device import Device, named, processor
 from finetune.plan.memory import CHUNK_TOKENS, CUDA_CONTEXT, PARTS, estimate, side_by_side, weight_bytes
 from finetune.plan.units import GIB
-from finetune.recipe.recipe import Recipe
+from finetune.recipe.recipe import Ewc, Recipe
 from tests.finetune.plan import models
 
 GB = 10**9
@@ -215,3 +215,12 @@ def test_four_bits_take_less_than_sixteen_and_those_less_than_all_weights_traine
     recipe = replace(recipe, memory=replace(recipe.memory, gradient_checkpointing=True))
     ways = side_by_side(models.shape(models.LLAMA_31_8B), recipe, GPU)
     assert ways["qlora"].total < ways["lora"].total < ways["full"].total
+
+
+def test_what_ewc_holds_takes_a_number_for_each_input_and_output() -> None:
+    shape, ewc = models.shape(models.LLAMA_31_8B), Ewc(1.0, ())
+    plain, held = (estimate(shape, models.recipe(ewc=each), GPU) for each in (None, ewc))
+    attention, mlp = 2 * (4096 + 4096) + 2 * (4096 + 1024), 3 * (4096 + 14336)
+    assert held.parts["ewc"] == 4 * 32 * (attention + mlp)
+    assert held.total - plain.total == held.parts["ewc"]
+    assert estimate(shape, models.recipe(ewc=ewc, lora=None), GPU).parts["ewc"] == 0

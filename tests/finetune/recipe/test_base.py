@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import finetune
 from backends.demo import TARGET_DIR
 from backends.hub.listing import RemoteFile
 from backends.hub.manifest import Manifest
@@ -17,6 +19,7 @@ from backends.hub.store import Store
 from tests.finetune.recipe.conftest import Problems, Read
 
 HUB = "meta-llama/Llama-3.1-8B-Instruct"
+RECIPES = Path(finetune.__file__).parent / "recipes"
 
 
 def recipe(base: object) -> str:
@@ -112,8 +115,17 @@ def test_what_says_the_same_twice_is_taken(folder: Path, read_text: Read) -> Non
 def test_one_that_was_not_pulled_says_how(problems_of: Problems) -> None:
     (found,) = problems_of(recipe(HUB), alone=True)
     assert found == f"1: base_model: {HUB!r} is no folder, and {HUB} has not been pulled: `forgegate models pull {HUB}`"
-    (planned,) = problems_of(recipe(HUB), alone=True, is_plan=True)
-    assert planned == f"{found}; for a plan a folder with its config.json alone will do"
+    (planned,) = problems_of(recipe("org/other"), alone=True, is_plan=True)
+    assert planned == f"{found.replace(HUB, 'org/other')}; for a plan a folder with its config.json alone will do"
+
+
+def test_a_plan_knows_the_shapes_of_the_shipped_recipes_bases(read_text: Read) -> None:
+    for recipes in RECIPES.glob("*.yaml"):
+        name = yaml.safe_load(recipes.read_text())["base_model"]
+        found = read_text(recipe(name), alone=True, is_plan=True)
+        assert (found.recipe.base / "config.json").is_file()
+        assert found.recipe.base_name == name
+        assert bool(found.notes) is (name != "demo")
 
 
 def test_one_that_is_not_whole_was_not_pulled(folder: Path, problems_of: Problems) -> None:

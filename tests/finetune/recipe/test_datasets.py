@@ -121,7 +121,7 @@ def test_roles(read_text: Read, problems_of: Problems) -> None:
 
 def test_a_misspelt_key_of_an_item(problems_of: Problems) -> None:
     assert problems_of("    typ: alpaca\n") == ["5: datasets[0].typ: unknown key; did you mean type?"]
-    assert "unknown key" in problems_of("    share: 0.1\n")[0]
+    assert "share: it is for general only" in problems_of("    share: 0.1\n")[0]
 
 
 def test_files_of_a_folder(folder: Path, read_text: Read, problems_of: Problems) -> None:

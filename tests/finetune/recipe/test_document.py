@@ -125,7 +125,7 @@ def test_set_to_nothing_is_not_given(read_text: Read) -> None:
         ("lora_r", "--set: 'lora_r' is not of the form key=value, for example --set lora_r=8"),
         ("=3", "--set: '=3' is not of the form key=value"),
         ("lora_rr=3", "--set: lora_rr: unknown key; did you mean lora_r?"),
-        ("lora_r=many", "--set: lora_r: expected a whole number, got 'many'"),
+        ("lora_r=many", "--set: lora_r: expected a whole number or auto, got 'many'"),
         ("datasets.7.path=x", "--set: datasets.7.path: 7 is no place in the recipe"),
         ("lora_r.deep=x", "--set: lora_r.deep: deep is no place in the recipe"),
         ("report_to=[a", "--set: report_to: not valid YAML"),

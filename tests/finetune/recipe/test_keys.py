@@ -33,8 +33,8 @@ def test_the_table_as_json() -> None:
     table = {entry["name"]: entry for entry in json.loads(json.dumps(keys.as_json()))}
     assert {*AXOLOTL} <= {*table}
     assert table["lora_r"] == {
-        "name": "lora_r", "status": "honoured", "words": HONOURED["lora_r"].words, "takes": "whole number 1 to 512", "field": "lora.rank",
-        "default": "16",
+        "name": "lora_r", "status": "honoured", "words": HONOURED["lora_r"].words, "takes": "whole number 1 to 512 | auto",
+        "field": "lora.rank", "default": "16",
     }  # fmt: skip
     assert {entry["status"] for entry in table.values()} == {"honoured", "noted", "refused"}
     assert all(entry["words"] for entry in table.values())

@@ -11,7 +11,7 @@ import pytest
 
 from finetune.errors import RecipeUnusable
 from finetune.recipe.plain import to_json
-from finetune.recipe.recipe import Lora, Recipe, Source
+from finetune.recipe.recipe import Ewc, Lora, Recipe, Source
 from finetune.run.begin import begin
 from finetune.run.folder import FolderUnusable, RunFolder
 from finetune.run.room import needed_bytes, require_room
@@ -192,7 +192,8 @@ def test_a_full_disk_is_said_before_anything_is_trained(tmp_path: Path) -> None:
 
 
 def test_every_field_of_a_recipe_either_matters_or_is_free(tmp_path: Path) -> None:
-    names = {name for name, _ in flat(recipe_in(tmp_path))} | {"lora"}
+    recipe = replace(recipe_in(tmp_path), ewc=Ewc(1.0, ()))
+    names = {name for name, _ in flat(recipe)} | {"lora", "ewc"}
     assert {name for name in names if not name.startswith("watch.")} == MATTERS.keys() | FREE
     assert not MATTERS.keys() & FREE
 

@@ -28,15 +28,16 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_rows_and_remedy() -> No
     (found,) = findings(steps([*healthy(9), math.nan]))
     assert (found.name, found.step, found.rows, found.is_fatal) == ("nan", 10, (100, 101), True)
     assert "rows 100 and 101" in found.message
-    assert "fp16: true in place of bf16: true" in found.message
+    assert "float32: true in place of bf16: true" in found.message
+    assert "fp16" not in found.message
 
 
 @pytest.mark.parametrize(
     ("dtype", "clip", "said"),
     [
-        ("bfloat16", 0.0, "clip gradients with max_grad_norm: 1.0"),
-        ("bfloat16", 1.0, "lower learning_rate (now 0.0002)"),
-        ("float16", 1.0, "bf16: true where the GPU has it"),
+        ("bfloat16", 0.0, "Clip gradients with max_grad_norm: 1.0, or use float32: true"),
+        ("bfloat16", 1.0, "Lower learning_rate (now 0.0002), or use float32: true"),
+        ("float16", 1.0, "bf16: true where the GPU has it, float32: true elsewhere"),
         ("float32", 1.0, "Lower learning_rate"),
     ],
 )

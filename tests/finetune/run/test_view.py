@@ -129,10 +129,11 @@ def metrics(tmp_path: Path) -> Path:
     return path
 
 
-def test_curves_are_a_picture(metrics: Path) -> None:
+@pytest.mark.parametrize("title", ["title", "costs $5^{ and $", "상담 봇"])
+def test_curves_are_a_picture(metrics: Path, title: str) -> None:
     found = Metrics.read(metrics)
     target = metrics.with_name("curves.png")
-    assert draw(found, target, "title", [{"step": 5, "name": "nan"}])
+    assert draw(found, target, title, [{"step": 5, "name": "nan"}])
     assert target.read_bytes().startswith(b"\x89PNG")
     assert target.stat().st_size > 20_000
 

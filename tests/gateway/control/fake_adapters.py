@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from backends.adapter.manifest import Manifest
 from gateway import errors
-from gateway.control.desired import AliasState, Change, EngineProof, Kind, ProofReport, Shares, VersionState
+from gateway.control.desired import AliasState, Change, EngineProof, Kind, ProofReport, Shares, Verdict, VersionState
 from gateway.snapshot import Share
 
 
@@ -31,6 +31,9 @@ class FakeAdapters:
     def history(self, alias: str) -> tuple[Change, ...]:
         return tuple(reversed(self._history.get(alias, ())))
 
+    def verdicts(self, candidate: str = "") -> tuple[Verdict, ...]:
+        return ()
+
     async def add(self, manifest: Manifest, name: str, model: str, who: str) -> str:
         version = f"{name}@{manifest.short}"
         self.calls.append(f"add {version}")
@@ -48,7 +51,9 @@ class FakeAdapters:
         self._versions[version] = replace(self._versions[version], proof=self.verdict, engines=engines)
         return ProofReport(version, self.verdict, engines)
 
-    async def point(self, alias: str, shares: Sequence[Share], who: str, reason: str = "", force: str = "") -> Change:
+    async def point(
+        self, alias: str, shares: Sequence[Share], who: str, reason: str = "", force: str = "", verdict: str = ""
+    ) -> Change:
         return self._move(alias, "flip" if len(shares) == 1 else "split", tuple(shares), who, force or reason)
 
     async def rollback(self, alias: str, who: str) -> Change:

@@ -6,8 +6,9 @@ import pytest
 
 from gateway import errors
 from gateway.control import aliases
-from gateway.control.aliases import Move, Rules
+from gateway.control.aliases import Rules
 from gateway.control.desired import MAX_HISTORY, Change, Desired, Version
+from gateway.control.gate import Move
 from gateway.snapshot import Share
 
 RULES = Rules("warn", ["demo"])

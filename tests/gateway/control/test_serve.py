@@ -117,6 +117,7 @@ def _refusals_are_envelopes(served: Served) -> None:
         "/admin/v1/workers", "/admin/v1/adapters", "/admin/v1/adapters/{name}", "/admin/v1/adapters/{name}/pin",
         "/admin/v1/adapters/{name}/unpin", "/admin/v1/adapters/{name}/unload", "/admin/v1/aliases", "/admin/v1/aliases/{name}",
         "/admin/v1/aliases/{name}/rollback", "/admin/v1/load_lora_adapter", "/admin/v1/unload_lora_adapter",
+        "/admin/v1/aliases/{name}/watch", "/admin/v1/aliases/{name}/unwatch", "/admin/v1/verdicts", "/admin/v1/votes",
     }  # fmt: skip
     assert httpx.get(f"{served.admin_url}/docs").status_code == 200
 

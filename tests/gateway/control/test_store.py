@@ -10,14 +10,21 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
 
-from gateway.control import aliases
-from gateway.control.aliases import Move, Rules
-from gateway.control.desired import Desired, Version
-from gateway.control.store import MIGRATIONS, SCHEMA, Store, StoreFailed, StoreUnusable
+from gateway.control import aliases, verdicts
+from gateway.control.aliases import Rules
+from gateway.control.desired import Desired, Version, Vote, Watch
+from gateway.control.gate import Move
+from gateway.control.schema import MIGRATIONS, SCHEMA, StoreUnusable, metadata
+from gateway.control.store import Store, StoreFailed
 from gateway.snapshot import Share
+from tests.gateway.control.verdict_documents import document, encoded
 
-A, B = (Version(f"s@{x}", x * 64, "demo", "sha256:b", 8, 10, "ann", 1.0 + i) for i, x in enumerate("ab"))
+A, B = (
+    Version(f"s@{x * 12}", x * 64, "demo", "sha256:" + "ba" * 32, 8, 10, "ann", 1.0 + i) for i, x in enumerate("ab")
+)
 TWO = Desired({A.name: A, B.name: B})
 
 
@@ -99,6 +106,133 @@ async def test_a_move_that_fails_in_the_middle_has_not_happened(tmp_path: Path) 
         assert await store.load() == Desired({A.name: A})
 
 
+async def test_verdicts_are_kept_with_their_documents_oldest_first(tmp_path: Path) -> None:
+    async with opened(tmp_path / "f.db") as store:
+        told = [document("s@" + "a" * 12), document("s@" + "b" * 12, "s@" + "a" * 12, outcome="NO-GO")]
+        read = [verdicts.read(encoded(one), 9.0 - at, "127.0.0.1") for at, one in enumerate(told)]
+        for verdict, text in read:
+            await store.add_verdict(verdict, text)
+        loaded = (await store.load()).verdicts
+        assert list(loaded.items()) == [(verdict.digest, verdict) for verdict, _ in read[::-1]]
+        assert await store.documents("") == {verdict.digest: text for verdict, text in read}
+        assert await store.documents("s@" + "a" * 12) == {read[0][0].digest: read[0][1]}
+        with pytest.raises(StoreFailed, match="UNIQUE"):
+            await store.add_verdict(*read[0])
+
+
+async def test_a_change_keeps_its_verdict_and_an_alias_its_watch(tmp_path: Path) -> None:
+    watch = Watch(0.02, 1.5, 100, 300.0, "ann", 7.0)
+    async with opened(tmp_path / "f.db", A, B) as store:
+        verdict, text = verdicts.read(encoded(document(A.name, base=verdicts.base_of("demo", A.base_digest))), 1.0, "x")
+        await store.add_verdict(verdict, text)
+        after = await move(store, replace(TWO, verdicts={verdict.digest: verdict}), Share(A.name))
+        assert after.history["s"][0].verdict == verdict.digest
+        await store.watch("s", watch)
+        after = replace(after, aliases={"s": replace(after.aliases["s"], watch=watch)})
+        after = await move(store, after, Share(B.name))  # a move leaves it
+        assert await store.load() == after
+    async with opened(tmp_path / "f.db") as store:
+        assert await store.load() == after
+        await store.watch("s", replace(watch, min_requests=5))
+        assert (await store.load()).aliases["s"].watch == replace(watch, min_requests=5)
+        await store.watch("s", None)
+        assert (await store.load()).aliases["s"].watch is None
+        with pytest.raises(StoreFailed, match="FOREIGN KEY"):
+            await store.watch("nobody", watch)
+
+
+async def test_a_vote_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    async with opened(tmp_path / "f.db") as store:
+        votes = [Vote("s1", "s@b", "s@a", f"p{n}", "live", "ann", float(n)) for n in range(3)]
+        for vote in (*votes, replace(votes[0], choice="tie", at=9.0)):
+            await store.add_vote(vote)
+        assert await store.votes("", "", "") == [*votes[1:], replace(votes[0], choice="tie", at=9.0)]
+        assert await store.votes("s@b", "s@a", "s1") == await store.votes("", "", "")
+        assert await store.votes("s@a", "", "") == await store.votes("", "", "s2") == []
+
+
+async def test_a_database_of_the_first_schema_is_read_as_it_was_and_can_do_all_that_is_new(tmp_path: Path) -> None:
+    """What `schema-1.sql` holds was written by the forgegate that had no verdicts."""
+    path = tmp_path / "f.db"
+    with sqlite3.connect(path) as database:
+        database.executescript((Path(__file__).parent / "schema-1.sql").read_text(encoding="utf-8"))
+        before = database.execute("SELECT * FROM alias_changes ORDER BY id").fetchall()
+        assert database.execute("SELECT value FROM meta WHERE key = 'schema'").fetchall() == [("1",)]
+    database.close()
+    a, b, c = ("s@" + letter * 12 for letter in "abc")
+    async with opened(path) as store:
+        desired = await store.load()
+        assert [(version.name, version.is_pinned, version.has_served) for version in desired.versions.values()] == [
+            (a, False, True), (b, False, True), (c, True, True),
+        ]  # fmt: skip
+        served, other = desired.aliases["s"], desired.aliases["other/name"]
+        assert (served.shares, served.previous, served.gate, served.watch) == (
+            (Share(a),), (Share(b),), "ungated", None,
+        )  # fmt: skip
+        assert (served.served, other.shares, other.gate) == (frozenset((a, b)), (Share(c),), "forced")
+        assert [(change.kind, change.gate, change.verdict) for change in desired.history["s"]] == [
+            ("flip", "ungated", ""), ("split", "ungated", ""), ("rollback", "ungated", ""), ("flip", "ungated", ""),
+            ("rollback", "ungated", ""),
+        ]  # fmt: skip
+        assert desired.history["other/name"][0].reason == "demo day; it's fine"
+        assert [change.kind for change in desired.history["gone"]] == ["flip", "drop"]
+        await store.watch("s", Watch(0.02, 1.5, 100, 300.0, "ann", 7.0))
+        verdict, text = verdicts.read(encoded(document(b, a)), 1.0, "x")
+        await store.add_verdict(verdict, text)
+        after = await move(store, await store.load(), Share(b))
+        assert (after.history["s"][-1].gate, after.history["s"][-1].verdict) == ("go", verdict.digest)
+        assert await store.load() == after
+    with sqlite3.connect(path) as database:
+        rows = database.execute("SELECT * FROM alias_changes ORDER BY id").fetchall()
+        assert [row[:-1] for row in rows[: len(before)]] == before
+        assert database.execute("SELECT value FROM meta").fetchall() == [(str(SCHEMA),)]
+    database.close()
+
+
+async def test_a_migration_that_is_killed_can_be_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f.db"
+    with sqlite3.connect(path) as database:
+        database.executescript((Path(__file__).parent / "schema-1.sql").read_text(encoding="utf-8"))
+    database.close()
+
+    def broken(connection: Connection) -> None:
+        MIGRATIONS[1](connection)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.control.schema.MIGRATIONS", (MIGRATIONS[0], broken))
+        with pytest.raises(KeyboardInterrupt):
+            Store.open(path)
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT value FROM meta WHERE key = 'schema'").fetchall() == [("1",)]
+        assert "verdicts" not in {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
+    database.close()
+    async with opened(path) as store:
+        assert len((await store.load()).versions) == 3
+
+
+def test_an_old_and_a_new_database_have_the_same_tables(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "old.db") as database:
+        database.executescript((Path(__file__).parent / "schema-1.sql").read_text(encoding="utf-8"))
+    database.close()
+    found = []
+    for name in ("old.db", "new.db"):
+        asyncio.run(Store.open(tmp_path / name).close())
+        with sqlite3.connect(tmp_path / name) as database:
+            tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master ORDER BY name")]
+            columns = {table: [row[1:4] for row in database.execute(f"PRAGMA table_info({table})")] for table in tables}
+        database.close()
+        found.append(columns)
+    assert found[0] == found[1]
+
+
+def test_the_tables_can_be_made_on_postgresql() -> None:
+    """As far as it can be said without one: each statement compiles in its dialect."""
+    made = [str(CreateTable(table).compile(dialect=postgresql.dialect())) for table in metadata.sorted_tables]
+    assert len(made) == 9
+    assert any("verdict TEXT DEFAULT '' NOT NULL" in text for text in made)
+
+
 async def test_a_locked_database_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.control.store.BUSY_TIMEOUT_MS", 50)
     async with opened(tmp_path / "f.db") as store:
@@ -149,8 +283,8 @@ def test_a_migration_that_dies_leaves_the_old_schema(tmp_path: Path, monkeypatch
         connection.exec_driver_sql("CREATE TABLE half (x INTEGER)")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gateway.control.store.MIGRATIONS", (*MIGRATIONS, broken))
-    monkeypatch.setattr("gateway.control.store.SCHEMA", SCHEMA + 1)
+    monkeypatch.setattr("gateway.control.schema.MIGRATIONS", (*MIGRATIONS, broken))
+    monkeypatch.setattr("gateway.control.schema.SCHEMA", SCHEMA + 1)
     with pytest.raises(KeyboardInterrupt):
         Store.open(path)
     with sqlite3.connect(path) as database:

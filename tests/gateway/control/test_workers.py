@@ -21,7 +21,7 @@ from gateway.control.sockets import listen
 from gateway.control.workers import WorkerPool, WorkerSetup, WorkerStatus
 from gateway.counters import Counters
 from gateway.exits import CommandError
-from gateway.snapshot import Adapter, Alias, Engine, EngineTrouble, Model, Share, Snapshot
+from gateway.snapshot import Adapter, Alias, Engine, EngineTrouble, Model, Share, Snapshot, Tally
 
 GONE = Engine("m-0", 0, "llamacpp", "ready", "127.0.0.1", 1)
 """Nothing listens there: a request to it is trouble."""
@@ -45,6 +45,7 @@ class Stage:
         self.wants: list[tuple[str, int]] = []
         self.engine_wants: list[tuple[str, int]] = []
         self.uses: list[str] = []
+        self.tallies: list[Tally] = []
 
     def trouble(self, trouble: EngineTrouble) -> None:
         self.on_trouble(trouble)
@@ -57,6 +58,9 @@ class Stage:
 
     def used(self, versions: Iterable[str]) -> None:
         self.uses.extend(versions)
+
+    def tallied(self, rows: Iterable[Tally]) -> None:
+        self.tallies.extend(rows)
 
     async def start(self, launcher: Launcher) -> None:
         self.pool = WorkerPool(launcher, self.setup, self.counters, FIRST, self, self.deaths.append)
@@ -216,6 +220,9 @@ class _Deaf:
         pass
 
     def used(self, versions: Iterable[str]) -> None:
+        pass
+
+    def tallied(self, rows: Iterable[Tally]) -> None:
         pass
 
 

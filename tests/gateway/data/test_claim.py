@@ -22,9 +22,17 @@ class Deaf:
 def index_of(*states: str, is_on_demand: bool = True, limit: int = 9, num_failed_starts: int = 0) -> Index:
     engines = tuple(
         Engine(
-            f"m-{n}", n, "vllm", state, "h", 1, is_on_demand=is_on_demand, detail=f"{state} it is", retry_after_s=40 + n,
+            f"m-{n}",
+            n,
+            "vllm",
+            state,
+            "h",
+            1,
+            is_on_demand=is_on_demand,
+            detail=f"{state} it is",
+            retry_after_s=40 + n,
             num_failed_starts=num_failed_starts,
-        )  # fmt: skip
+        )
         for n, state in enumerate(states)
     )
     adapter = Adapter("a@1", "m", retry_after_s=3)

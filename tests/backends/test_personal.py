@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from finetune.dataset.personal import find, is_resident_number, mask, passes_luhn
+from backends.personal import find, is_resident_number, mask, passes_luhn
 
 
 def kinds(text: str) -> list[str]:

@@ -1,0 +1,196 @@
+"""What fine-tuning makes a model forget, and what prevents it: `python -m benchmarks.forgetting --workdir DIR --out FILE.json`.
+
+The bundled demo model learns to read support tickets, by `forgegate train` on its shipped recipe with what each setting changes of it.
+Before and after, every skill that it was made with is asked the same held-out items, and so are held-out tickets, greedily and in the
+same process for all. Differences are those of the gate, with its bounds. Each setting is kept in the work folder: called again with the
+same one, the benchmark goes on with what is left, or failed. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import arguments, forgetting_report, report
+from benchmarks.adapter_program import refuse, workdir
+from benchmarks.arguments import Parser
+from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.environment import version_of
+from benchmarks.forgetting_settings import GENERAL, SETTINGS
+from benchmarks.train_speed_turns import environment
+from benchmarks.vllm_gateway import say
+
+RECIPE = Path(__file__).resolve().parents[1] / "finetune" / "recipes" / "demo-cpu.yaml"
+NUM_GENERAL, EXCHANGES = 2000, 3
+"""Chats that are replayed, and how long each is at least."""
+TIMEOUT_S = 1800.0
+"""Of a training, and of a scoring."""
+_VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+_EXAMPLE = """examples:
+  python -m benchmarks.forgetting --workdir work --out benchmarks/results/forgetting.json
+  python -m benchmarks.forgetting --workdir work --out some.json --settings shipped,replay-20 --items 200
+
+exit codes: 0 every setting is measured, 1 one failed or is left, 2 bad usage, 3 the data could not be written"""
+
+
+class StepError(RuntimeError):
+    """A program did not end well; the message holds its last lines."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(_parser().parse_args(words), words)
+    except SystemExit as exc:
+        return int(exc.code or 0)
+    except ValueError as exc:
+        return refuse(str(exc), EXIT_USAGE)
+    except StepError as exc:
+        return refuse(str(exc), EXIT_ENVIRONMENT)
+    except KeyboardInterrupt:
+        return refuse("stopped", 130)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m benchmarks.forgetting", description=__doc__, epilog=_EXAMPLE)
+    add = parser.add_argument
+    add("--workdir", type=Path, metavar="DIR", help="rows and results; the same for every call")
+    add("--out", type=Path, required=True, metavar="FILE.json", help="result; the table goes to FILE.md")
+    add("--items", type=arguments.whole(1), default=500, metavar="N", help="of each skill (default 500)")
+    add("--settings", type=arguments.names, default=tuple(SETTINGS), metavar="A,B", help="in this order (default: all)")
+    add(
+        "--budget",
+        type=arguments.number(1),
+        default=86400.0,
+        metavar="S",
+        help="no setting begins after it (default: a day)",
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
+    deadline_s = time.monotonic() + options.budget
+    if options.out.suffix != ".json":
+        return refuse(f"--out {options.out}: must end in .json", EXIT_USAGE)
+    if unknown := next((name for name in options.settings if name not in SETTINGS), None):
+        raise ValueError(f"there is no setting {unknown!r}; there are {', '.join(SETTINGS)}")
+    with workdir(options.workdir) as folder:
+        base = _base(folder, options.items)
+        frame = _frame(words, options.items, base)
+        found: list[dict[str, Any]] = []
+        for name in options.settings:
+            found.append(_setting(folder, name, options.items, deadline_s))
+            report.write(options.out, report.dump({**frame, "settings": found}))
+    result = {**frame, "settings": found}
+    table = "\n".join(forgetting_report.markdown(result)) + "\n"
+    report.write(options.out.with_suffix(".md"), table.encode())
+    print(table, end="")
+    return EXIT_DONE if all("judged" in each for each in found) else EXIT_NEGATIVE
+
+
+def _base(folder: Path, num_items: int) -> dict[str, Any]:
+    """The rows, and what the base knows, made once for a work folder. Raises StepError, ValueError."""
+    tickets, before = folder / "tickets", folder / "before.json"
+    if not before.exists():
+        _call(folder / "data.txt", "finetune.demo_tickets", "--out", tickets)
+        general = ("--out", folder / "general.jsonl", "--rows", NUM_GENERAL, "--exchanges", EXCHANGES)
+        _call(folder / "general.txt", "finetune.demo_general", *general)
+        asked = ("--tickets", tickets / "held-out.jsonl", "--items", num_items)
+        _call(folder / "before.txt", "finetune.demo_skills", "--out", before, *asked)
+    found: dict[str, Any] = json.loads(before.read_bytes())
+    if found["num_items"] != num_items:
+        raise ValueError(f"{folder} holds results on {found['num_items']} items of each skill: name another --workdir")
+    return {name: _mean(each["scores"]) for name, each in found["scores"].items()}
+
+
+def _setting(folder: Path, name: str, num_items: int, deadline_s: float) -> dict[str, Any]:
+    """Trained and scored, or as it was before."""
+    changes = {key: value.replace(GENERAL, str(folder / "general.jsonl")) for key, value in SETTINGS[name].items()}
+    told = {"setting": name, "changes": dict(SETTINGS[name])}
+    kept = folder / f"{''.join(char if char.isalnum() else '-' for char in name)}.json"
+    if kept.exists() and (found := json.loads(kept.read_bytes()))["changes"] == told["changes"]:
+        return dict(found)
+    if time.monotonic() > deadline_s:
+        return {**told, "is_left": True}
+    say(f"{name} ...")
+    try:
+        found = {
+            **told,
+            **_train(folder, kept.with_suffix(""), changes),
+            **_score(folder, kept.with_suffix(""), num_items),
+        }
+    except StepError as exc:
+        say(f"{name}: {exc}")
+        return {**told, "error": str(exc)}
+    report.write(kept, report.dump(found))
+    return found
+
+
+def _train(folder: Path, run: Path, changes: Mapping[str, str]) -> dict[str, Any]:
+    """Raises StepError."""
+    shutil.rmtree(run, ignore_errors=True)
+    rows = {
+        "datasets.0.path": folder / "tickets" / "train.jsonl",
+        "test_datasets.0.path": folder / "tickets" / "eval.jsonl",
+    }
+    given = [word for key, value in {**rows, **changes}.items() for word in ("--set", f"{key}={value}")]
+    began_s = time.monotonic()
+    lines = _call(run.with_suffix(".log"), "finetune.train", RECIPE, "--json", "--out", run, *given)
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    (done,) = (event for event in events if event["event"] == "done")
+    penalties = [event["penalty"] for event in events if event["event"] == "step" and "penalty" in event]
+    return {
+        "num_steps": done["num_steps"], "loss": done["loss"], "eval_loss": done["eval_loss"], "seconds": done["seconds"],
+        "wall_s": round(time.monotonic() - began_s, 1), "penalty": penalties[-1] if penalties else None,
+    }  # fmt: skip
+
+
+def _score(folder: Path, run: Path, num_items: int) -> dict[str, Any]:
+    """Raises StepError."""
+    after = run.with_suffix(".scores.json")
+    _call(
+        run.with_suffix(".txt"), "finetune.demo_skills", "--out", after, "--before", folder / "before.json", "--adapter", run / "adapter",
+        "--tickets", folder / "tickets" / "held-out.jsonl", "--items", num_items,
+    )  # fmt: skip
+    found = json.loads(after.read_bytes())
+    return {
+        "scores": {name: _mean(each["scores"]) for name, each in found["scores"].items()},
+        "judged": found["judged"],
+    }
+
+
+def _call(log: Path, module: str, *argv: object) -> list[str]:
+    """The lines of what it says. Raises StepError."""
+    done = subprocess.run(
+        (sys.executable, "-m", module, *map(str, argv)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, timeout=TIMEOUT_S, check=False, env=environment(),
+    )  # fmt: skip
+    log.write_text(done.stdout, "utf-8")
+    if done.returncode != 0:
+        raise StepError(f"{module} ended with exit code {done.returncode}\n{done.stdout[-2000:]}")
+    return done.stdout.splitlines()
+
+
+def _mean(scores: Sequence[float]) -> float:
+    return round(sum(scores) / len(scores), 6)
+
+
+def _frame(words: Sequence[str], num_items: int, base: Mapping[str, float]) -> dict[str, Any]:
+    return report.document(
+        "forgetting", ["python", "-m", "benchmarks.forgetting", *words],
+        versions={name: version for name in _VERSIONS if (version := version_of(name))},
+        recipe=RECIPE.name, num_items=num_items, general={"rows": NUM_GENERAL, "exchanges": EXCHANGES}, base=dict(base),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

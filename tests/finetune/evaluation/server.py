@@ -1,0 +1,160 @@
+"""An OpenAI-compatible endpoint that answers as a test scripts it, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Body = dict[str, Any]
+
+
+@dataclass
+class Said:
+    """What is answered to one request; `status` other than 200: an error with `text`."""
+
+    text: str = ""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    calls: tuple[tuple[str, str], ...] = ()
+    finish: str = "stop"
+    is_cut: bool = False
+    """The stream ends before the answer does."""
+    error: str = ""
+    """An error event in mid-stream."""
+
+
+@dataclass
+class Script:
+    """`answer` is asked for chats and completions; tokens are characters, and each has the log-probability that `logprob` gives it."""
+
+    answer: Callable[[Body], Said]
+    versions: dict[str, str] = field(
+        default_factory=lambda: {"demo": "demo@0123456789ab", "tuned": "tuned@ba9876543210"}
+    )
+    parents: dict[str, str] = field(default_factory=lambda: {"tuned": "demo"})
+    tells_version: bool = True
+    streams: bool = True
+    scores: bool = True
+    whole: Body | None = None
+    """In place of every answer."""
+    logprob: Callable[[str, str], float] = lambda model, token: -1.0
+    seen: list[tuple[str, Body]] = field(default_factory=list)
+
+    def asked(self, path: str = "/v1/chat/completions") -> list[Body]:
+        """Bodies that came, without the probe for the version."""
+        return [body for where, body in self.seen if where == path and body.get("max_tokens") != 1]
+
+
+@contextmanager
+def serving(script: Script) -> Iterator[str]:
+    """Its address, while the block runs."""
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet: else each answer waits for an acknowledgement
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            name = self.path.removeprefix("/v1/models/")
+            if name not in script.versions:
+                self._json(404, {"error": {"message": f"the model {name!r} does not exist"}})
+                return
+            root = script.versions[name] if script.tells_version else ""
+            self._json(200, {"id": name, "root": root, "parent": script.parents.get(name)})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with lock:
+                script.seen.append((self.path, body))
+            if self.path == "/tokenize":
+                text = (
+                    body["prompt"]
+                    if "prompt" in body
+                    else "".join(str(one["content"]) for one in body["messages"]) + "\n"
+                )
+                start = [1] if body.get("add_special_tokens", True) and "prompt" in body else []
+                self._json(200, {"tokens": [*start, *map(ord, text)]})
+            elif body.get("echo"):
+                self._scores(body)
+            else:
+                self._say(body, script.answer(body) if body.get("max_tokens") != 1 else Said("x"))
+
+        def _scores(self, body: Body) -> None:
+            if not script.scores:
+                self._json(400, {"error": {"message": "echo is not supported"}})
+                return
+            choices = [
+                {"index": place, "logprobs": {"token_logprobs": [None, *(script.logprob(body["model"], chr(t)) for t in ids[1:])]}}
+                for place, ids in enumerate(body["prompt"])
+            ]  # fmt: skip
+            self._json(200, {"choices": choices})
+
+        def _say(self, body: Body, said: Said) -> None:
+            if script.whole is not None:
+                self._json(200, script.whole)
+                return
+            if said.status != 200:
+                self._json(said.status, {"error": {"message": said.text}}, said.headers)
+                return
+            is_chat = self.path.endswith("/chat/completions")
+            calls = [
+                {"index": at, "function": {"name": name, "arguments": args}}
+                for at, (name, args) in enumerate(said.calls)
+            ]
+            message: Body = {"content": said.text, **({"tool_calls": calls} if calls else {})}
+            usage = {"prompt_tokens": 7, "completion_tokens": max(1, len(said.text))}
+            if not script.streams:
+                choice = {"message": message} if is_chat else {"text": said.text}
+                self._json(200, {"choices": [{**choice, "finish_reason": said.finish}], "usage": usage}, said.headers)
+                return
+            half = len(said.text) // 2
+            parts = [said.text[:half], said.text[half:]] if said.text else []
+            deltas: list[Body] = [{"delta": {"content": part}} if is_chat else {"text": part} for part in parts]
+            deltas += [{"delta": {"tool_calls": [call]}} for call in calls]
+            events: list[Any] = [{"choices": [{"index": 0, **delta, "finish_reason": None}]} for delta in deltas]
+            if said.error:
+                events = [*events[:1], {"error": {"message": said.error}}]
+            elif said.is_cut:
+                events = events[:1]
+            else:
+                events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": said.finish}]})
+                events.append({"choices": [], "usage": usage})
+            lines = [f"data: {json.dumps(event)}\n\n" for event in events] + ["data: [DONE]\n\n"]
+            self._reply(200, "".join(lines).encode(), "text/event-stream", said.headers, str(body["model"]))
+
+        def _json(self, status: int, content: Any, headers: Mapping[str, str] | None = None) -> None:
+            self._reply(status, json.dumps(content).encode(), "application/json", headers or {}, "")
+
+        def _reply(self, status: int, content: bytes, kind: str, headers: Mapping[str, str], model: str) -> None:
+            told = {"content-type": kind, "content-length": str(len(content)), **headers}
+            if model and script.tells_version:
+                told = {"x-forgegate-model": script.versions.get(model, model), **told}
+            self.send_response(status)
+            for name, value in told.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def question(body: Body) -> str:
+    """The last thing that the user says."""
+    return str(body["messages"][-1]["content"])
