@@ -16,7 +16,8 @@ come from the same ones; `clusters of N`: they come in new ones. Closed table: t
 all of the change.
 
 With few clusters there is little proof of what others are like, of which one in thirty that is lost as a whole takes away 3 points. What is
-INCONCLUSIVE then is the price of at most 5 % false GO whatever the clusters are like.
+INCONCLUSIVE then is the price of false GO that stay below 5 % with such clusters too. An upper bound supposes that clusters not seen gain
+no more than those that were: where one of 42 is gained as a whole, and few are seen, NO-GO is often wrong.
 """
 
 

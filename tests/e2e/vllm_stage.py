@@ -34,7 +34,8 @@ models:
       - engine: vllm
         model: demo
         python: {python}
-        options: {{enforce_eager: true, cpu_kv_cache_gib: 1, max_num_seqs: 16, lora: {{max_loras: {num_slots}}}}}
+        options:
+          {{enforce_eager: true, cpu_kv_cache_gib: 1, max_num_seqs: 16, lora: {{max_loras: {num_slots}}}, tool_call_parser: hermes}}
       - engine: llamacpp
         model: demo
         options: {{n_ctx: 8192, n_seq_max: 16, n_threads: 1, max_adapters: {num_slots}}}

@@ -21,6 +21,7 @@ from finetune.evaluation.rows import Scoring, task_of_file
 from finetune.evaluation.suite import Suite
 from finetune.export import Exported
 from finetune.export.adapter import read_exported
+from finetune.gate import main as gate
 from finetune.parity import measure as measuring
 from finetune.parity.reference import Reference, compute
 from finetune.parity.served import Endpoint, EndpointRefused
@@ -124,6 +125,29 @@ def test_a_candidate_is_proven_and_not_judged(gateway: Served, exported: Exporte
     assert (done.gate, done.judged, "gate" in stages) == ("candidate", None, False)
     assert done.words.startswith(f"{done.version} is a candidate for quiet: proven, parity holds on")
     assert "quiet" not in {alias["name"] for alias in gateway.admin("GET", "/admin/v1/aliases")["data"]}
+
+
+def test_the_gate_by_itself_lets_a_candidate_in(
+    gateway: Served, exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`forgegate gate` asks, tells the gateway, and a flip without a word of it is marked by its verdict."""
+    version = publication(exported, "quiet", is_candidate_only=True)[0].version
+    rows = exported.folder.parent.parent
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        f"task: {{name: signed, path: {rows}/signed.jsonl, score: exact}}\n"
+        f"general: [{{name: plain, path: {rows}/plain.jsonl, score: contains}}]\nmax_drop: {MAX_DROP}\n"
+    )
+    told = ["--alias", "quiet", "--candidate", version, "--suite", str(suite), "--out", str(tmp_path / "out")]
+    assert gate([*told, "--json"]) == 0
+    event = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (event["outcome"], event["is_posted"], event["candidate"]) == ("GO", True, version)
+    with AdminClient(gateway.admin_url, (gateway.home / "admin-token").read_text().strip()) as client:
+        assert client.verdicts(version)[0]["digest"] == event["digest"]
+        change = client.point("quiet", {version: 1})
+    assert (change["gate"], change["verdict"]) == ("go", event["digest"])
+    assert gate(told) == 2  # it serves it already
+    assert "there is nothing to decide" in capsys.readouterr().err
 
 
 def test_no_go_leaves_no_alias_and_a_reason_makes_one(gateway: Served, exported: Exported) -> None:
