@@ -18,6 +18,7 @@ from backends.logring import LogRing
 from backends.plan import Plan
 from backends.probe import Prober
 from backends.process import Launcher
+from backends.restart import RestartPolicy
 from backends.status import State, Status
 from backends.ties import OpenGate, Ties
 from gateway.config import Config, Model, Pool
@@ -138,7 +139,9 @@ class Supervisor:
                 self._doors[engine_id] = self._starts.door(
                     engine_id, needs, backend.starts_alone, not pool.is_on_demand
                 )
-            life = self.lives[engine_id] = self._life(engine_id, slot, pool, backend)
+            life = self.lives[engine_id] = self._life(
+                engine_id, slot, _key(pool), backend, replace(backend.policy, retries_starts=not pool.is_on_demand)
+            )
             if pool.is_on_demand:
                 life.status = replace(life.status, detail=f"not started: {next_words()}")
                 self._fleet.members[engine_id].status = life.status
@@ -200,15 +203,16 @@ class Supervisor:
             return Ties(gate=OpenGate())
         return Ties(gate=Door(self._starts, replace(door.applicant, id=f"{engine_id} (trial)")))
 
-    def _life(self, engine_id: str, slot: int, pool: Pool, backend: Backend) -> EngineLife:
+    def _life(
+        self, engine_id: str, slot: int, key: str, backend: Backend, policy: RestartPolicy | None = None
+    ) -> EngineLife:
         log = LogRing(self._home.logs / f"{engine_id.replace('/', '_')}.log")
         ties = Ties(
             refuse=lambda identity: self._fleet.claim_weights(engine_id, identity),
             num_running=lambda: self.on_demand.traffic.running(slot),
             gate=self._doors.get(engine_id) or OpenGate(),
-            times=_Times(self._means.times, _key(pool)),
+            times=_Times(self._means.times, key),
         )
-        policy = replace(backend.policy, retries_starts=not pool.is_on_demand)
         return EngineLife(backend, self._launcher, self._prober, log, self._announce(engine_id), ties, policy=policy)
 
     def _announce(self, engine_id: str) -> Callable[[Status], Awaitable[None]]:
