@@ -1,6 +1,6 @@
 """Support tickets as a help desk hands them over: dirty. And beside them what an evaluation needs: clean, unseen, untouched.
 
-    python make_data.py [--out data] [--rows 1000] [--seed 0]
+    python make_data.py [--out data] [--rows 1200] [--seed 0]
 
 tickets.csv     the Korean ones, exported from a spreadsheet: half of its lines in cp949, half in UTF-8
 tickets.jsonl   the English ones, exported from a chat
@@ -31,7 +31,7 @@ from finetune.demo_tickets import MAX_ROWS, NUM_EVAL, Ticket, tickets
 from finetune.demo_tickets import NUM_HELD_OUT as NUM_IN_DEMO
 
 NUM_HELD_OUT = 500
-DEFAULT_ROWS, DEFAULT_SEED = 1000, 0
+DEFAULT_ROWS, DEFAULT_SEED = 1200, 0
 MOST_ROWS = MAX_ROWS + NUM_EVAL + NUM_IN_DEMO - NUM_HELD_OUT
 NUM_GENERAL, NUM_EXCHANGES = 1500, 3
 """Of general chats, and what each has at least: the longer, the more of what the model knows is replayed in a row."""
