@@ -107,96 +107,101 @@ class _Listener(ThreadingHTTPServer):
 
 
 def _handler(app: App, server: PageServer) -> type[BaseHTTPRequestHandler]:
-    lock = threading.Lock()
+    return type("Handler", (_Handler,), {"app": app, "page": server, "lock": threading.Lock()})
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = SILENCE_S
-        server_version, sys_version = "forgegate", ""
 
-        def do_GET(self) -> None:
-            self._answered(self._get)
+class _Handler(BaseHTTPRequestHandler):
+    """One request of the page. `_handler` says whose."""
 
-        def do_POST(self) -> None:
-            self._answered(self._post)
+    app: App
+    page: PageServer
+    lock: threading.Lock
+    """One request at a time is let to the app."""
+    timeout = SILENCE_S
+    server_version, sys_version = "forgegate", ""
 
-        def log_message(self, *_: Any) -> None:
-            pass
+    def do_GET(self) -> None:
+        self._answered(self._get)
 
-        def _answered(self, work: Callable[[str], tuple[str, bytes]]) -> None:
-            try:
-                kind, content = work(self._path())
-                status = 200
-            except Refused as exc:
-                kind, content, status = ".json", _json({"error": str(exc)}), exc.status
-            except OSError as exc:
-                words = f"{exc.filename or 'a file'} cannot be written: {exc.strerror or exc}"
-                kind, content, status = ".json", _json({"error": words}), 500
-            except Exception as exc:  # noqa: BLE001 - the page is told, and its server goes on
-                words = f"{type(exc).__name__}: {exc}"
-                print(f"error: {self.path.rpartition('/')[2]}: {words}", file=sys.stderr)
-                kind, content, status = ".json", _json({"error": words}), 500
-            self._send(status, kind, content)
-            if app.is_finished:
-                server.stop()
+    def do_POST(self) -> None:
+        self._answered(self._post)
 
-        def _send(self, status: int, kind: str, content: bytes) -> None:
-            self.send_response(status)
-            headers = {"content-type": TYPES.get(kind, "application/json"), "content-length": str(len(content))}
-            for name, value in {**headers, **_HEADERS}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-            self.wfile.flush()
+    def log_message(self, *_: Any) -> None:
+        pass
 
-        def _path(self) -> str:
-            """What follows the token. Raises Refused."""
-            if self.headers.get("host", "").lower() not in server.names:
-                raise Refused(f"this page is at {server.names[0]}, and nowhere else", 421)
-            is_ours = self.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
-            if not is_ours and (self.command != "GET" or self.headers.get("sec-fetch-mode") != "navigate"):
-                raise Refused(
-                    "another site asks", 403
-                )  # a link to the page, as in a terminal of a browser, may be followed
-            _, _, rest = self.path.partition("/")
-            token, slash, name = rest.partition("/")
-            if not slash or not hmac.compare_digest(token.encode(), server.token.encode()):
-                raise Refused("there is no such page: open the address that was printed", 404)
-            return name
+    def _answered(self, work: Callable[[str], tuple[str, bytes]]) -> None:
+        try:
+            kind, content = work(self._path())
+            status = 200
+        except Refused as exc:
+            kind, content, status = ".json", _json({"error": str(exc)}), exc.status
+        except OSError as exc:
+            words = f"{exc.filename or 'a file'} cannot be written: {exc.strerror or exc}"
+            kind, content, status = ".json", _json({"error": words}), 500
+        except Exception as exc:  # noqa: BLE001 - the page is told, and its server goes on
+            words = f"{type(exc).__name__}: {exc}"
+            print(f"error: {self.path.rpartition('/')[2]}: {words}", file=sys.stderr)
+            kind, content, status = ".json", _json({"error": words}), 500
+        self._send(status, kind, content)
+        if self.app.is_finished:
+            self.page.stop()
 
-        def _get(self, name: str) -> tuple[str, bytes]:
-            asked = urlsplit(name)
-            if asked.path == "view":
-                with lock:
-                    return ".json", _json(app.view(dict(parse_qsl(asked.query))))
-            file = asked.path or app.files[0]
-            if file not in app.files:
-                raise Refused("there is no such page", 404)
-            return file[file.rindex(".") :], text_of(file).encode()
+    def _send(self, status: int, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        headers = {"content-type": TYPES.get(kind, "application/json"), "content-length": str(len(content))}
+        for name, value in {**headers, **_HEADERS}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+        self.wfile.flush()
 
-        def _post(self, name: str) -> tuple[str, bytes]:
-            if self.headers.get("origin", "").lower() not in {f"http://{each}" for each in server.names}:
-                raise Refused("another site asks", 403)
-            if self.headers.get_content_type() != "application/json":
-                raise Refused("it is no JSON", 415)
-            body = self._body()
-            with lock:
-                return ".json", _json(app.act(name, body))
+    def _path(self) -> str:
+        """What follows the token. Raises Refused."""
+        if self.headers.get("host", "").lower() not in self.page.names:
+            raise Refused(f"this page is at {self.page.names[0]}, and nowhere else", 421)
+        is_ours = self.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        if not is_ours and (self.command != "GET" or self.headers.get("sec-fetch-mode") != "navigate"):
+            raise Refused(
+                "another site asks", 403
+            )  # a link to the page, as in a terminal of a browser, may be followed
+        _, _, rest = self.path.partition("/")
+        token, slash, name = rest.partition("/")
+        if not slash or not hmac.compare_digest(token.encode(), self.page.token.encode()):
+            raise Refused("there is no such page: open the address that was printed", 404)
+        return name
 
-        def _body(self) -> Json:
-            length = self.headers.get("content-length", "")
-            if not (length.isascii() and length.isdigit()):
-                raise Refused("its length is not said", 411)
-            if int(length) > MAX_BODY_BYTES:
-                raise Refused(f"it is longer than {MAX_BODY_BYTES} bytes", 413)
-            try:
-                body = json.loads(self.rfile.read(int(length)))
-            except (ValueError, RecursionError) as exc:
-                raise Refused("it is no JSON", 400) from exc
-            if not isinstance(body, dict):
-                raise Refused("it is no JSON object", 400)
-            return body
+    def _get(self, name: str) -> tuple[str, bytes]:
+        asked = urlsplit(name)
+        if asked.path == "view":
+            with self.lock:
+                return ".json", _json(self.app.view(dict(parse_qsl(asked.query))))
+        file = asked.path or self.app.files[0]
+        if file not in self.app.files:
+            raise Refused("there is no such page", 404)
+        return file[file.rindex(".") :], text_of(file).encode()
 
-    return Handler
+    def _post(self, name: str) -> tuple[str, bytes]:
+        if self.headers.get("origin", "").lower() not in {f"http://{each}" for each in self.page.names}:
+            raise Refused("another site asks", 403)
+        if self.headers.get_content_type() != "application/json":
+            raise Refused("it is no JSON", 415)
+        body = self._body()
+        with self.lock:
+            return ".json", _json(self.app.act(name, body))
+
+    def _body(self) -> Json:
+        length = self.headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit()):
+            raise Refused("its length is not said", 411)
+        if int(length) > MAX_BODY_BYTES:
+            raise Refused(f"it is longer than {MAX_BODY_BYTES} bytes", 413)
+        try:
+            body = json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError) as exc:
+            raise Refused("it is no JSON", 400) from exc
+        if not isinstance(body, dict):
+            raise Refused("it is no JSON object", 400)
+        return body
 
 
 def _json(value: Json) -> bytes:
