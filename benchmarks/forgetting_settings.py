@@ -20,6 +20,7 @@ def _held(strength: str) -> Mapping[str, str]:
 SETTINGS: Mapping[str, Mapping[str, str]] = {
     "shipped": {},
     "replay-20": _replayed("0.2"),
+    "rate-2e-3": {"learning_rate": "2e-3"},
     "replay-20-rate-2e-3": _replayed("0.2", learning_rate="2e-3"),
     "replay-30": _replayed("0.3"),
     "one-epoch": {"num_epochs": "1"},
