@@ -139,7 +139,11 @@ class Reply:
 
 
 Tell = Callable[[str], None]
-"""Takes one line about work that goes on, for the user. Called on the event loop."""
+"""Takes one line about work that goes on, for the user. Called on the event loop, where there is one."""
+
+
+def untold(text: str) -> None:
+    """Nobody hears it."""
 
 
 class Fetch(Protocol):
@@ -243,8 +247,8 @@ class Backend(Protocol):
     starts_alone: bool
     """Whether no other such engine of this machine may start beside it: it measures the memory that is free."""
 
-    def check(self) -> str:
-        """What would be started, in one line, without starting it. Raises BackendError. May block for a second."""
+    def check(self, tell: Tell = untold) -> str:
+        """What would be started, in one line, without starting it. Raises BackendError. May block for a second; `tell` hears why longer."""
         ...
 
     def plan(self, taken: Mapping[str, int]) -> Plan | None:

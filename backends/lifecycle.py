@@ -183,8 +183,8 @@ class EngineLife(LifeState):
 
     async def _loading(self) -> _Phase | None:
         """Its child runs, or is awake again, and answers soon."""
-        deadline = self._clock() + self._timing.start_timeout_s
-        last, progress = "it was not asked", ""
+        timeout_s, last, progress = self._timing.start_timeout_s, "it was not asked", ""
+        deadline = self._clock() + timeout_s
         while True:
             match await self._next(self._timing.start_poll_s):
                 case Progressed(text=text):
@@ -200,7 +200,7 @@ class EngineLife(LifeState):
                 case Probed(outcome=ProbeFailed() as error):
                     last = str(error)
                 case None if self._clock() >= deadline:
-                    return await self._after_death(f"not ready within {self._timing.start_timeout_s:g} s: {last}")
+                    return await self._after_failed_start(f"not ready within {timeout_s:g} s: {last}")
                 case None:
                     self._probe()
                 case event:
@@ -331,6 +331,7 @@ class EngineLife(LifeState):
                     self._start.begin()
                     self._lookout.wake(self._attempt.number, self.status, self._timing.start_timeout_s)
                 case Admitted(problem=problem):
+                    self._note_failed_start()
                     self._leaving.done = problem
                     return self._asleep
                 case Turned(error=None):
@@ -372,7 +373,6 @@ class EngineLife(LifeState):
 
     async def _after_exit(self, code: int) -> _Phase:
         if self.status.facts is None and (failure := await self._attempt.explain()) is not None:
-            self._note_failed_start()
             return await (self._give_up if failure.is_final else self._after_failed_start)(failure.reason)
         error = self._attempt.error_line()
         if code != REFUSED:
@@ -384,6 +384,7 @@ class EngineLife(LifeState):
 
     async def _after_failed_start(self, reason: str) -> _Phase:
         """It may go better another time: by itself soon, or when somebody asks."""
+        self._note_failed_start()
         if self._policy.retries_starts:
             return await self._after_death(reason)
         await self._end_child()

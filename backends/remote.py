@@ -21,6 +21,7 @@ from backends.base import (
     PoolSpec,
     Reply,
     Tell,
+    untold,
 )
 from backends.errors import BadSpec
 from backends.restart import RestartPolicy
@@ -49,7 +50,7 @@ class Remote(BackendDefaults):
             raise BadSpec([f"capabilities: {', '.join(unknown)} unknown; known: {', '.join(ENDPOINTS)}"])
         self.capabilities = spec.capabilities or DEFAULT_CAPABILITIES
 
-    def check(self) -> str:
+    def check(self, tell: Tell = untold) -> str:
         return f"remote engine at {self._address.url}/v1"
 
     def plan(self, taken: Mapping[str, int]) -> None:

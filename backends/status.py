@@ -50,7 +50,7 @@ class Status:
     pid: int | None = None
     num_restarts: int = 0
     num_failed_starts: int = 0
-    """For a reason that is known: who waits for it had better be told that than go on waiting."""
+    """For a reason that is known and may pass: who waits for it had better be told that than go on waiting."""
     ready_since: float | None = None
     """Clock reading when it became ready."""
     retry_after_s: float = 1.0

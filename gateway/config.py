@@ -9,8 +9,10 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
+
+from gateway.origin import Origin
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
 """Model names: what clients put into `model`. No `:` and no `@`, those separate versions."""
@@ -79,6 +81,8 @@ class Pool:
     """remote: sent as bearer token; write it as ${VARIABLE}."""
     capabilities: tuple[str, ...] = ()
     """remote: what it answers, for example [chat, completions, embeddings]; default chat and completions."""
+    origin: Origin | None = field(default=None, repr=False, compare=False, metadata={"is_key": False})
+    """Where it is written; None: in no file."""
 
     @property
     def is_on_demand(self) -> bool:
@@ -183,6 +187,11 @@ class Config:
     """Database of versions and aliases, a URL like postgresql+psycopg://user@host/name; default: forgegate.db (SQLite) in the home."""
     adapters: AdapterRules = field(default_factory=AdapterRules)
     conversations: Conversations = field(default_factory=Conversations)
+
+
+def keys_of(cls: type[Any]) -> dict[str, Field[Any]]:
+    """The fields of one of these classes that a file may have, by name."""
+    return {item.name: item for item in fields(cls) if item.metadata.get("is_key", True)}
 
 
 def hash_key(key: str) -> str:

@@ -52,7 +52,7 @@ def _section(cls: type[Any], indent: int, is_item: bool = False) -> list[str]:
     """One line per key; the first key of a list's item carries the dash."""
     hints, docs = typing.get_type_hints(cls), attribute_docs(cls)
     lines: list[str] = []
-    for item in dataclasses.fields(cls):
+    for item in config.keys_of(cls).values():
         inner = _nested(hints[item.name])
         name = f"- {item.name}" if is_item else item.name
         lines += _entry(name, "" if inner else _default(item), docs.get(item.name, ""), indent)

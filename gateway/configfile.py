@@ -24,12 +24,15 @@ import yaml
 from backends.errors import BadSpec
 from backends.registry import kind_of, option_problems
 from backends.remote import parse_base_url
-from gateway.config import ApiKey, Config, Pool, hash_key
+from gateway.config import ApiKey, Config, Pool, hash_key, keys_of
 from gateway.exits import UsageError
+from gateway.origin import OPTIONS, Origin, option_of, plain
 
 _VARIABLE = re.compile(r"\$(?:\$\{|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}\n]*))?\})")
 _MARK = re.compile("\ue000([0-9]+)\ue001")  # private-use characters: plain text to YAML, in any context
 _MAX_DEPTH = 16
+_GROUP_DEPTH = 4
+"""Of a pool: its keys, its options, those in groups, and what these hold."""
 _COMMON_POOL_KEYS = frozenset({"engine", "replicas"})
 _START_KEY = "start_timeout_s"
 """Kinds of engines that are started here have it."""
@@ -75,7 +78,7 @@ def parse(text: str, source: str = "forgegate.yaml", env: Mapping[str, str] = os
     variables = list(_VARIABLE.finditer(text))
     numbers = itertools.count()
     node = _compose(_VARIABLE.sub(lambda _: f"\ue000{next(numbers)}\ue001", text), source)
-    reader = _Reader(env, variables)
+    reader = _Reader(source, env, variables)
     try:
         config = reader.record(Config, node, "")
     except _Invalid:
@@ -103,8 +106,9 @@ def _compose(text: str, source: str) -> yaml.Node:
 class _Reader:
     """Turns YAML nodes into the classes of `gateway.config`, collecting problems."""
 
-    def __init__(self, env: Mapping[str, str], variables: Sequence[re.Match[str]]) -> None:
+    def __init__(self, source: str, env: Mapping[str, str], variables: Sequence[re.Match[str]]) -> None:
         self.problems: list[Problem] = []
+        self._source = source
         self._env = env
         self._variables = variables
         self._scalars = yaml.SafeLoader("")
@@ -116,7 +120,7 @@ class _Reader:
         if cls is ApiKey:
             self._hash_key(pairs)
         hints = typing.get_type_hints(cls)
-        fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        fields = keys_of(cls)
         values: dict[str, Any] = {}
         for key, (key_node, value_node) in pairs.items():
             if key not in fields:
@@ -131,6 +135,7 @@ class _Reader:
             if name not in pairs and (not has_default or (item.metadata.get("min_length") and item.default == ())):
                 self._report(node, f"{_join(where, name)} is missing")
         if cls is Pool:
+            values["origin"] = Origin(self._source, where, _lines_of(node))
             self._check_pool(pairs, node, where, values)
         if len(self.problems) > before:
             raise _Invalid
@@ -218,7 +223,7 @@ class _Reader:
             return
         known = kind.keys | _COMMON_POOL_KEYS | (_RESIDENCY_KEYS if _START_KEY in kind.keys else set())
         for key, (key_node, _) in pairs.items():
-            if key in Pool.__dataclass_fields__ and key not in known:
+            if key in keys_of(Pool) and key not in known:
                 self._report(key_node, f"{_join(where, key)} does not belong to engine {engine}")
             elif key in _RESIDENCY_KEYS & values.keys() - {"resident"} and values.get("resident") != "on_demand":
                 self._report(key_node, f"{_join(where, key)} is for `resident: on_demand`: this engine always stays")
@@ -235,14 +240,9 @@ class _Reader:
             except BadSpec as exc:
                 self._report(pairs["base_url"][1], f"{where}.{exc}")
         if values.get("options") and "options" in kind.keys:
-            self._check_options(engine, values["options"], pairs["options"][1], where)
-
-    def _check_options(self, engine: str, options: dict[str, Any], node: yaml.Node, where: str) -> None:
-        lines = {str(key.value): key for key, _ in node.value}
-        for text in option_problems(engine, options):
-            # A problem starts with its option (`n_ctx: ...`) or quotes it (`unknown option 'n_ctxx' ...`).
-            named = next((name for name in re.findall(r"[\w-]+", text) if name in lines), None)
-            self._report(lines.get(named or "", node), f"{where}.options: {text}")
+            lines = values["origin"].lines
+            for text in option_problems(engine, values["options"]):
+                self._report_at(lines[option_of(text, lines) or OPTIONS], f"{where}.{OPTIONS}: {text}")
 
     # Values -----------------------------------------------------------------------------------------------------------
 
@@ -355,13 +355,26 @@ class _Reader:
         return is_null and has_default and not item.metadata.get("min_length")
 
     def _report(self, node: yaml.Node, text: str) -> None:
+        self._report_at(node.start_mark.line + 1, text)
+
+    def _report_at(self, line: int, text: str) -> None:
         shown = text.replace("\\ue000", "\ue000").replace("\\ue001", "\ue001")  # repr() escapes them
         text = _MARK.sub(lambda mark: self._variables[int(mark[1])][0], shown)
-        self.problems.append(Problem(node.start_mark.line + 1, text))
+        self.problems.append(Problem(line, text))
 
 
 def _join(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
+
+
+def _lines_of(node: yaml.Node, name: str = "", depth: int = _GROUP_DEPTH) -> dict[str, int]:
+    """Of `node` under `name`, and of every key in it under its path: `options.lora.max_loras`."""
+    lines = {name: node.start_mark.line + 1}
+    if isinstance(node, yaml.MappingNode) and depth:
+        for key_node, value_node in node.value:
+            path = _join(name, plain(str(key_node.value)))
+            lines |= {**_lines_of(value_node, path, depth - 1), path: key_node.start_mark.line + 1}
+    return lines
 
 
 def _marks(node: yaml.Node) -> tuple[Any, Any]:

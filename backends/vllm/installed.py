@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backends.base import Tell, untold
 from backends.errors import EngineUnavailable
 from backends.vllm.inside.survey import MARK
 from backends.vllm.versions import Table, table_of
@@ -144,8 +145,8 @@ def read_survey(text: str) -> Installed:
         raise ValueError(f"not a whole survey: {exc!r}") from exc
 
 
-def look(command: Sequence[str], models_dir: Path) -> Installed:
-    """What the interpreter behind `command` has; remembered in `models_dir` until that vLLM changes. Blocks.
+def look(command: Sequence[str], models_dir: Path, tell: Tell = untold) -> Installed:
+    """What the interpreter behind `command` has; remembered in `models_dir` until that vLLM changes. Blocks; `tell` hears why for long.
 
     Raises EngineUnavailable: it cannot be run, has no vLLM, or one that cannot be asked.
     """
@@ -156,6 +157,7 @@ def look(command: Sequence[str], models_dir: Path) -> Installed:
     cache = models_dir / f"vllm-{digest[:16]}.json"
     with suppress(OSError, ValueError):  # a cache: absent or damaged means asking
         return read_survey(cache.read_text("utf-8"))
+    tell(f"asking {_shown(command)} for its vLLM's flags: 10 s and more, once for each version")
     output = _run(command, SURVEY.read_text("utf-8"), models_dir, SURVEY_S)
     try:
         installed = read_survey(output)

@@ -20,6 +20,7 @@ from backends.base import (
     PoolSpec,
     StartFailure,
     Tell,
+    untold,
 )
 from backends.errors import BadSpec, EngineUnavailable, ModelUnusable, NoRoom
 from backends.gpus import MACHINE, Gpu
@@ -59,7 +60,7 @@ OWN = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_SERVE
 class Machine:
     """How this machine is asked; each may block."""
 
-    look: Callable[[Sequence[str], Path], Installed] = look
+    look: Callable[[Sequence[str], Path, Tell], Installed] = look
     free_ram: Callable[[], int | None] = free_ram
     gpus: Callable[[], tuple[Gpu, ...]] = MACHINE.visible
     cpu_flags: Callable[[], frozenset[str]] = cpu_flags
@@ -88,14 +89,14 @@ class Vllm(Launched):
         self._installed: Installed | None = None
         self._can_chat = False
 
-    def check(self) -> str:
-        source, installed = self._look()
+    def check(self, tell: Tell = untold) -> str:
+        source, installed = self._look(tell)
         self._argv(source, installed, port=0)
         device = facts.DEVICES.get(installed.device, installed.device)
         return f"{installed.title} engine on {device}, {source.words}, run by {words_of(self._command)}"
 
     def plan(self, taken: Mapping[str, int]) -> Plan:
-        source, installed = self._look()
+        source, installed = self._look(untold)
         try:
             if installed.is_cpu:
                 free = self._machine.free_ram()
@@ -111,8 +112,13 @@ class Vllm(Launched):
         return self._plan
 
     async def prepare(self, launcher: Launcher, tell: Tell) -> Identity:
+        loop = asyncio.get_running_loop()
+
+        def tell_there(text: str) -> None:
+            loop.call_soon_threadsafe(tell, text)
+
         async with self._preparing:
-            return await asyncio.to_thread(self._prepare)
+            return await asyncio.to_thread(self._prepare, tell_there)
 
     def launch(self, port: int) -> LaunchSpec | None:
         assert self._source is not None
@@ -145,12 +151,12 @@ class Vllm(Launched):
         other._plan = self._plan
         return other
 
-    def _look(self) -> tuple[Source, Installed]:
+    def _look(self, tell: Tell) -> tuple[Source, Installed]:
         """What would be served, by what. Blocks. Raises BackendError."""
         source = read_source(self._spec.model or DEMO)
         check_draft(self._configured, source.folder)
         command = choose_command(self._spec.python, self._places.envs_dir)
-        installed = self._machine.look(command, self._places.models_dir)
+        installed = self._machine.look(command, self._places.models_dir, tell)
         if not installed.device:
             raise EngineUnavailable(
                 f"{words_of(command)}: its {installed.title} finds no device that it can use; without a GPU, install the other: "
@@ -169,9 +175,9 @@ class Vllm(Launched):
         if problem:
             raise ModelUnusable(f"{source.folder}: {problem}")
 
-    def _prepare(self) -> Identity:
+    def _prepare(self, tell: Tell) -> Identity:
         """At every launch: files may have been replaced meanwhile, an environment upgraded."""
-        source, installed = self._look()
+        source, installed = self._look(tell)
         digest = source_digest(source.folder, self._places.models_dir)
         speculative = self._configured.speculative
         draft = str(locate_draft(speculative.model)) if speculative and speculative.model else ""

@@ -25,6 +25,7 @@ from backends.plan import size_words
 from gateway.config import Config, Model, Pool
 from gateway.exits import CommandError
 from gateway.home import Home
+from gateway.origin import Origin
 from gateway.pull import OFFLINE, pull_visibly
 
 VLLM = "vllm"
@@ -35,8 +36,9 @@ ENGINES = frozenset({"llamacpp", VLLM})
 class HubModelFailed(CommandError):
     """A model that is no path, and could not be had from a hub either."""
 
-    def __init__(self, name: HubName, exc: HubError) -> None:
-        super().__init__(f"{name}: no such file or folder here, and not to be had from a hub: {exc}")
+    def __init__(self, name: HubName, exc: HubError, origin: Origin | None = None) -> None:
+        place = origin.at("model") if origin is not None else ""
+        super().__init__(f"{place}{name}: no such file or folder here, and not to be had from a hub: {exc}")
         self.exit_code = exc.exit_code
 
 
@@ -67,16 +69,28 @@ class HubModels:
             try:
                 self._use(name, *pull_visibly(self._store, name, access, is_json, refusal=self._refusal_of(name)))
             except HubError as exc:
-                raise HubModelFailed(name, exc) from exc
+                raise HubModelFailed(name, exc, self._origin_of(name)) from exc
 
     def preview(self, access: Access) -> list[str]:
         """What a pull would bring; those pools leave `config`. Raises HubModelFailed: the hub has it not, or may not be asked."""
-        lines = [_preview(name, access, self._refusal_of(name)) for name in self.missing]
+        lines = [self._preview(name, access) for name in self.missing]
         self.config = _changed(self.config, lambda pool: None if _is_named(pool) else pool)
         return lines
 
     def close(self) -> None:
         self._leases.close()
+
+    def _preview(self, name: HubName, access: Access) -> str:
+        try:
+            return _preview(name, access, self._refusal_of(name))
+        except Unreachable as exc:
+            return f"{name} would be pulled from {access.endpoint}; how large it is cannot be told now: {exc}"
+        except HubError as exc:
+            raise HubModelFailed(name, exc, self._origin_of(name)) from exc
+
+    def _origin_of(self, name: HubName) -> Origin | None:
+        """Of the first pool that names it."""
+        return next(pool.origin for pool in self._pools() if _names(pool, name))
 
     def _pools(self) -> list[Pool]:
         return [pool for model in self.config.models for pool in model.pools if pool.engine in ENGINES]
@@ -124,16 +138,12 @@ class HubModels:
 
 
 def _preview(name: HubName, access: Access, refusal: Refusal | None) -> str:
-    try:
-        if access.is_offline:
-            raise NotPulled(OFFLINE)
-        with HubClient(access, backoff=Backoff(max_failures=1)) as client:
-            offer = ask(client, name)
-            refuse_early(client, name, offer, refusal)
-    except Unreachable as exc:
-        return f"{name} would be pulled from {access.endpoint}; how large it is cannot be told now: {exc}"
-    except HubError as exc:
-        raise HubModelFailed(name, exc) from exc
+    """Raises HubError."""
+    if access.is_offline:
+        raise NotPulled(OFFLINE)
+    with HubClient(access, backoff=Backoff(max_failures=1)) as client:
+        offer = ask(client, name)
+        refuse_early(client, name, offer, refusal)
     choice = offer.choice
     files = "1 file" if len(choice.files) == 1 else f"{len(choice.files)} files"
     return f"{name} would be pulled from {access.endpoint}: {choice.label}, {files}, {size_words(choice.num_bytes)}"

@@ -85,13 +85,14 @@ class OnDemand:
         tenants = [one for one in self._tenants.values() if one.model == model]
         if coming := [one for one in tenants if _comes(one)]:
             return any(one.pool.is_on_demand for one in coming)
-        for state in CALLABLE:
-            for one in tenants:
-                status = one.life.status
-                if one.pool.is_on_demand and status.state is state and not status.is_held:
-                    one.life.want()
-                    return True
-        return False
+        able = [
+            one
+            for one in tenants
+            if one.pool.is_on_demand and not one.life.status.is_held and one.life.status.state in CALLABLE
+        ]
+        if able:
+            min(able, key=_reluctance).life.want()
+        return bool(able)
 
     def serves(self, engine_id: str) -> None:
         """It takes traffic from now on."""
@@ -148,6 +149,12 @@ class OnDemand:
 
     def _num_running(self, one: Tenant) -> int:
         return self.traffic.running(one.slot) + self._is_used(one.id)
+
+
+def _reluctance(one: Tenant) -> tuple[int, int]:
+    """One that fell asleep comes soonest; of those that are stopped, the one whose starts failed least often."""
+    status = one.life.status
+    return CALLABLE.index(status.state), status.num_failed_starts
 
 
 def _comes(one: Tenant) -> bool:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from backends.base import Backend
+from backends.base import Backend, Tell, untold
+from backends.errors import BackendError
 from backends.plan import Plan, Use, size_words
 from gateway.config import Model, Pool
+from gateway.origin import Origin, PoolsRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +25,27 @@ class PoolPlan:
     plan: Plan | None
 
 
-def plan_pools(pools: Sequence[tuple[Model, Pool, Backend]]) -> list[PoolPlan]:
-    """In the order of the configuration. Raises BackendError: a model that cannot be served, or memory that is too small.
+def plan_pools(pools: Sequence[tuple[Model, Pool, Backend]], tell: Tell = untold) -> list[PoolPlan]:
+    """In the order of the configuration. Raises PoolsRefused, naming all that cannot be served, or lack memory.
 
     Engines that run on demand take turns: each may have what those leave that always stay.
     """
     taken: Counter[str] = Counter()
     planned: dict[int, PoolPlan] = {}
+    refused: dict[int, tuple[Origin | None, BackendError]] = {}
     for index, (model, pool, backend) in sorted(enumerate(pools), key=lambda item: item[1][1].is_on_demand):
-        what = backend.check()
-        plan = backend.plan(taken)
+        try:
+            what = backend.check(tell)
+            plan = backend.plan(taken)
+        except BackendError as exc:
+            refused[index] = pool.origin, exc
+            continue
         if plan is not None and not pool.is_on_demand:
             taken.update(plan.taken())
         words = f"{pool.replicas} x {what}" if not pool.is_on_demand else f"on demand: {what}"
         planned[index] = PoolPlan(model.name, pool.engine, words, plan)
+    if refused:
+        raise PoolsRefused([refused[index] for index in sorted(refused)])
     return [planned[index] for index in range(len(pools))]
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from backends.base import untold
 from backends.hub.access import Access
 from backends.hub.names import looks_like_hub_name, parse_name, public_name
 from backends.plan import Plan
@@ -95,7 +96,7 @@ def _run(args: argparse.Namespace, models: HubModels, home: Home, console: Conso
     to_pull = _pull_missing(args, models, home)
     config = models.config
     pools = backends_of(config, home)
-    planned = plan_pools(pools)
+    planned = plan_pools(pools, console.note if not args.json or not only_looks else untold)
     if args.plan:
         print(json.dumps(as_json(planned), indent=2) if args.json else as_table(planned))
         return DONE

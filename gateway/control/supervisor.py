@@ -28,6 +28,7 @@ from gateway.control.ondemand import OnDemand, Tenant, next_words
 from gateway.control.room import Rules
 from gateway.control.starts import Door, Starts
 from gateway.home import Home
+from gateway.origin import PoolsRefused
 
 LOAD_TIMEOUT_S = 1.0
 
@@ -88,11 +89,13 @@ class Means:
 
 
 def backends_of(config: Config, home: Home) -> list[tuple[Model, Pool, Backend]]:
-    """Every pool's backend. Raises BadSpec."""
+    """Every pool's backend. Raises BadSpec, PoolsRefused."""
     places = Places(home.models, home.envs)
     pools = [(model, pool, build(_spec(model, pool), places)) for model in config.models for pool in model.pools]
-    if problems := [text for model, pool, backend in pools if (text := _sleep_problem(model, pool, backend))]:
-        raise BadSpec(problems)
+    if refused := [
+        (pool.origin, BadSpec([text])) for _, pool, backend in pools if (text := _sleep_problem(pool, backend))
+    ]:
+        raise PoolsRefused(refused)
     return pools
 
 
@@ -307,7 +310,7 @@ def _needs(plan: Plan | None, index: int) -> dict[str, int]:
     return {use.device: use.total_bytes - (use.shared_bytes if index else 0) for use in plan.uses}
 
 
-def _sleep_problem(model: Model, pool: Pool, backend: Backend) -> str:
+def _sleep_problem(pool: Pool, backend: Backend) -> str:
     if not pool.sleep_level or pool.sleep_level in (levels := backend.sleeps.levels if backend.sleeps else ()):
         return ""
     can = (
@@ -315,7 +318,7 @@ def _sleep_problem(model: Model, pool: Pool, backend: Backend) -> str:
         if levels
         else "such an engine, as it is configured, cannot sleep"
     )
-    return f"{model.name}: sleep_level: {pool.sleep_level}: {can}; with 0 it stops when it is idle"
+    return f"sleep_level: {pool.sleep_level}: {can}; with 0 it stops when it is idle"
 
 
 def _spec(model: Model, pool: Pool) -> PoolSpec:

@@ -7,7 +7,7 @@ EngineClaim    of one that found no engine of its model ready, and one that star
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import ClassVar, Protocol
 
 from msgspec.structs import replace
@@ -44,7 +44,7 @@ class Claim(ABC):
     """One request's claim on one thing. It waits a certain time in all, however often it has to."""
 
     __slots__ = (
-        "_entered_s", "_limit_s", "_line", "_num_failed_starts", "_waiter", "is_waiting", "name", "num_absences", "waited_s",
+        "_entered_s", "_failed_starts", "_limit_s", "_line", "_waiter", "is_waiting", "name", "num_absences", "waited_s",
     )  # fmt: skip
     kind: ClassVar[str]
     header: ClassVar[str]
@@ -56,8 +56,8 @@ class Claim(ABC):
         self._waiter = waiter
         self._entered_s = 0.0
         self._limit_s = 0.0
-        self._num_failed_starts: int | None = None
-        """When it began to wait: an engine whose start has failed since would be started for it in vain."""
+        self._failed_starts: Mapping[str, int] = {}
+        """By engine, when it began to wait: one whose start has failed since would be started for it in vain."""
         self.is_waiting = False
         self.num_absences = 0
         """How often a replica that should have had it did not."""
@@ -110,7 +110,7 @@ class Claim(ABC):
     def enter(self, index: Index, tried: Collection[str], now_s: float) -> float:
         """Begin to wait for a replica, `tried` ones only once they were without it; returns until when. Raises NoEngineReady."""
         route = self.route(index)
-        self._num_failed_starts = None if route is None else route.num_failed_starts
+        self._failed_starts = {} if route is None else route.failed_starts
         self._line.enter(self, index, tried)
         self.is_waiting = True
         self._entered_s = now_s
@@ -126,10 +126,14 @@ class Claim(ABC):
             self.waited_s = (self.waited_s or 0.0) + now_s - self._entered_s
 
     def failed_start(self, route: ModelRoute) -> GatewayError | None:
-        """Return why no engine is up, where one that was started since it waits did not come up and none is on its way."""
-        if self._num_failed_starts is None or route.has_ready_engine or route.is_coming:
+        """Return why no engine is up, where all that could be started for it did not come up since it waits, and none is on its way."""
+        if route.has_ready_engine or route.is_coming or not route.on_call:
             return None
-        return route.not_ready() if route.num_failed_starts > self._num_failed_starts else None
+        is_in_vain = all(
+            engine.num_failed_starts > self._failed_starts.get(engine.id, engine.num_failed_starts)
+            for engine in route.on_call
+        )
+        return route.not_ready() if is_in_vain else None
 
     @property
     def wait_ms(self) -> float | None:

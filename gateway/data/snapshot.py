@@ -103,14 +103,14 @@ class ModelRoute:
         return any(engine.state == "ready" for engine in self.model.engines)
 
     @property
-    def can_be_called(self) -> bool:
-        """Whether an engine of the model is on its way because somebody asked, or starts when somebody does."""
-        return any(engine.is_on_demand and engine.state not in _NOT_CALLED for engine in self.model.engines)
+    def on_call(self) -> tuple[Engine, ...]:
+        """Engines of the model that are on their way because somebody asked, or start when somebody does."""
+        return tuple(engine for engine in self.model.engines if engine.is_on_demand and engine.state not in _NOT_CALLED)
 
     @property
-    def num_failed_starts(self) -> int:
-        """How many starts of engines of the model, by anybody's request, failed for a reason that is known."""
-        return sum(engine.num_failed_starts for engine in self.model.engines if engine.is_on_demand)
+    def failed_starts(self) -> dict[str, int]:
+        """By engine: how many of its starts, for anybody's request, failed for a reason that is known."""
+        return {engine.id: engine.num_failed_starts for engine in self.model.engines}
 
     @property
     def is_coming(self) -> bool:
@@ -120,11 +120,11 @@ class ModelRoute:
     @property
     def is_given_up(self) -> bool:
         """Whether no engine of the model is up, and none will be unless somebody sees to it."""
-        return not self.can_be_called and all(engine.state in _GIVEN_UP for engine in self.model.engines)
+        return not self.on_call and all(engine.state in _GIVEN_UP for engine in self.model.engines)
 
     def hopeless(self) -> NoEngineReady | None:
         """Return why a request that finds no ready replica need not wait for one; None where it may."""
-        if not self.can_be_called and (self.adapter is None or not self.has_ready_engine):
+        if not self.on_call and (self.adapter is None or not self.has_ready_engine):
             return self.not_ready()
         return self.refusal()
 
@@ -195,9 +195,7 @@ class Index:
         """Return why models cannot be served, one sentence for each; none where all have an engine, ready or started by a request."""
         if not self.models:
             return ["no model is configured"]
-        return [
-            route.not_ready().message for route in self.models.values() if not route.ready and not route.can_be_called
-        ]
+        return [route.not_ready().message for route in self.models.values() if not route.ready and not route.on_call]
 
 
 def _holds(engine: Engine, adapter: Adapter | None) -> bool:

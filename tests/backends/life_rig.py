@@ -23,6 +23,7 @@ from backends.base import (
     SleepCalls,
     StartFailure,
     Tell,
+    untold,
 )
 from backends.errors import EngineRefused, ModelUnusable
 from backends.lifecycle import EngineLife
@@ -60,7 +61,7 @@ class StubBackend(BackendDefaults):
     ports: list[int] = field(default_factory=list)
     sleeps: SleepCalls | None = None
 
-    def check(self) -> str:
+    def check(self, tell: Tell = untold) -> str:
         return "stub"
 
     def plan(self, taken: Mapping[str, int]) -> None:

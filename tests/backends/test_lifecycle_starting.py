@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from backends.status import Drain, State
+from backends.status import Drain, State, Timing
 from backends.ties import Ties
 from tests.backends.life_rig import (
     IMPATIENT,
@@ -57,6 +57,15 @@ async def test_a_start_that_fails_for_a_known_reason_is_counted_and_tried_again_
     assert (again.num_failed_starts, len(backend.ports)) == (2, 2)
 
 
+async def test_a_start_that_takes_too_long_is_tried_again_when_somebody_asks(drive: Drive) -> None:
+    timing = Timing(start_timeout_s=0.5, start_poll_s=0.05)
+    engine = drive("--start-s", "60", timing=timing, policy=replace(IMPATIENT, retries_starts=False))
+    stopped = await engine.until(State.STOPPED)
+    assert "not ready within 0.5 s" in stopped.detail
+    assert stopped.detail.endswith("; the next request tries again")
+    assert (stopped.num_failed_starts, stopped.pid) == (1, None)
+
+
 async def test_a_crash_for_no_known_reason_is_no_failed_start(drive: Drive) -> None:
     engine = drive("--crash", "x", policy=replace(IMPATIENT, retries_starts=False))
     assert (await engine.until(State.BACKOFF)).num_failed_starts == 0
@@ -83,7 +92,7 @@ async def test_waking_passes_the_gate_and_what_is_not_let_in_sleeps_on(drive: Dr
     engine.life.want()
     gate.answers.put_nowait("no room")
     again = await engine.until(State.ASLEEP, after=len(engine.history))
-    assert again.detail == "asleep (level 1): no room"
+    assert (again.detail, again.num_failed_starts) == ("asleep (level 1): no room", 1)
     engine.life.want()
     gate.answers.put_nowait("")
     await engine.until(State.READY, after=len(engine.history))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.config import AdapterRules, ApiKey, Config, Conversations, Pool
+from gateway.config import AdapterRules, ApiKey, Config, Conversations, Pool, keys_of
 from gateway.configdocs import attribute_docs, render
 from gateway.configfile import ConfigError, load, parse
 from gateway.exits import BAD_INPUT, UsageError
@@ -149,6 +149,22 @@ BROKEN = {
         "models: [{name: a, pools: [{engine: llamacpp, model: demo, options: {\n n_ctx: 1}}]}]",
         "f.yaml:2: models[0].pools[0].options: n_ctx: must be at least 256, got 1",
     ),
+    "option of a group": (
+        "models: [{name: a, pools: [{engine: vllm, model: demo, options: {\n lora: {max_loras: 2,\n max_rank: 17}}}]}]",
+        "f.yaml:3: models[0].pools[0].options: lora.max_rank: vLLM has slots of rank 1, 8, 16, 32, 64, 128, 256, 320, 512 only, got 17; "
+        "take 32",
+    ),
+    "unknown option of a group": (
+        "models: [{name: a, pools: [{engine: vllm, model: demo, options: {lora: {\n max_lorras: 2}}}]}]",
+        "f.yaml:2: models[0].pools[0].options: unknown option 'lora.max_lorras' (did you mean 'max_loras'?)",
+    ),
+    "option in an old spelling": (
+        "models: [{name: a, pools: [{engine: vllm, model: demo, options: {\n --max-loras: 0}}]}]",
+        "f.yaml:2: models[0].pools[0].options: lora.max_loras: must be 1 or more, got 0",
+    ),
+    "what no file can say": (
+        "models: [{name: a, pools: [{engine: llamacpp, model: demo,\n origin: x}]}]", None,
+    ),
     "two models of one name": (
         "models:\n- {name: a, pools: [{engine: llamacpp, model: demo}]}\n- {name: a, pools: [{engine: llamacpp, model: demo}]}",
         "f.yaml:3: models[1].name: 'a' is used twice",
@@ -226,6 +242,6 @@ def test_the_documentation_names_every_key_and_is_yaml() -> None:
     text = render()
     tree = yaml.safe_load(text.replace("...", "x"))
     assert set(tree) == set(Config.__dataclass_fields__)
-    assert set(tree["models"][0]["pools"][0]) == set(Pool.__dataclass_fields__)
+    assert set(tree["models"][0]["pools"][0]) == set(keys_of(Pool))
     for cls in (Pool, ApiKey):
         assert set(attribute_docs(cls)) == set(cls.__dataclass_fields__), f"a field of {cls.__name__} has no docstring"

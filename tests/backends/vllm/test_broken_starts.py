@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -96,12 +97,15 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 def refused(stage: Stage, name: str, pool: dict[str, Any]) -> str:
-    """The one line that the user gets."""
-    done = stage.run("serve", "--config", str(stage.config(name, {"demo": pool})))
+    """The one line that the user gets, after where the fault is."""
+    path = stage.config(name, {"demo": pool})
+    done = stage.run("serve", "--config", str(path))
     assert done.returncode in (2, 3)
-    (line,) = done.stderr.strip().splitlines()
     assert "Traceback" not in done.stdout
-    return line.removeprefix("error: ")
+    (line,) = done.stderr.strip().splitlines()
+    found = re.fullmatch(rf"error: {re.escape(str(path))}:1: models\[0\]\.pools\[0\](?:\.options)?: (.+)", line)
+    assert found, line
+    return found[1]
 
 
 def test_a_flag_that_this_version_does_not_have(stage: Stage) -> None:

@@ -39,8 +39,10 @@ def test_the_parser_is_found_where_either_version_has_it(layout: str, tmp_path: 
 def test_it_is_asked_once_until_it_changes(tmp_path: Path) -> None:
     site, models = tmp_path / "site", tmp_path / "models"
     command = write_tiny_vllm(site)
-    first = look(command, models)
-    assert look(command, models) == first
+    told: list[str] = []
+    first = look(command, models, told.append)
+    assert look(command, models, told.append) == first
+    assert told == [f"asking {' '.join(command)} for its vLLM's flags: 10 s and more, once for each version"]
     assert num_imports(site) == 1
     write_tiny_vllm(site, version="0.32.10")
     assert look(command, models).version == "0.32.10"

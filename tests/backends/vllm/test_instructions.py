@@ -62,7 +62,7 @@ def test_a_model_that_this_cpu_cannot_run_is_refused_before_the_start(tmp_path: 
     places = Places(tmp_path / "models", tmp_path / "envs")
 
     def backend(flags: frozenset[str]) -> Vllm:
-        machine = Machine(lambda command, models: installed("0.32", "cpu"), lambda: 64 * GIB, tuple, lambda: flags)
+        machine = Machine(lambda *_: installed("0.32", "cpu"), lambda: 64 * GIB, tuple, lambda: flags)
         return Vllm(spec, places, machine)
 
     assert backend(SKYLAKE).check().startswith("vLLM 0.32")

@@ -29,10 +29,8 @@ from backends.vllm.source import DEMO_DIR
 from tests.backends.vllm.recorded import installed
 
 PYTHON = "/opt/vllm/bin/python"
-ON_CPU = Machine(lambda command, models: installed("0.32", "cpu"), lambda: 64 * GIB, tuple)
-ON_GPU = replace(
-    ON_CPU, look=lambda command, models: installed("0.26", "cuda"), gpus=lambda: (Gpu("CUDA0", 80 * GIB, 80 * GIB),)
-)
+ON_CPU = Machine(lambda *_: installed("0.32", "cpu"), lambda: 64 * GIB, tuple)
+ON_GPU = replace(ON_CPU, look=lambda *_: installed("0.26", "cuda"), gpus=lambda: (Gpu("CUDA0", 80 * GIB, 80 * GIB),))
 
 
 @pytest.fixture
@@ -111,7 +109,7 @@ async def test_a_command_may_stand_before_the_interpreter(places: Places, launch
     pool = PoolSpec("vllm", "demo", model="demo", python="nice -n 5 /opt/vllm/bin/python")
     asked: list[Any] = []
     machine = replace(
-        ON_CPU, look=lambda command, models: (asked.append((command, models)), installed("0.32", "cpu"))[1]
+        ON_CPU, look=lambda command, models, _: (asked.append((command, models)), installed("0.32", "cpu"))[1]
     )
     spec = await launched(Vllm(pool, places, machine), launcher)
     assert spec.argv[:5] == ("nice", "-n", "5", "/opt/vllm/bin/python", "-m")
@@ -175,7 +173,7 @@ def test_bad_pools_are_refused_before_anything_starts(places: Places, tmp_path: 
     (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(64))
     with pytest.raises(ModelUnusable, match="engine llamacpp"):
         backend(places, model=str(tmp_path / "m.gguf")).check()
-    blind = replace(ON_CPU, look=lambda command, models: installed("0.32", ""))
+    blind = replace(ON_CPU, look=lambda *_: installed("0.32", ""))
     with pytest.raises(EngineUnavailable, match="finds no device that it can use"):
         backend(places, blind).check()
     with pytest.raises(ModelUnusable, match=r"speculative\.model"):

@@ -106,6 +106,7 @@ else:
         Load,
         Reply,
         Tell,
+        untold,
     )
     from backends.process import Launcher
     from backends.restart import RestartPolicy
@@ -135,7 +136,7 @@ else:
                 options, folder, lambda other: Speculating(other, folder, self.started, self.flags)
             )
 
-        def check(self) -> str:
+        def check(self, tell: Tell = untold) -> str:
             return ""
 
         def plan(self, taken: Any) -> None:

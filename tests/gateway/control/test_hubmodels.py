@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from backends.hub.access import Access
 from backends.hub.errors import NoChoice
 from backends.vllm.source import DEMO_DIR
 from gateway.config import Config, Model, Pool
+from gateway.configfile import parse
 from gateway.control.hubmodels import HubModelFailed, HubModels
 from gateway.home import Home
 
 COMMIT = "c0ffee" + "0" * 34
+OFFLINE = Access(is_offline=True)
 
 
 @pytest.fixture
@@ -55,6 +58,18 @@ def test_vllm_asks_for_the_safetensors_model(cached: Path, tmp_path: Path) -> No
         assert [str(name) for name in found.missing] == ["org/other:safetensors", "org/third:safetensors"]
         with pytest.raises(HubModelFailed, match="no hub may be asked"):
             found.pull(Access(is_offline=True), is_json=True)
+
+
+@pytest.mark.parametrize(
+    "work", [lambda m: m.pull(OFFLINE, True), lambda m: m.preview(OFFLINE)], ids=["pull", "preview"]
+)
+def test_what_a_file_names_and_no_hub_gives_is_told_with_its_line(
+    tmp_path: Path, work: Callable[[HubModels], object]
+) -> None:
+    pools = "  - {engine: llamacpp, model: org/none:Q4_K_M}\n" * 2
+    with HubModels(parse(f"models:\n- name: a\n  pools:\n{pools}", "f.yaml"), Home(tmp_path)) as found:
+        with pytest.raises(HubModelFailed, match=r"^f\.yaml:4: models\[0\]\.pools\[0\]: org/none:Q4_K_M: no such file"):
+            work(found)
 
 
 def test_a_quantisation_is_for_llamacpp(tmp_path: Path) -> None:

@@ -86,6 +86,17 @@ def test_one_engine_comes_for_all_requests(states: list[State], wants: list[int]
     assert house.wants == wants
 
 
+def test_another_engine_is_tried_where_the_start_of_one_failed() -> None:
+    house = House(State.STOPPED, State.STOPPED, State.STOPPED)
+    for life, num in zip(house.lives, (2, 1, 1), strict=True):
+        life.status = replace(life.status, num_failed_starts=num)
+    assert house.demand.want("demo")
+    assert house.wants == [0, 1, 0]
+    house.lives[0].status = replace(house.lives[0].status, state=State.ASLEEP)
+    assert house.demand.want("demo")
+    assert house.wants == [1, 1, 0]
+
+
 def test_what_always_stays_or_was_drained_by_command_is_not_started_by_requests() -> None:
     house = House(State.STOPPED, State.STOPPED, always=(0,))
     house.lives[1].status = replace(house.lives[1].status, is_held=True)

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from backends.base import Tell, untold
+from backends.errors import ModelUnusable
 from backends.plan import GIB, MIB, RAM, Pick, Plan, Use
 from gateway import cli
 from gateway.config import Model, Pool
+from gateway.configfile import parse
 from gateway.control.plans import as_json, as_table, plan_pools, summary
 from gateway.exits import DONE, UNABLE
+from gateway.origin import PoolsRefused
 from tests.backends.llamacpp import ggufs
 from tests.processes import stub_python, write_gguf
 
@@ -29,7 +33,7 @@ class Planned:
     plan_of: Plan | None
     seen: list[dict[str, int]] = field(default_factory=list)
 
-    def check(self) -> str:
+    def check(self, tell: Tell = untold) -> str:
         return "an engine"
 
     def plan(self, taken: Mapping[str, int]) -> Plan | None:
@@ -64,6 +68,25 @@ def test_engines_on_demand_take_turns_in_what_those_leave_that_always_stay() -> 
     planned = plan_pools([(*demanded, backends[0]), (*pool(), backends[1]), (*demanded, backends[2])])  # type: ignore[arg-type]
     assert [backend.seen for backend in backends] == [[{RAM: one}], [{}], [{RAM: one}]]
     assert [entry.what for entry in planned] == ["on demand: an engine", "1 x an engine", "on demand: an engine"]
+
+
+@dataclass
+class Broken(Planned):
+    plan_of: Plan | None = None
+
+    def check(self, tell: Tell = untold) -> str:
+        raise ModelUnusable("/x: no such folder")
+
+
+def test_every_pool_that_cannot_be_served_is_named_with_its_line() -> None:
+    config = parse("models:\n- name: m\n  pools:\n" + "  - {engine: llamacpp, model: demo}\n" * 3, "f.yaml")
+    (model,) = config.models
+    backends = [Broken(), Planned(None), Broken()]
+    with pytest.raises(PoolsRefused) as caught:
+        plan_pools([(model, pool, backend) for pool, backend in zip(model.pools, backends, strict=True)])  # type: ignore[misc]
+    assert str(caught.value).splitlines() == [
+        f"f.yaml:{line}: models[0].pools[{index}]: /x: no such folder" for line, index in ((4, 0), (6, 2))
+    ]
 
 
 def test_what_is_printed() -> None:

@@ -7,7 +7,6 @@ from typing import Any, cast
 import pytest
 
 from backends.base import Backend, Identity
-from backends.errors import BadSpec
 from backends.llamacpp.launch import LlamaCpp
 from backends.probe import Prober
 from backends.process import Launcher
@@ -17,6 +16,7 @@ from gateway.control.fleet import Fleet
 from gateway.control.runtime import means_of
 from gateway.control.supervisor import NoTuning, Supervisor, backends_of
 from gateway.home import Home
+from gateway.origin import PoolsRefused
 from gateway.snapshot import Snapshot
 
 
@@ -148,14 +148,14 @@ def test_a_sleep_that_an_engine_cannot_have_is_refused_when_the_configuration_is
 ) -> None:
     def told(level: int) -> str:
         pool = f"{{engine: llamacpp, model: demo, resident: on_demand, sleep_level: {level}}}"
-        with pytest.raises(BadSpec) as caught:
-            backends_of(parse(f"models: [{{name: m, pools: [{pool}]}}]"), Home(tmp_path))
+        with pytest.raises(PoolsRefused) as caught:
+            backends_of(parse(f"models:\n- {{name: m, pools: [{pool}]}}", "f.yaml"), Home(tmp_path))
         return str(caught.value)
 
     cannot = "such an engine, as it is configured, cannot sleep; with 0 it stops when it is idle"
-    assert told(1) == f"m: sleep_level: 1: {cannot}"
+    assert told(1) == f"f.yaml:2: models[0].pools[0]: sleep_level: 1: {cannot}"
     monkeypatch.setattr(LlamaCpp, "sleeps", Sleeps())
-    assert told(2) == "m: sleep_level: 2: it can at level 1; with 0 it stops when it is idle"
+    assert told(2).endswith(": sleep_level: 2: it can at level 1; with 0 it stops when it is idle")
 
 
 async def test_an_engine_that_ends_while_it_is_equipped_is_not_waited_for(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from gateway.data.claim import AdapterClaim, EngineClaim
@@ -19,7 +21,7 @@ class Deaf:
     def wait_continues(self, route: ModelRoute) -> None: ...
 
 
-def index_of(*states: str, is_on_demand: bool = True, limit: int = 9, num_failed_starts: int = 0) -> Index:
+def index_of(*states: str, is_on_demand: bool = True, limit: int = 9, failed_starts: Sequence[int] = (0, 0)) -> Index:
     engines = tuple(
         Engine(
             f"m-{n}",
@@ -31,7 +33,7 @@ def index_of(*states: str, is_on_demand: bool = True, limit: int = 9, num_failed
             is_on_demand=is_on_demand,
             detail=f"{state} it is",
             retry_after_s=40 + n,
-            num_failed_starts=num_failed_starts,
+            num_failed_starts=failed_starts[n],
         )
         for n, state in enumerate(states)
     )
@@ -122,14 +124,25 @@ def test_too_late_and_no_place_name_the_engines_states() -> None:
 @pytest.mark.parametrize("kind", [EngineClaim, AdapterClaim])
 def test_who_waits_is_told_of_a_start_that_failed_meanwhile(kind: type[EngineClaim] | type[AdapterClaim]) -> None:
     claim = kind("m" if kind is EngineClaim else "a@1", line(), Deaf())
-    claim.enter(index_of("stopped", num_failed_starts=3), (), 0.0)  # what failed before does not keep it from trying
-    assert claim.refusal(index_of("starting", num_failed_starts=3)) is None
-    error = claim.refusal(index_of("stopped", num_failed_starts=4))
+    claim.enter(index_of("stopped", failed_starts=[3]), (), 0.0)  # what failed before does not keep it from trying
+    assert claim.refusal(index_of("starting", failed_starts=[3])) is None
+    error = claim.refusal(index_of("stopped", failed_starts=[4]))
     assert type(error) is NoEngineReady
     assert "stopped it is" in error.message
-    assert claim.refusal(index_of("starting", num_failed_starts=4)) is None, "another one is on its way"
-    assert claim.refusal(index_of("ready", num_failed_starts=4)) is None
+    assert claim.refusal(index_of("starting", failed_starts=[4])) is None, "another one is on its way"
+    assert claim.refusal(index_of("ready", failed_starts=[4])) is None
     claim.leave(1.0)
-    claim.enter(index_of("stopped", num_failed_starts=4), (), 2.0)
-    assert claim.refusal(index_of("stopped", num_failed_starts=4)) is None
+    claim.enter(index_of("stopped", failed_starts=[4]), (), 2.0)
+    assert claim.refusal(index_of("stopped", failed_starts=[4])) is None
     claim.leave(3.0)
+
+
+def test_who_waits_is_told_once_no_other_engine_is_left_to_try() -> None:
+    claim = EngineClaim("m", line(), Deaf())
+    claim.enter(index_of("stopped", "stopped", failed_starts=[3, 5]), (), 0.0)
+    assert claim.refusal(index_of("stopped", "stopped", failed_starts=[4, 5])) is None
+    assert claim.refusal(index_of("failed", "stopped", failed_starts=[4, 5])) is None
+    assert claim.refusal(index_of("stopped", "backoff", failed_starts=[4, 5])) is None, "it tries again by itself"
+    for states in (("stopped", "stopped"), ("failed", "stopped"), ("stopped", "failed")):
+        assert type(claim.refusal(index_of(*states, failed_starts=[4, 6]))) is NoEngineReady
+    claim.leave(1.0)
