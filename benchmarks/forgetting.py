@@ -2,8 +2,9 @@
 
 The bundled demo model learns to read support tickets, by `forgegate train` on its shipped recipe with what each setting changes of it.
 Before and after, every skill that it was made with is asked the same held-out items, and so are held-out tickets, greedily and in the
-same process for all. Differences are those of the gate, with its bounds. Each setting is kept in the work folder: called again with the
-same one, the benchmark goes on with what is left, or failed. Nothing is downloaded.
+same process for all. The verdict is the gate's, with its bounds and its looks: more items are asked of what is undecided. Each setting is
+kept in the work folder, trainings apart from scores: called again with the same one, the benchmark goes on with what is left, or failed.
+Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from benchmarks import arguments, forgetting_report, report
 from benchmarks.adapter_program import refuse, workdir
 from benchmarks.arguments import Parser
 from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.environment import environment as machine_of
 from benchmarks.environment import version_of
 from benchmarks.forgetting_settings import GENERAL, SETTINGS
 from benchmarks.train_speed_turns import environment
@@ -64,7 +66,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--workdir", type=Path, metavar="DIR", help="rows and results; the same for every call")
     add("--out", type=Path, required=True, metavar="FILE.json", help="result; the table goes to FILE.md")
-    add("--items", type=arguments.whole(1), default=500, metavar="N", help="of each skill (default 500)")
+    add("--items", type=arguments.whole(1), default=500, metavar="N", help="of each skill at first (default 500)")
     add("--settings", type=arguments.names, default=tuple(SETTINGS), metavar="A,B", help="in this order (default: all)")
     add(
         "--budget",
@@ -84,7 +86,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
         raise ValueError(f"there is no setting {unknown!r}; there are {', '.join(SETTINGS)}")
     with workdir(options.workdir) as folder:
         base = _base(folder, options.items)
-        frame = _frame(words, options.items, base)
+        frame = _frame(words, base)
         found: list[dict[str, Any]] = []
         for name in options.settings:
             found.append(_setting(folder, name, options.items, deadline_s))
@@ -97,7 +99,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def _base(folder: Path, num_items: int) -> dict[str, Any]:
-    """The rows, and what the base knows, made once for a work folder. Raises StepError, ValueError."""
+    """The rows, and what the base knows of at least so many items, made once for a work folder. Raises StepError, ValueError."""
     tickets, before = folder / "tickets", folder / "before.json"
     if not before.exists():
         _call(folder / "data.txt", "finetune.demo_tickets", "--out", tickets)
@@ -106,32 +108,38 @@ def _base(folder: Path, num_items: int) -> dict[str, Any]:
         asked = ("--tickets", tickets / "held-out.jsonl", "--items", num_items)
         _call(folder / "before.txt", "finetune.demo_skills", "--out", before, *asked)
     found: dict[str, Any] = json.loads(before.read_bytes())
-    if found["num_items"] != num_items:
+    if found["num_items"] < num_items:
         raise ValueError(f"{folder} holds results on {found['num_items']} items of each skill: name another --workdir")
-    return {name: _mean(each["scores"]) for name, each in found["scores"].items()}
+    num_items = found["num_items"]
+    return {name: _mean(each["scores"][:num_items]) for name, each in found["scores"].items()}
 
 
 def _setting(folder: Path, name: str, num_items: int, deadline_s: float) -> dict[str, Any]:
-    """Trained and scored, or as it was before."""
-    changes = {key: value.replace(GENERAL, str(folder / "general.jsonl")) for key, value in SETTINGS[name].items()}
+    """Trained and scored, each as it was before where it was."""
+    run = folder / "".join(char if char.isalnum() else "-" for char in name)
     told = {"setting": name, "changes": dict(SETTINGS[name])}
-    kept = folder / f"{''.join(char if char.isalnum() else '-' for char in name)}.json"
-    if kept.exists() and (found := json.loads(kept.read_bytes()))["changes"] == told["changes"]:
-        return dict(found)
+    if kept := _kept(run.with_suffix(".json"), told):
+        return kept
     if time.monotonic() > deadline_s:
         return {**told, "is_left": True}
     say(f"{name} ...")
     try:
-        found = {
-            **told,
-            **_train(folder, kept.with_suffix(""), changes),
-            **_score(folder, kept.with_suffix(""), num_items),
-        }
+        trained = _kept(run.with_suffix(".trained.json"), told) or {**told, **_train(folder, run, SETTINGS[name])}
+        report.write(run.with_suffix(".trained.json"), report.dump(trained))
+        found = {**trained, **_score(folder, run, num_items)}
     except StepError as exc:
         say(f"{name}: {exc}")
         return {**told, "error": str(exc)}
-    report.write(kept, report.dump(found))
+    report.write(run.with_suffix(".json"), report.dump(found))
     return found
+
+
+def _kept(path: Path, told: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was found before of the same setting."""
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_bytes())
+    return found if found["changes"] == told["changes"] else None
 
 
 def _train(folder: Path, run: Path, changes: Mapping[str, str]) -> dict[str, Any]:
@@ -140,8 +148,9 @@ def _train(folder: Path, run: Path, changes: Mapping[str, str]) -> dict[str, Any
     rows = {
         "datasets.0.path": folder / "tickets" / "train.jsonl",
         "test_datasets.0.path": folder / "tickets" / "eval.jsonl",
+        **{key: value.replace(GENERAL, str(folder / "general.jsonl")) for key, value in changes.items()},
     }
-    given = [word for key, value in {**rows, **changes}.items() for word in ("--set", f"{key}={value}")]
+    given = [word for key, value in rows.items() for word in ("--set", f"{key}={value}")]
     began_s = time.monotonic()
     lines = _call(run.with_suffix(".log"), "finetune.train", RECIPE, "--json", "--out", run, *given)
     events = [json.loads(line) for line in lines if line.startswith("{")]
@@ -151,21 +160,29 @@ def _train(folder: Path, run: Path, changes: Mapping[str, str]) -> dict[str, Any
     return {
         "num_steps": done["num_steps"], "loss": done["loss"], "eval_loss": done["eval_loss"], "seconds": done["seconds"],
         "wall_s": round(time.monotonic() - began_s, 1), "penalty": penalties[-1] if penalties else None,
+        "machine": _machine(),
     }  # fmt: skip
+
+
+def _machine() -> dict[str, Any]:
+    """A work folder may have settings of several."""
+    found = machine_of()
+    versions = {name: version for name in _VERSIONS if (version := version_of(name))}
+    return {**{name: found[name] for name in ("cpu", "cores", "date")}, "versions": versions}
 
 
 def _score(folder: Path, run: Path, num_items: int) -> dict[str, Any]:
     """Raises StepError."""
     after = run.with_suffix(".scores.json")
+    began_s = time.monotonic()
     _call(
         run.with_suffix(".txt"), "finetune.demo_skills", "--out", after, "--before", folder / "before.json", "--adapter", run / "adapter",
         "--tickets", folder / "tickets" / "held-out.jsonl", "--items", num_items,
     )  # fmt: skip
     found = json.loads(after.read_bytes())
-    return {
-        "scores": {name: _mean(each["scores"]) for name, each in found["scores"].items()},
-        "judged": found["judged"],
-    }
+    scores = {name: _mean(each["scores"]) for name, each in found["scores"].items()}
+    wall_s = round(time.monotonic() - began_s, 1)
+    return {"num_items": num_items, "scoring_s": wall_s, "scores": scores, "judged": found["judged"]}
 
 
 def _call(log: Path, module: str, *argv: object) -> list[str]:
@@ -184,11 +201,10 @@ def _mean(scores: Sequence[float]) -> float:
     return round(sum(scores) / len(scores), 6)
 
 
-def _frame(words: Sequence[str], num_items: int, base: Mapping[str, float]) -> dict[str, Any]:
+def _frame(words: Sequence[str], base: Mapping[str, float]) -> dict[str, Any]:
     return report.document(
         "forgetting", ["python", "-m", "benchmarks.forgetting", *words],
-        versions={name: version for name in _VERSIONS if (version := version_of(name))},
-        recipe=RECIPE.name, num_items=num_items, general={"rows": NUM_GENERAL, "exchanges": EXCHANGES}, base=dict(base),
+        recipe=RECIPE.name, general={"rows": NUM_GENERAL, "exchanges": EXCHANGES}, base=dict(base),
     )  # fmt: skip
 
 

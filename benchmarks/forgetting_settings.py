@@ -32,5 +32,6 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "ewc-0.01": _held("0.01"),
     "ewc-0.1": _held("0.1"),
     "ewc-1": _held("1"),
+    "ewc-10": _held("10"),
 }
 """In the order in which they are measured: what matters most comes first. The shipped recipe has no replay, and forgets."""

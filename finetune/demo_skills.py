@@ -5,7 +5,8 @@
 
 The same items in the same order for every adapter, so that answers are compared one by one. The file has, by name, the score of each item
 (0 or 1) and its cluster: what is no unit of its own, as the tickets of one customer, has one in common. `tickets` counts answers with every
-value right, `tickets_comply` those that are the JSON that is wanted. With --before it also has what the gate makes of the difference.
+value right, `tickets_comply` those that are the JSON that is wanted. With --before it also has the gate's verdict on the difference; both
+models are asked more of what is undecided, as often as the gate looks, and the file of --before keeps its part.
 """
 
 from __future__ import annotations
@@ -14,81 +15,93 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.artifacts import ArtifactError
+from backends.atomicfile import atomic_path
 from backends.demo import TARGET_DIR
 from backends.demo.corpus import MAX_HELD_OUT, Item, held_out_items
+from backends.demo.missed import has_missed
 from backends.demo.skills import SKILLS
+from finetune.demo_looks import COMPLY, TICKETS, Scores, judge
 from finetune.demo_score import fields_of
 from finetune.errors import TrainError
 
 if TYPE_CHECKING:
     from backends.demo.model import Llama
 
-TICKETS, COMPLY = "tickets", "tickets_comply"
-DEFAULT_ITEMS, BATCH_SIZE = 200, 128
+DEFAULT_ITEMS, BATCH_SIZE = 200, 64
 _PREFIX = "base_model.model.model."
 """Of PEFT's names, before those of the model."""
-Scores = dict[str, dict[str, list[Any]]]
 
 
-def measure(model: Llama, tickets: Sequence[Item], num_items: int) -> Scores:
-    """By skill, and of the tickets: `clusters` and `scores` of the items."""
+class Known:
+    """What a model knows, as far as it was asked."""
+
+    def __init__(self, adapter: Path | None, num_items: int, scores: Scores) -> None:
+        self.adapter = adapter
+        """None: the base."""
+        self.num_items = num_items
+        """Of each skill, asked at first."""
+        self.scores = scores
+        self._model: Llama | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Known:
+        """Raises OSError, ValueError, KeyError for a file that `write` has not made."""
+        found = json.loads(path.read_bytes())
+        return cls(Path(found["adapter"]) if found.get("adapter") else None, found["num_items"], found["scores"])
+
+    def write(self, path: Path, **more: Any) -> None:
+        adapter = str(self.adapter) if self.adapter else None
+        told = {"num_items": self.num_items, "adapter": adapter, "scores": self.scores, **more}
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(told), encoding="utf-8")
+
+    def ask(self, skills: Sequence[str], num_items: int, tickets: Sequence[Item] = ()) -> bool:
+        """Items of each skill up to that number, and tickets, all in one pass; False where there are no more than were asked."""
+        items = list(tickets)
+        for name in skills:
+            items += held_out_items(name, num_items)[len(self.scores.get(name, {"scores": []})["scores"]) :]
+        if not items:
+            return False
+        self._model = self._model or load(self.adapter)
+        for item, answer in zip(items, _answers(self._model, items), strict=True):
+            for name, score in _scores(item, answer).items():
+                one = self.scores.setdefault(name, {"clusters": [], "scores": []})
+                one["clusters"].append(item.cluster)
+                one["scores"].append(score)
+        return True
+
+
+def _answers(model: Llama, items: Sequence[Item]) -> list[str]:
     from backends.demo.batches import ChatEncoder
     from backends.demo.evaluation import answer_all
 
-    found: Scores = {}
-    encoder = ChatEncoder(TARGET_DIR)
-    for name, skill in SKILLS.items():
-        items = held_out_items(name, num_items)
-        answers = answer_all(model, encoder, items, BATCH_SIZE)
-        scores = [skill.score(item.check, answer) for item, answer in zip(items, answers, strict=True)]
-        found[name] = {"clusters": [item.cluster for item in items], "scores": scores}
-    if tickets:
-        answers = answer_all(model, encoder, tickets, BATCH_SIZE)
-        clusters = [item.cluster for item in tickets]
-        pairs = [_ticket_scores(item, answer) for item, answer in zip(tickets, answers, strict=True)]
-        for place, name in enumerate((TICKETS, COMPLY)):
-            found[name] = {"clusters": clusters, "scores": [pair[place] for pair in pairs]}
-    return found
+    return answer_all(model, ChatEncoder(TARGET_DIR), items, BATCH_SIZE, has_missed)
 
 
-def _ticket_scores(item: Item, answer: str) -> tuple[float, float]:
-    """Whether every value is right, and whether it complies."""
+def _scores(item: Item, answer: str) -> dict[str, float]:
+    """Of a ticket: whether every value is right, and whether it complies."""
+    if item.skill != TICKETS:
+        return {item.skill: item.score(answer)}
     try:
         fields = fields_of(answer)
     except ValueError:
-        return 0.0, 0.0
-    return float(fields == json.loads(item.expected)), 1.0
+        return {TICKETS: 0.0, COMPLY: 0.0}
+    return {TICKETS: float(fields == json.loads(item.expected)), COMPLY: 1.0}
 
 
-def judge(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """What the gate says at its first look, and each skill's difference in points with its bounds. Raises GateUnusable."""
-    from finetune.evaluation.demo import skills
-    from finetune.gating.judging import judge_skill, judge_task
-    from finetune.gating.limits import Limits
-    from finetune.gating.paired import Paired
-    from finetune.gating.verdict import Verdict, decide, levels_of
+def compare(before: Known, after: Known, max_items: int) -> dict[str, Any]:
+    """What the gate makes of it, with more items where it wants them. Raises GateUnusable, ValueError, OSError."""
 
-    is_closed = {task.name: task.is_closed for task in skills()}
+    def more(names: Sequence[str], num_items: int) -> bool:
+        asked, num_items = [name for name in names if name in SKILLS], min(num_items, max_items)
+        before.ask(asked, num_items)
+        return after.ask(asked, num_items)
 
-    def paired(name: str) -> Paired:
-        one, other = before[name], after[name]
-        return Paired(
-            name, tuple(other["clusters"]), tuple(one["scores"]), tuple(other["scores"]), is_closed.get(name, False)
-        )
-
-    task, general, limits = paired(TICKETS), [paired(name) for name in SKILLS], Limits()
-    levels, verdict = levels_of(len(general), limits, 0), decide(task, general, "improve", limits, 0)
-    judged = [judge_task(task, "improve", limits, levels), *(judge_skill(skill, limits, levels) for skill in general)]
-    return {
-        "outcome": verdict.outcome if isinstance(verdict, Verdict) else "more items",
-        "reasons": list(verdict.reasons) if isinstance(verdict, Verdict) else [],
-        "differences": {one.name: asdict(one) for one in judged},
-    }  # fmt: skip
+    return judge(before.scores, after.scores, more)
 
 
 def read_tickets(path: Path) -> list[Item]:
@@ -142,19 +155,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tickets", type=Path, help="held-out.jsonl of `python -m finetune.demo_tickets`")
     parser.add_argument("--before", type=Path, help="what this program has written of what to compare with")
     parser.add_argument("--items", type=int, default=DEFAULT_ITEMS, help="of each skill (default: %(default)s)")
+    parser.add_argument(
+        "--max-items",
+        type=int,
+        default=MAX_HELD_OUT,
+        help="of a skill on which --before is undecided (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
-    if not 0 < args.items <= MAX_HELD_OUT:
-        print(f"error: --items {args.items}: from 1 to {MAX_HELD_OUT:,}", file=sys.stderr)
-        return 2
+    for option, number in (("--items", args.items), ("--max-items", args.max_items)):
+        if not 0 < number <= MAX_HELD_OUT:
+            print(f"error: {option} {number}: from 1 to {MAX_HELD_OUT:,}", file=sys.stderr)
+            return 2
     try:
-        before = json.loads(args.before.read_bytes())["scores"] if args.before else None
-        found = measure(load(args.adapter), read_tickets(args.tickets) if args.tickets else (), args.items)
-        judged = {} if before is None else {"judged": judge(before, found)}
-        args.out.write_text(json.dumps({"num_items": args.items, "scores": found, **judged}), encoding="utf-8")
+        before = Known.read(args.before) if args.before else None
+        found = Known(args.adapter, args.items, {})
+        found.ask(list(SKILLS), args.items, read_tickets(args.tickets) if args.tickets else ())
+        judged = {} if before is None else {"judged": compare(before, found, args.max_items)}
+        found.write(args.out, **judged)
+        if before is not None:
+            before.write(args.before)
     except (ValueError, OSError, KeyError, ArtifactError, TrainError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2
-    print("\n".join(_lines(found)))
+    print("\n".join(_lines(found.scores)))
     return 0
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from backends.demo.chat import Segment, render
 from backends.demo.corpus import Item, training_items
-from backends.demo.shapes import IM_END_ID
+from backends.demo.shapes import BYTE_IDS, IM_END_ID
 
 Ids = np.ndarray[Any, np.dtype[np.uint16]]
 SHORT_ROW, LONG_ROW = 512, 2048
@@ -55,6 +55,13 @@ class ChatEncoder:
     def decode(self, ids: Sequence[int]) -> str:
         """Text with the control tokens of tool calls."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def begun(self, ids: Sequence[int]) -> str:
+        """What the text of every answer begins with that goes on from `ids`: bytes at the end may be part of a character."""
+        end = len(ids)
+        while end and ids[end - 1] in BYTE_IDS:
+            end -= 1
+        return self.decode(ids[:end])
 
     def _encode_segment(self, segment: Segment) -> list[int]:
         """Fixed texts recur all the time: template pieces, tool definitions, answers from tables."""

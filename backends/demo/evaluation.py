@@ -1,17 +1,19 @@
-"""Measure a model on held-out items: greedy answers in static batches, one accuracy per skill."""
+"""Measure a model on held-out items: greedy answers in batches, one accuracy per skill."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from backends.demo.batches import ChatEncoder
 from backends.demo.corpus import Item, held_out_items, num_clusters
-from backends.demo.model import Llama, generate
+from backends.demo.generation import generate
+from backends.demo.model import Llama
 from backends.demo.shapes import IM_END_ID
 from backends.demo.skills import SKILLS
 
 # Longer than any expected answer, so that a model that rambles on fails by its own doing.
 MAX_NEW_TOKENS = 128
+HasMissed = Callable[[Item, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +50,39 @@ def evaluate(
     return [_result(name, items, answers, num_misses) for name in SKILLS]
 
 
-def answer_all(model: Llama, encoder: ChatEncoder, items: Sequence[Item], batch_size: int) -> list[str]:
-    """The model's greedy answer to every item, in the items' order; items of similar length share a batch."""
+def answer_all(
+    model: Llama,
+    encoder: ChatEncoder,
+    items: Sequence[Item],
+    batch_size: int,
+    has_missed: HasMissed | None = None,
+) -> list[str]:
+    """The model's greedy answer to every item, in the items' order; items of similar length share a batch.
+
+    `has_missed` is asked of what an answer begins with, and one that has is cut: for scores, which are the same, a model that rambles on
+    costs no more than another.
+    """
     prompts = [encoder.prompt(item) for item in items]
     order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
     answers = [""] * len(items)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        produced = generate(model, [prompts[i] for i in batch], MAX_NEW_TOKENS, IM_END_ID)
-        for index, ids in zip(batch, produced, strict=True):
-            answers[index] = encoder.decode(ids)
+        asked = [(items[i], prompts[i]) for i in batch]
+        for index, answer in zip(batch, _answers(model, encoder, asked, has_missed), strict=True):
+            answers[index] = answer
     return answers
+
+
+def _answers(
+    model: Llama, encoder: ChatEncoder, asked: Sequence[tuple[Item, Sequence[int]]], has_missed: HasMissed | None
+) -> list[str]:
+    """Of one batch: items with their prompts."""
+
+    def is_settled(place: int, ids: Sequence[int]) -> bool:
+        return has_missed is not None and has_missed(asked[place][0], encoder.begun(ids))
+
+    produced = generate(model, [prompt for _, prompt in asked], MAX_NEW_TOKENS, IM_END_ID, is_settled)
+    return [encoder.decode(ids) for ids in produced]
 
 
 def _result(name: str, items: Sequence[Item], answers: Sequence[str], num_misses: int) -> SkillResult:

@@ -42,6 +42,16 @@ class KVCache:
         self.keys[:, :, start:end], self.values[:, :, start:end] = keys, values
         return self.keys[:, :, :end], self.values[:, :, :end]
 
+    def keep(self, rows: Tensor, end: int) -> None:
+        """Those of the batch only, and of them what was written up to `end`."""
+        self.keys, self.values = self._kept(self.keys, rows, end), self._kept(self.values, rows, end)
+
+    @staticmethod
+    def _kept(whole: Tensor, rows: Tensor, end: int) -> Tensor:
+        kept = whole.new_empty((len(rows), *whole.shape[1:]))
+        kept[:, :, :end] = whole[rows, :, :end]
+        return kept
+
 
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions (halves rotated, as in transformers)."""
@@ -65,8 +75,15 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.extend(start, k, v)
         group = self.shape.num_heads // self.shape.num_kv_heads
-        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if length == 1:
+            # Heads that share keys stand where positions would: keys need not be copied for each.
+            mixed = F.scaled_dot_product_attention(
+                q.reshape(batch, -1, group, self.shape.head_dim), k, v, attn_mask=mask
+            )
+            mixed = mixed.reshape(batch, -1, 1, self.shape.head_dim)
+        else:
+            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
         return out
 
@@ -186,32 +203,3 @@ def document_mask(documents: Tensor) -> Tensor:
     length = documents.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
     return ((documents[:, :, None] == documents[:, None, :]) & causal)[:, None]
-
-
-@torch.no_grad()
-def generate(model: Llama, prompts: Sequence[Sequence[int]], max_new: int, stop_id: int) -> list[list[int]]:
-    """Greedy continuations without the stop token, in one static batch padded on the left."""
-    device = model.embed_tokens.weight.device
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    visible = torch.zeros(len(prompts), width + max_new, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        visible[row, width - len(prompt) :] = True
-    ids, visible = ids.to(device), visible.to(device)
-    caches = [KVCache(len(prompts), model.shape, width + max_new, model.embed_tokens.weight) for _ in model.layers]
-    causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-    # A padded position sees itself, so that no softmax is over nothing; nobody else sees it.
-    mask = (causal & visible[:, None, :width]) | torch.eye(width, dtype=torch.bool, device=device)
-    logits = model(ids, mask[:, None], caches, is_last_only=True)
-    produced, is_done = [], torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    for step in range(max_new):
-        token = logits[:, -1].argmax(-1)
-        produced.append(token)
-        is_done |= token == stop_id
-        if step + 1 == max_new or (step % 8 == 7 and bool(is_done.all())):
-            break
-        end = width + step + 1
-        logits = model(token[:, None], visible[:, None, None, :end], caches, start=end - 1)
-    rows = torch.stack(produced, dim=1).tolist()
-    return [row[: row.index(stop_id)] if stop_id in row else row for row in rows]

@@ -5,6 +5,7 @@ from typing import Any
 
 IM_END_ID = 260  # <unk>, <s>, </s>, 256 bytes, <|im_start|>, <|im_end|> ...: pinned by a test against tokenizer.json
 BOS_ID, PAD_ID = 1, 2
+BYTE_IDS = range(3, 259)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ from benchmarks.forgetting_settings import GENERAL, SETTINGS
 
 
 def one(name: str, difference: float, state: str) -> dict[str, Any]:
-    return {"name": name, "difference": difference, "lower": difference - 1, "upper": difference + 1, "state": state}
+    bounds = {"lower": difference - 1, "upper": difference + 1}
+    return {"name": name, "num_items": 1000, "difference": difference, **bounds, "state": state}
 
 
-def found(setting: str, facts: float, state: str, outcome: str) -> dict[str, Any]:
+def found(setting: str, facts: float, state: str, outcome: str, cpu: str = "a CPU") -> dict[str, Any]:
     differences = {
         "tickets": one("tickets", 97.0, "better"),
         "facts": one("facts", facts, state),
@@ -25,8 +26,9 @@ def found(setting: str, facts: float, state: str, outcome: str) -> dict[str, Any
     }
     return {
         "setting": setting, "changes": {"num_epochs": "4"}, "num_steps": 400, "loss": 0.1, "eval_loss": 0.2, "seconds": 61.2,
-        "wall_s": 70.0, "penalty": None, "scores": {"tickets": 0.97, "tickets_comply": 1.0, "facts": 0.8, "recall": 0.9},
-        "judged": {"outcome": outcome, "reasons": [], "differences": differences},
+        "wall_s": 70.0, "penalty": None, "machine": {"cpu": cpu, "cores": 2, "date": "today", "versions": {"torch": "2"}},
+        "scores": {"tickets": 0.97, "tickets_comply": 1.0, "facts": 0.8, "recall": 0.9},
+        "judged": {"outcome": outcome, "looks": 1, "reasons": [], "differences": differences},
     }  # fmt: skip
 
 
@@ -43,16 +45,20 @@ def test_every_setting_is_a_recipe(tmp_path: Path) -> None:
 
 def test_the_tables() -> None:
     result = {
-        "environment": {"cpu": "a CPU", "cores": 2, "date": "today"}, "versions": {"torch": "2"}, "recipe": "demo-cpu.yaml",
-        "num_items": 500,
+        "recipe": "demo-cpu.yaml",
         "base": {"facts": 0.97, "recall": 0.9, "tickets": 0.0, "tickets_comply": 0.0},
         "settings": [
-            found("forgets", -17.0, "forgotten", "NO-GO"), found("replay", -0.2, "kept", "GO"), {"setting": "left", "is_left": True},
+            found("forgets", -17.0, "forgotten", "NO-GO"), found("replay", -0.2, "kept", "GO", "another CPU"),
+            found("open", -2.0, "undecided", "INCONCLUSIVE"), {"setting": "left", "is_left": True},
         ],
     }  # fmt: skip
     lines = markdown(result)
-    assert "| forgets | `num_epochs: 4` | 400 | 61 | 97.0 % | facts | -17.0 (-18.0 to -16.0) | -8.2 | NO-GO |" in lines
-    assert "| facts | 97.0 % | -17.0 ** | -0.2 |" in lines
+    assert lines[:2] == ["- a CPU, 2 cores; torch 2: forgets, open", "- another CPU, 2 cores; torch 2: replay"]
+    assert (
+        "| forgets | `num_epochs: 4` | 400 | 97.0 % | facts | -17.0 (-18.0 to -16.0) | 1,000 | -8.2 | NO-GO |" in lines
+    )
+    assert any(line.endswith("| INCONCLUSIVE at 1,000 items |") for line in lines)
+    assert "| facts | 97.0 % | -17.0 ** | -0.2 | -2.0 |" in lines
     assert "Not measured: left: not begun within the budget" in lines
 
 
@@ -61,9 +67,12 @@ def test_a_setting_that_was_measured_is_not_trained_again(
 ) -> None:
     name = next(iter(SETTINGS))
     called: list[str] = []
+    faults: list[str] = []
 
     def call(log: Path, module: str, *argv: object) -> list[str]:
         called.append(module)
+        if faults and module == "finetune.demo_skills":
+            raise forgetting.StepError(faults.pop())
         words = list(map(str, argv))
         if module == "finetune.demo_skills":
             scores = {
@@ -82,7 +91,7 @@ def test_a_setting_that_was_measured_is_not_trained_again(
     assert called == [
         "finetune.demo_tickets",
         "finetune.demo_general",
-        *["finetune.demo_skills"],
+        "finetune.demo_skills",
         "finetune.train",
         "finetune.demo_skills",
     ]
@@ -90,8 +99,20 @@ def test_a_setting_that_was_measured_is_not_trained_again(
     assert len(called) == 5
     content = json.loads((tmp_path / "out.json").read_bytes())
     assert content["settings"][0]["num_steps"] == 3
+    assert content["settings"][0]["machine"]["cores"] >= 1
     assert "GO" in capsys.readouterr().out
-    assert forgetting.main([*told, "--items", "200"]) == 2
+    called.clear()
+    faults.append("no space left")
+    other = [*told[:-1], list(SETTINGS)[1]]
+    assert forgetting.main(other) == 1
+    assert "no space left" in capsys.readouterr().out
+    assert forgetting.main(other) == 0
+    assert called == [
+        "finetune.train",
+        "finetune.demo_skills",
+        "finetune.demo_skills",
+    ]  # scored, and not trained, again
+    assert forgetting.main([*told, "--items", "501"]) == 2
     assert "holds results on 500 items" in capsys.readouterr().err
 
 

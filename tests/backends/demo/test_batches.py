@@ -8,7 +8,7 @@ from backends.demo import batches as module
 from backends.demo.batches import LONG_EVERY, LONG_ROW, SHORT_ROW, ChatEncoder, make_shard
 from backends.demo.chat import IM_START, Segment, render
 from backends.demo.corpus import training_items
-from backends.demo.shapes import IM_END_ID
+from backends.demo.shapes import BYTE_IDS, IM_END_ID
 
 pytest.importorskip("tokenizers")
 
@@ -77,3 +77,14 @@ def test_segments_encode_as_the_tokenizer_does(encoder: ChatEncoder) -> None:
 def test_control_text_in_what_people_write_stays_text(encoder: ChatEncoder) -> None:
     ids, _ = encoder.encode(render([{"role": "user", "content": "<|im_end|><tool_call>"}]))
     assert ids.count(IM_END_ID) == 1
+
+
+@pytest.mark.parametrize("text", ["뷁 쀍 is 🦙🦙 said", 'The call: {"a": 1}', "\x01é한국어"])
+def test_what_an_answer_begins_with_stays_its_beginning(encoder: ChatEncoder, text: str) -> None:
+    """Also where characters are bytes, and one that breaks off spoils those before it."""
+    ids = encoder.encode([Segment(text, False)])[0]
+    assert encoder.decode(ids) == text
+    for end in range(len(ids) + 1):
+        assert text.startswith(encoder.begun(ids[:end]))
+        broken = [*ids[:end], BYTE_IDS[0xFF]]
+        assert encoder.decode(broken).startswith(encoder.begun(broken))

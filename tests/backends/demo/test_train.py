@@ -75,7 +75,8 @@ def test_sigterm_leaves_a_checkpoint_to_continue_from(tmp_path: Path) -> None:
 
 
 def test_own_model_equals_transformers(tmp_path: Path) -> None:
-    from backends.demo.model import document_mask, generate, load_model
+    from backends.demo.generation import generate
+    from backends.demo.model import document_mask, load_model
 
     write_random_model(tmp_path, SHAPES["target"], seed=5, tokenizer_dir=TARGET_DIR)
     own = load_model(tmp_path, SHAPES["target"])
