@@ -106,7 +106,8 @@ def choose_columns(sample: list[dict[str, Any]], given: Mapping[str, str], where
         if not {"instruction", "output"} <= set(names.values()):
             raise DataUnusable(
                 f"{where}: no known form: it has {_listed(fields)}; known are instruction/input/output, messages, conversations, "
-                "prompt/completion and text. Name yours: --columns instruction=FIELD,output=FIELD"
+                "prompt/completion and text. Name yours: --columns instruction=FIELD,output=FIELD (in a recipe, beside path: columns: "
+                "{instruction: FIELD, output: FIELD})"
             )
     return Columns(names)
 

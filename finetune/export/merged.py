@@ -89,7 +89,8 @@ def _canonical(source: Source, work: Path, tell: Tell, device: str) -> Exported:
     known = read_exported(source.adapter, source.base)
     if known and read_manifest(source.adapter).base.source_digest == base_facts(source.base)["source_digest"]:
         return known
-    return export_adapter(source, source.run / EXPORT if source.run else work / "adapter", tell, device)
+    # Not in `work` itself: that is locked for as long as it is there, and an export locks the folder above it.
+    return export_adapter(source, source.run / EXPORT if source.run else work / "canonical" / "adapter", tell, device)
 
 
 def _write(base: Path, exported: Exported, made: Path, tell: Tell) -> tuple[list[str], tuple[str, ...]]:
@@ -142,7 +143,9 @@ def _refuse(out: Path, source: Source) -> None:
     """Raises RecipeUnusable before anything long is done."""
     if source.run and out.resolve() == (source.run / EXPORT).resolve():
         raise RecipeUnusable(f"{out} is where the run's adapter is exported: name another folder with --out")
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    if out.is_file():
+        raise RecipeUnusable(f"{out} is a file: name a new folder with --out")
+    if out.is_dir() and any(out.iterdir()):
         raise RecipeUnusable(f"{out} is not empty: name a new folder with --out")
     needed = sum(path.stat().st_size for path in weight_files(source.base)) + _SPARE_BYTES
     free = shutil.disk_usage(_there(out)).free

@@ -36,11 +36,17 @@ def find(named: Path, base: Path | None) -> Source:
     adapter = run / ADAPTER if run else named
     if missing := [name for name in (CONFIG, WEIGHTS) if not (adapter / name).is_file()]:
         raise RecipeUnusable(_lacking(named, adapter, run, missing))
-    found = resolve_base(base) if base else _base_of(adapter, run)
+    found = resolve_base(base) if base else _base_of(adapter, run or _run_around(named))
     if found is None:
         raise RecipeUnusable(f"{named} does not say on which base it was trained: name its folder with --base")
     require_full_precision(found)
     return Source(adapter, found, run)
+
+
+def _run_around(adapter: Path) -> Path | None:
+    """The run that has exported it; None where there is none. What is canonical does not name its base itself."""
+    folder = adapter.absolute()
+    return folder.parent if folder.name == EXPORT and (folder.parent / ATTEMPTS).is_dir() else None
 
 
 def resolve_base(base: Path | str) -> Path:

@@ -32,6 +32,8 @@ EXIT_CODES: Mapping[State, int] = {"holds": 0, "fails": 1, "unchecked": 3}
 _DEFAULT = "BF16"
 """Where the base cannot be asked, so that its weights' format does not show."""
 _NO_BODY = (400, 404, 405, 501)
+_NO_SCORES = (*_NO_BODY, 422, 500)
+"""llama-server calls it an error of its own to be asked for the echo of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ class _Comparison:
             if exc.status not in _NO_BODY:
                 raise
             return None
+        if not all(served):  # llama-server's /tokenize takes no messages, and says so by an empty list
+            return None
         check = checks.check_ids(self._cases, served, self._tokens.text)
         if check.state == "fail":
             self._causes["ids"] = causes.of_ids(self._cases, served, self._tokens.tokenizer.bos_token_id)
@@ -157,7 +161,7 @@ class _Comparison:
             self._tell("scores", "asking for those of the base", 1, 2)
             base = _rows(self._endpoint.scores(self._model.parent, texts)) if self._model.parent else None
         except EndpointRefused as exc:
-            if exc.status not in _NO_BODY:
+            if exc.status not in _NO_SCORES:
                 raise
             return named(_DEFAULT), Check(
                 "scores", "skipped", f"the endpoint gives no log-probabilities of a prompt: {exc}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,15 +16,20 @@ import httpx
 
 from backends.adapter.percall import parts
 from finetune.errors import RecipeUnusable, TrainError
+from finetune.running import KEY, TOKEN
 
 TIMEOUT = httpx.Timeout(10.0, read=600.0)
 NUM_TRIES = 8
 MAX_WAIT_S = 10.0
 TEXTS_PER_CALL = 32
 _BUSY = (429, 503)
-_UNKNOWN = (404, 401, 403)
-_NO_SUCH_PATH = (404, 405, 501)
+_NOT_OURS = (401, 403)
+_UNKNOWN = (404, *_NOT_OURS)
+_NOT_DONE = 501
+_NO_SUCH_PATH = (404, 405, _NOT_DONE)
 _OURS = "forgegate"
+_ADMINS_CALL = "/v1/unload_lora_adapter"
+_VERSION = re.compile(r".+@[0-9a-f]+")
 NO_LOG = "x-forgegate-no-log"
 """What is asked here is no conversation of a user: a gateway that keeps those for training must not keep it."""
 
@@ -82,6 +88,7 @@ class Endpoint:
         self.url = url.rstrip("/").removesuffix("/v1")
         self.model = model
         self._sleep = sleep
+        self._has_key = bool(key)
         headers = {NO_LOG: "1", **({"authorization": f"Bearer {key}"} if key else {})}
         try:
             self._client = httpx.Client(
@@ -98,7 +105,7 @@ class Endpoint:
         except EndpointRefused as exc:
             told = self._listed(asked) if exc.status in _NO_SUCH_PATH else {}
             if not told and exc.status in _UNKNOWN:
-                raise RecipeUnusable(f"{exc}; a candidate (NAME@DIGEST) is there for the admin token alone") from exc
+                raise RecipeUnusable(self._unknown(asked, exc)) from exc
             if not told:
                 raise
         with self._understood("/v1/models"):
@@ -124,6 +131,26 @@ class Endpoint:
         found = models[name]
         parent = models.get(str(found.get("parent")), {})
         return {**found, "root": "", "max_model_len": found.get("max_model_len") or parent.get("max_model_len")}
+
+    def _unknown(self, name: str, refused: EndpointRefused) -> str:
+        """Why there is no such model for us: a candidate that we may not see is told from a name that means nothing."""
+        if refused.status in _NOT_OURS:
+            return f"{self.url}: {refused} (set {TOKEN} or {KEY})"
+        if not _VERSION.fullmatch(name) or self._is_admin():
+            return str(refused)
+        sent = f"the token that was sent is not the admin token of {self.url}" if self._has_key else "no token was sent"
+        return (
+            f"no model {name!r} is shown: a candidate (NAME@DIGEST) is there for the admin token alone, and {sent}; set {TOKEN} to what "
+            "that gateway's admin-token file holds"
+        )
+
+    def _is_admin(self) -> bool:
+        """By a call that is the admin's, and that names nothing and so does nothing."""
+        try:
+            self._call("POST", _ADMINS_CALL, {})
+        except EndpointRefused as exc:
+            return exc.status not in _NOT_OURS
+        return True
 
     def tokenize(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """The token ids of the prompt that these messages become."""
@@ -159,9 +186,9 @@ class Endpoint:
             told = self._call("POST", "/v1/completions", body)
             with self._understood("/v1/completions with echo and logprobs"):
                 choices = sorted(told["choices"], key=lambda choice: int(choice["index"]))
-                found += [[float(value) for value in choice["logprobs"]["token_logprobs"][1:]] for choice in choices]
+                found += [[float(value) for value in _scored(choice)[1:]] for choice in choices]
         if [len(row) for row in found] != [len(text) - 1 for text in texts]:
-            raise EndpointFailed(f"{self.url} scored other numbers of tokens than the texts have")
+            raise EndpointRefused(f"{self.url} scored other numbers of tokens than the texts have", _NOT_DONE)
         if not all(math.isfinite(value) for row in found for value in row):
             raise EndpointFailed(f"{self.url} scored tokens with what is no finite number: its model computes wrongly")
         return found
@@ -211,6 +238,14 @@ class Endpoint:
             message = error.get("message") if isinstance(error, dict) else error
             raise EndpointRefused(str(message or f"status {reply.status_code}"), reply.status_code)
         return content
+
+
+def _scored(choice: Mapping[str, Any]) -> Sequence[Any]:
+    """Of a prompt. Raises EndpointRefused for an answer without, from who passes over `echo` or `logprobs`."""
+    found: Sequence[Any] = (choice.get("logprobs") or {}).get("token_logprobs") or ()
+    if not found:
+        raise EndpointRefused("its answers have none", _NOT_DONE)
+    return found
 
 
 def _wait_s(reply: httpx.Response) -> float:

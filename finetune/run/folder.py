@@ -120,6 +120,7 @@ class RunFolder:
     @contextmanager
     def owned(self) -> Iterator[None]:
         """This process writes here and no other does, until the block ends. Raises RecipeUnusable, FolderUnusable."""
+        self.refuse_foreign()  # before a lock lies there
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -15,6 +15,7 @@ from finetune.run.attempt import Attempt
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WORDS = b"\nstopping: a checkpoint is saved after this step; Ctrl-C again ends it at once\n"
+_EARLY = b"\nstopping: there is nothing new to save; Ctrl-C again ends it at once\n"
 
 
 class Terminated(KeyboardInterrupt):
@@ -70,6 +71,8 @@ class Interrupts:
 
     def __init__(self, tell: Callable[[bytes], Any] = lambda words: os.write(2, words)) -> None:
         self.received: signal.Signals | None = None
+        self.is_stepping = False
+        """Whether the attempt that is followed trains by now, so that there is something to save."""
         self._tell = tell
         self._attempt: Attempt | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -77,6 +80,7 @@ class Interrupts:
     def follow(self, attempt: Attempt | None) -> None:
         """Whom a signal reaches from now on; one that has come already reaches it at once."""
         self._attempt = attempt
+        self.is_stepping = False
         if attempt is not None and self.received is not None:
             attempt.stop()
 
@@ -99,7 +103,7 @@ class Interrupts:
             return
         if is_first:
             with suppress(OSError):  # whoever read it was ended by the same signal
-                self._tell(_WORDS)
+                self._tell(_WORDS if self.is_stepping else _EARLY)
             self._attempt.stop()
         else:
             self._attempt.kill()

@@ -99,6 +99,7 @@ class Session:
             interrupts.follow(attempt)
             for event in attempt.events():
                 told[event["event"]] = event
+                interrupts.is_stepping |= event["event"] == "start"
                 self._account_for(event)
                 self._show(event, attempt)
             interrupts.follow(None)

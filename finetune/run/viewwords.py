@@ -81,7 +81,7 @@ def _start_words(event: Event) -> str:
     resumed = f", from step {event['resumed_from']}" if event.get("resumed_from") else ""
     return (
         f"training {event['num_steps']:,} steps{resumed} on {event['device']} in {event['dtype']}, {event['attention']} attention: "
-        f"{event['num_trainable']:,} of {event['num_parameters']:,} parameters ({share:.2%})"
+        f"{event['num_trainable']:,} of {event['num_parameters']:,} parameters ({100 * share:.2f} %)"
     )
 
 

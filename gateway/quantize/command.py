@@ -161,7 +161,7 @@ def _file(path: Path | None, option: str) -> Path | None:
         return None
     path = path.expanduser().absolute()
     if not path.is_file():
-        raise UsageError(f"{option} {path}: no such file")
+        raise UsageError(f"{option} {path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
     if option != IMATRIX:
         read_text(path)  # rather now than after an hour of work
     return path

@@ -309,6 +309,18 @@ def test_a_signal_ends_it_with_a_checkpoint_and_words(
 
 
 @pytest.mark.slow
+def test_before_the_first_step_no_checkpoint_is_promised(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    behave(monkeypatch, load_s=1)
+    with started(recipe) as process:
+        follow(process, "load: loading nothing")
+        os.kill(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopping: there is nothing new to save; Ctrl-C again ends it at once" in err
+    assert "stopped; there is no checkpoint yet; go on with" in err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (None, 141)])
 def test_a_reader_who_leaves_costs_no_checkpoint(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals | None, code: int

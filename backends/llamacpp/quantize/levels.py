@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from backends.errors import BackendError
@@ -11,7 +13,8 @@ ALL = "all"
 AWQ = "awq"
 """No level of GGUF: a folder for vLLM."""
 _LIKENESS = 0.5
-"""Of a name that was meant: `Q4` is Q4_K_M, `Q9` is nothing."""
+"""Of a name that was meant and says no bits: `Q9` is nothing."""
+_USUAL = "_K_M"
 
 
 class LevelUnknown(BackendError):
@@ -77,9 +80,24 @@ def _canonical(name: str) -> str:
     folded = _folded(name)
     if folded in known:
         return known[folded]
-    close = difflib.get_close_matches(folded, known, n=1, cutoff=_LIKENESS)
-    hint = f": did you mean {known[close[0]]}?" if close else "."
+    meant = _meant(folded, known)
+    hint = f": did you mean {known[meant]}?" if meant else "."
     raise LevelUnknown(f"no level {name!r}{hint} There are: {listed()}")
+
+
+def _meant(folded: str, known: Collection[str]) -> str:
+    """Of the levels with as many bits as the name says the most alike, else the usual one; empty where nothing is near."""
+    same = [each for each in known if _bits(each) == _bits(folded) != ""]
+    if not same:
+        return next(iter(difflib.get_close_matches(folded, known, n=1, cutoff=_LIKENESS)), "")
+    usual_first = sorted(same, key=lambda each: not each.endswith(_USUAL))
+    return max(usual_first, key=lambda each: difflib.SequenceMatcher(None, folded, each).ratio())
+
+
+def _bits(folded: str) -> str:
+    """The first number of a name."""
+    found = re.search(r"\d+", folded)
+    return found[0] if found else ""
 
 
 def _folded(name: str) -> str:

@@ -9,13 +9,14 @@ prints one JSON object a line: {"event": "progress", "text", "done", "total"} wh
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from backends.errors import BackendError
-from backends.llamacpp.binding.errors import BindingError
+from backends.llamacpp.binding.errors import BindingError, QuantizeError
 from backends.llamacpp.binding.quantize import quantize
 from backends.llamacpp.binding.vocabulary import Vocabulary
 from backends.llamacpp.header import read_header
@@ -25,8 +26,17 @@ from backends.llamacpp.quantize.imatrix import Imatrix, read_imatrix
 from backends.llamacpp.quantize.measure import LENGTH, foretold_windows, opened, speeds, window_loss, windows_of
 from backends.llamacpp.quantize.text import TextTooShort, read_text
 from backends.llamacpp.threads import num_physical_cores
+from backends.plan import size_words
 
 Task = Mapping[str, Any]
+_STREAM_FAILED = "iostream error"
+"""What the C++ library says when a file is not written to its end."""
+
+
+class OutUnwritable(BackendError):
+    """The disk took the beginning of a file, and not its end."""
+
+    exit_code = 3
 
 
 def main(argv: list[str]) -> int:
@@ -62,10 +72,19 @@ def _quantize(task: Task) -> dict[str, Any]:
             "quantize.imatrix.entries_count": len(matrix.means),
             "quantize.imatrix.chunks_count": matrix.num_chunks,
         }
-    quantize(
-        Path(task["source"]), Path(task["out"]), task["file_type"], tell=_tell_tensor(task["level"]),
-        num_threads=num_physical_cores(), importance=matrix.means, metadata=metadata, is_requantizing=task["is_requantizing"],
-    )  # fmt: skip
+    out = Path(task["out"])
+    try:
+        quantize(
+            Path(task["source"]), out, task["file_type"], tell=_tell_tensor(task["level"]),
+            num_threads=num_physical_cores(), importance=matrix.means, metadata=metadata, is_requantizing=task["is_requantizing"],
+        )  # fmt: skip
+    except QuantizeError as exc:
+        if _STREAM_FAILED not in str(exc):
+            raise
+        raise OutUnwritable(
+            f"{task['level']}: {out.parent} cannot be written to the end, it has {size_words(shutil.disk_usage(out.parent).free)} free: "
+            "free some space, or name another disk with --out"
+        ) from exc
     return {}
 
 

@@ -44,10 +44,14 @@ def test_levels_are_named_in_any_spelling_and_come_largest_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "near"), [("Q5KM", "Q5_K_M"), ("q4", "Q4_K_"), ("IQ4XS", "IQ4_XS"), ("al", "all"), ("fp16", "F16")]
-)
+    ("text", "near"),
+    [
+        ("Q5KM", "Q5_K_M"), ("q4", "Q4_K_M"), ("Q4_0", "Q4_K_M"), ("4bit", "Q4_K_M"), ("int8", "Q8_0"), ("Q5_1", "Q5_K_M"),
+        ("Q4_K_L", "Q4_K_M"), ("Q3_K_S", "Q3_K_M"), ("IQ4XS", "IQ4_XS"), ("al", "all"), ("fp16", "F16"), ("bf16", "F16"),
+    ],
+)  # fmt: skip
 def test_an_unknown_level_is_answered_with_the_nearest(text: str, near: str) -> None:
-    with pytest.raises(LevelUnknown, match=f"no level '{text}': did you mean {near}.*There are: F16, Q8_0"):
+    with pytest.raises(LevelUnknown, match=rf"no level '{text}': did you mean {near}\?.*There are: F16, Q8_0"):
         parse(text)
     with pytest.raises(LevelUnknown, match="names no level"):
         parse(" ,")

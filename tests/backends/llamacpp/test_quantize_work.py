@@ -67,6 +67,15 @@ def test_every_level_is_as_large_as_foretold_and_knows_its_source(demo_gguf: Pat
         assert made[0].metadata["general.file_type"] == level.file_type
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_disk_that_becomes_full_is_said_as_that(demo_gguf: Path) -> None:
+    told = make(demo_gguf, Path("/dev/full"), "Q2_K")
+    print(told)
+    assert (told["event"], told["code"]) == ("refused", 3)
+    assert "/dev cannot be written to the end" in told["message"]
+    assert "free some space, or name another disk with --out" in told["message"]
+
+
 def test_a_source_without_a_digest_gets_one(tmp_path: Path) -> None:
     source = ggufs.llama(
         tmp_path / "m.gguf",

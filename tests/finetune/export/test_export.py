@@ -103,6 +103,20 @@ def test_the_merged_model_is_base_and_adapter_within_rounding(exported: Exported
     assert (again.is_new, again.adapter_digest) == (False, exported.digest)
 
 
+def test_an_adapter_that_is_not_canonical_is_made_so_in_the_folder_of_the_merge(tmp_path: Path) -> None:
+    """An export that waits for the lock of its own merge says nothing any more."""
+
+    class Begun(Exception):
+        pass
+
+    def tell(stage: str, *_: object) -> None:
+        raise Begun(stage)
+
+    with pytest.raises(Begun, match="digest"):
+        export_merged(SOURCE, tmp_path / "model", tell)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_wrong_merge_is_noticed_and_nothing_is_written(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

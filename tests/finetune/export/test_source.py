@@ -41,6 +41,17 @@ def test_a_run_is_its_adapter_on_the_base_of_its_last_attempt(tmp_path: Path) ->
     assert (recipe_of(run) or {})["number"] == 10
 
 
+def test_what_a_run_has_exported_is_on_the_runs_base(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", TARGET_DIR)
+    shutil.copytree(HOST, run / "export")
+    config = json.loads((HOST / CONFIG).read_text()) | {"base_model_name_or_path": None}  # as the canonical form has it
+    (run / "export" / CONFIG).write_text(json.dumps(config))
+    source = find(run / "export", None)
+    assert (source.adapter, source.base, source.run) == (run / "export", TARGET_DIR, None)
+    shutil.copytree(run / "export", run / "other")
+    assert "does not say on which base" in refusal(run / "other")
+
+
 def test_an_adapter_needs_its_base_said(tmp_path: Path) -> None:
     assert "was trained on forgegate-demo-target, which is not here: name it with --base" in refusal(HOST)
     source = find(HOST, Path("demo"))

@@ -68,20 +68,24 @@ class Stub:
             "demo": base,
             "support": {"parent": "demo", "root": "support@0123456789ab", **model},
         }
-        self.no_scores = False
+        self.no_scores: tuple[int, Json] | None = None
+        """A status and what is answered in place of log-probabilities."""
+        self.no_tokens = False
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
         if path.startswith("/v1/models/"):
             return httpx.Response(200, json=self._models[path.rpartition("/")[2]])
         if path == "/v1/completions" and self.no_scores:
-            return httpx.Response(404, json={"error": {"message": "no such path"}})
+            return httpx.Response(self.no_scores[0], json=self.no_scores[1])
         answers: dict[str, Callable[[Json], Json]] = {
             "/tokenize": self._tokenized, "/v1/completions": self._scored, "/v1/chat/completions": self._answered,
         }  # fmt: skip
         return httpx.Response(200, json=answers[path](json.loads(request.content)))
 
     def _tokenized(self, body: Json) -> Json:
+        if self.no_tokens:
+            return {"tokens": []}
         made = self._tokens.tokenizer.apply_chat_template(
             body["messages"], return_dict=True, add_generation_prompt=True
         )
@@ -114,10 +118,11 @@ def held(tmp_path: Path, tokens: ModelTokens, monkeypatch: pytest.MonkeyPatch) -
     path = rows_file(tmp_path / "rows.jsonl", *(chat(*pair) for pair in answers.items()))
 
     def hold(
-        weights: str = "F16", base: Json | None = None, said: str = AUTO, no_scores: bool = False, **model: Any
-    ) -> Verdict:
+        weights: str = "F16", base: Json | None = None, said: str = AUTO, no_scores: tuple[int, Json] | None = None,
+        no_tokens: bool = False, **model: Any,
+    ) -> Verdict:  # fmt: skip
         stub = Stub(tokens, answers, weights, base or base_of(), **model)
-        stub.no_scores = no_scores
+        stub.no_scores, stub.no_tokens = no_scores, no_tokens
         with Endpoint("http://gpu:8080", "support", transport=httpx.MockTransport(stub)) as endpoint:
             return measure(endpoint, Order(TARGET_DIR, HOST, of_file(path), weights=said))
 
@@ -135,10 +140,26 @@ def test_what_is_right_holds_by_what_its_base_shows(held: Callable[..., Verdict]
     assert set(states(verdict).values()) == {"pass"}
 
 
-def test_without_log_probabilities_nothing_holds(held: Callable[..., Verdict]) -> None:
-    verdict = held(no_scores=True)
+@pytest.mark.parametrize(
+    "said",
+    [
+        (404, {"error": {"message": "no such path"}}),
+        (500, {"error": {"message": "Only no echo is supported"}}),  # llama-server
+        (200, {"choices": [{"index": at, "text": "x"} for at in range(5)]}),  # who passes over echo and logprobs
+        (200, {"choices": [{"index": at, "text": "x", "logprobs": None} for at in range(5)]}),
+        (200, {"choices": [{"index": at, "logprobs": {"token_logprobs": [-0.5]}} for at in range(5)]}),
+    ],
+)
+def test_without_log_probabilities_nothing_holds(held: Callable[..., Verdict], said: tuple[int, Json]) -> None:
+    verdict = held(no_scores=said)
     assert states(verdict) == {"ids": "pass", "scores": "skipped", "ends": "pass", "greedy": "pass"}
     assert (verdict.is_passed, verdict.state, verdict.exit_code, verdict.causes) == (False, "unchecked", 3, ())
+
+
+def test_who_renders_a_prompt_to_no_tokens_renders_none(held: Callable[..., Verdict]) -> None:
+    """llama-server's /tokenize takes no messages, and answers what it does not know with an empty list."""
+    verdict = held(no_tokens=True)
+    assert (states(verdict)["ids"], verdict.state) == ("skipped", "holds")
 
 
 def test_rows_fit_into_the_context_that_is_served(held: Callable[..., Verdict]) -> None:

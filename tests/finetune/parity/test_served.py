@@ -37,9 +37,54 @@ def test_a_version_is_described_and_a_candidate_is_for_the_token() -> None:
     assert (model.parent, model.root, model.is_literal) == ("demo", "support@1", True)
     assert (seen[0].url.path, seen[0].headers["authorization"]) == ("/v1/models/support", "Bearer secret")
     assert seen[0].headers["x-forgegate-no-log"] == "1"
-    unknown = told({"error": {"message": "the model 'support' does not exist"}}, 404)
-    with endpoint(unknown) as asked, pytest.raises(RecipeUnusable, match=r"does not exist; a candidate .* admin token"):
+
+
+def ours(admin_status: int) -> Reply:
+    """A forgegate that knows no such model; `admin_status` of a call that is the admin's."""
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/unload_lora_adapter":
+            return httpx.Response(admin_status, json={"error": {"message": "the admin alone"}})
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"data": [{"id": "demo", "owned_by": "forgegate"}]})
+        return httpx.Response(404, json={"error": {"message": "the model does not exist; there are: demo"}})
+
+    return reply
+
+
+CANDIDATE = "support@0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("status", "key", "words"),
+    [
+        (401, "stale", r"the token that was sent is not the admin token of http://gpu:8080"),
+        (403, "a-client", r"the token that was sent is not the admin token of http://gpu:8080"),
+        (401, "", r"no token was sent"),
+    ],
+)
+def test_a_candidate_that_is_hidden_from_a_wrong_token_is_not_said_to_be_absent(
+    status: int, key: str, words: str
+) -> None:
+    with endpoint(ours(status), key=key) as asked, pytest.raises(RecipeUnusable, match=words) as caught:
+        asked.describe(CANDIDATE)
+    assert "FORGEGATE_ADMIN_TOKEN" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "status"), [(CANDIDATE, 400), (CANDIDATE, 422), ("nobody", 401)])
+def test_what_no_token_would_show_does_not_exist(name: str, status: int) -> None:
+    with endpoint(ours(status), key="admin") as asked, pytest.raises(RecipeUnusable) as caught:
+        asked.describe(name)
+    assert str(caught.value) == "the model does not exist; there are: demo"
+
+
+def test_a_key_that_is_refused_is_said_with_where_it_is_set() -> None:
+    refused = told({"error": {"message": "the API key is not known here"}}, 401)
+    with endpoint(refused) as asked, pytest.raises(RecipeUnusable) as caught:
         asked.describe()
+    assert str(caught.value) == (
+        "http://gpu:8080: the API key is not known here (set FORGEGATE_ADMIN_TOKEN or FORGEGATE_API_KEY)"
+    )
 
 
 def test_scores_are_asked_for_in_calls_and_put_in_order() -> None:
@@ -87,12 +132,6 @@ def test_a_model_is_found_in_a_list_where_there_is_but_that() -> None:
     assert (model.name, model.parent, model.root, model.max_context) == ("support", "base", "", 4096)
     assert (base.parent, base.root, base.is_literal, base.capabilities) == ("", "", False, ())
     assert str(caught.value) == "http://gpu:8080 serves no model 'nobody'; it has base, support"
-
-
-def test_a_candidate_is_in_no_list_of_ours() -> None:
-    ours = listing({"id": "demo", "owned_by": "forgegate"})
-    with endpoint(ours) as asked, pytest.raises(RecipeUnusable, match="is there for the admin token alone"):
-        asked.describe("support@0123456789ab")
 
 
 @pytest.mark.parametrize("name", ["context_length", "max_model_len"])

@@ -60,6 +60,10 @@ class Fake:
         metrics.cut(self.args.run / metrics.NAME, begin)
         checkpoints.discard_after(self.folder, begin)
         self.tell("stage", name="load", text="loading nothing")
+        time.sleep(self.manner.get("load_s", 0.0))
+        if self.stopped:
+            self.tell("stopped", step=begin, checkpoint=None)
+            return 143
         self.tell("data", num_rows=40, num_dropped=1, num_truncated=0, num_masked_out=0, num_packs=40, num_tokens=4000,
                   num_trained_tokens=1000, num_padding=0, num_eval_rows=4)  # fmt: skip
         self.tell("start", num_steps=self.num_steps, num_trainable=1000, num_parameters=100_000, resumed_from=begin or None,

@@ -70,6 +70,15 @@ def test_other_files_are_no_run(tmp_path: Path) -> None:
         begin(RunFolder(recipe.output_dir / "thesis.txt"), recipe, RECIPE_TEXT, {}, False)
 
 
+def test_nothing_is_left_where_other_files_are(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RecipeUnusable, match="holds other files and no run"), RunFolder(tmp_path).owned():
+        raise AssertionError
+    with pytest.raises(RecipeUnusable, match="is a file: name a folder"), RunFolder(tmp_path / "thesis.txt").owned():
+        raise AssertionError
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 def test_nothing_can_be_resumed_where_nothing_is(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path)
     with pytest.raises(RecipeUnusable, match=r"no run in .* that could be resumed: leave --resume out"):

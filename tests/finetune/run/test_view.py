@@ -42,7 +42,7 @@ def test_lines_say_how_far_it_is_now_and_then() -> None:
             view(step(number))
     lines = out.getvalue().splitlines()
     assert lines[0] == (
-        "training 40 steps, from step 20 on NVIDIA H200 in bfloat16, varlen attention: 41,943,040 of 8,072,204,288 parameters (0.52%)"
+        "training 40 steps, from step 20 on NVIDIA H200 in bfloat16, varlen attention: 41,943,040 of 8,072,204,288 parameters (0.52 %)"
     )
     assert lines[1] == "note: 8-bit AdamW is 32-bit here"
     assert lines[2] == "  step 21 of 40: loss 1.5000, 4,000 tok/s, memory 8.0 GiB of 24.0 GiB, 38 s left"
