@@ -55,6 +55,11 @@ class DataFacts:
         return self.num_tokens / max(1, self.num_rows)
 
     @property
+    def row_of_a_token(self) -> float:
+        """Tokens of the row that a token lies in, on average: long rows have more of them."""
+        return sum(length**2 for length in self.lengths) / max(1, self.num_tokens)
+
+    @property
     def longest(self) -> int:
         return max(self.lengths, default=0)
 

@@ -48,9 +48,14 @@ class Plan:
     """What memory is left for; None where nothing is worth it, or speeds are not known."""
 
     @property
+    def num_in_all(self) -> int:
+        """Parameters of the model and of its adapter, as PEFT counts them."""
+        return self.shape.num_parameters + (self.num_trainable if self.recipe.lora else 0)
+
+    @property
     def share_trainable(self) -> float:
-        """Of the model's own parameters."""
-        return self.num_trainable / self.shape.num_parameters
+        """Of all parameters, the adapter's own among them."""
+        return self.num_trainable / self.num_in_all
 
     @property
     def fits(self) -> bool:
@@ -134,8 +139,8 @@ def plan(
     return Plan(
         recipe=recipe, shape=shape, device=device, num_devices=num_devices, num_trainable=num_trainable(shape, recipe.lora),
         memory=memory, ways=side_by_side(shape, recipe, device, tokens), facts=facts,
-        advice=advise(recipe.lora.rank, facts.num_rows if facts else None) if recipe.lora else None, steps=steps,
-        speed=speed(shape, recipe, device, steps, facts.mean_length) if steps and facts else None, price=price,
+        advice=advise(recipe.lora.rank, (facts.num_own or facts.num_rows) if facts else None) if recipe.lora else None, steps=steps,
+        speed=speed(shape, recipe, device, steps, facts.row_of_a_token) if steps and facts else None, price=price,
         remedy=None if fits else _remedy(shape, recipe, device, facts),
         faster=_faster(shape, recipe, device, facts, num_devices) if fits and steps and facts else None,
     )  # fmt: skip
@@ -164,7 +169,7 @@ def _faster(shape: ModelShape, recipe: Recipe, device: Device, facts: DataFacts,
         return estimate(shape, changed, device, micro_batch_tokens(changed, facts)).total
 
     def seconds(changed: Recipe) -> float:
-        found = speed(shape, changed, device, steps_of(changed, facts, device, num_devices), facts.mean_length)
+        found = speed(shape, changed, device, steps_of(changed, facts, device, num_devices), facts.row_of_a_token)
         return found.seconds if found else 0.0
 
     if device.tflops is None:

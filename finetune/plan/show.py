@@ -32,7 +32,8 @@ def text(plan: Plan) -> str:
 def _model(plan: Plan) -> Iterator[str]:
     recipe = plan.recipe
     yield f"{recipe.base_name or recipe.base}: {plan.shape.num_parameters:,} parameters, {plan.shape.model_type}"
-    yield f"trained: {plan.num_trainable:,} ({_percent(plan.share_trainable)}){_targets(recipe)}"
+    share = f"{plan.num_trainable:,} of {plan.num_in_all:,} parameters ({_percent(plan.share_trainable)})"
+    yield f"trained: {share}{_targets(recipe)}"
     if plan.advice:
         yield f"rank: {plan.advice.words}"
         if not plan.advice.is_followed:

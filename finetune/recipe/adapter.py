@@ -39,6 +39,13 @@ def read_lora(given: Given, base: Base | None, is_plan: bool) -> tuple[Lora | No
     return lora, adapter == "qlora" or bool(is_4bit)
 
 
+def adapted_names(lora: Lora | None, base: Base | None) -> frozenset[str]:
+    """Last names of the layers that get the adapter; none where the base is not known, which is reported elsewhere."""
+    if lora is None or base is None:
+        return frozenset()
+    return base.linear_names if lora.targets == (ALL_LINEAR,) else frozenset(lora.targets)
+
+
 def _check_absence(given: Given, is_plan: bool) -> None:
     is_4bit = given.get("load_in_4bit")
     if is_4bit or any(given.has(name) for name in _LORA_KEYS):

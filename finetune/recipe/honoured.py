@@ -75,7 +75,8 @@ _MODEL = (
     Honoured("trust_remote_code", Switch(), "runs Python code that lies in the base's folder", "trust_remote_code"),
     Honoured("adapter", ADAPTERS, "qlora: the base in 4 bits (NF4), lora: in its own precision", "lora"),
     Honoured("load_in_4bit", Switch(), "NF4 with double quantisation; adapter: qlora implies it", "memory.load_in_4bit"),
-    Honoured("lora_r", Whole(1, MAX_RANK, {"auto": 0}), "rank of the adapter; auto: 8 for less than 1,000 rows, else 16", "lora.rank"),
+    Honoured("lora_r", Whole(1, MAX_RANK, {"auto": 0}), "rank of the adapter; auto: 8 for less than 1,000 rows, 16 for "
+             "more, or where a loader yields them", "lora.rank"),
     Honoured("lora_alpha", Number(above=0), "the adapter is scaled by alpha / rank; twice the rank where it is not given", "lora.alpha"),
     Honoured("lora_dropout", Number(0, 0.99), "dropout before the adapter", "lora.dropout"),
     Honoured("lora_target_modules", Words("list of names, or all-linear"), "last names of the linear layers that get an adapter, "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from finetune.recipe.given import Given
 from finetune.recipe.recipe import Memory
 
@@ -10,15 +12,15 @@ _ATTENTION_FLAGS = {"flash_attention": "", "sdp_attention": "sdpa", "eager_atten
 _CHUNKED = ("chunked_cross_entropy", "chunked_loss", "cut_cross_entropy", "liger_fused_linear_cross_entropy")
 
 
-def read_memory(given: Given, is_4bit: bool, loss: str) -> Memory:
-    """`loss`: the recipe's hook, which sees all logits."""
+def read_memory(given: Given, is_4bit: bool, loss: str, adapted: Collection[str]) -> Memory:
+    """`loss`: the recipe's hook, which sees all logits. `adapted`: last names of the layers with an adapter; none: not known."""
     usual = Memory()
     return Memory(
         load_in_4bit=is_4bit,
         dtype=_dtype(given),
         packing=given.get("sample_packing", usual.packing),
         gradient_checkpointing=given.get("gradient_checkpointing", usual.gradient_checkpointing),
-        keep_outputs=_keep_outputs(given, is_4bit),
+        keep_outputs=_keep_outputs(given, is_4bit, adapted),
         chunked_loss=_chunked_loss(given, loss),
         attention=_attention(given),
         compile=given.get("torch_compile", usual.compile),
@@ -54,7 +56,7 @@ def _attention(given: Given) -> str:
     return "sdpa" if given.get("flash_attention") is False else ""
 
 
-def _keep_outputs(given: Given, is_4bit: bool) -> tuple[str, ...]:
+def _keep_outputs(given: Given, is_4bit: bool, adapted: Collection[str]) -> tuple[str, ...]:
     kept: tuple[str, ...] = given.get("keep_outputs", ())
     if kept and not given.get("gradient_checkpointing", Memory().gradient_checkpointing):
         given.problem("keep_outputs", "without gradient_checkpointing all outputs are kept: leave it out")
@@ -62,6 +64,9 @@ def _keep_outputs(given: Given, is_4bit: bool) -> tuple[str, ...]:
         given.problem("keep_outputs", "torch_compile decides itself what is kept: leave one of them out")
     if kept and not is_4bit:
         given.problem("keep_outputs", "it is for layers in four bits: set load_in_4bit: true, or leave it out")
+    if missing := [name for name in kept if adapted and name not in adapted]:
+        words = f"no layers that get an adapter; those are {', '.join(sorted(adapted))}"
+        given.problem("keep_outputs", f"{', '.join(missing)}: {words}")
     return kept
 
 

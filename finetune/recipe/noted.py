@@ -42,7 +42,7 @@ NOTED: Mapping[str, str] = {
                      "multipack_real_batches"), _PACKS),
     "eval_sample_packing": "rows are evaluated apart from each other, packed or not: the loss is the same",
     "eval_batch_size": "evaluation runs at micro_batch_size: the loss is the same at any",
-    "gradient_checkpointing_kwargs": "activations are computed again without re-entering autograd; the gradients are the same",
+    "gradient_checkpointing_kwargs": "how activations are computed again is chosen by what is fastest; the gradients are the same",
     **dict.fromkeys(
         ("world_size", "local_rank", "ddp", "ddp_timeout", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_find_unused_parameters"),
         _LAUNCHER,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import RecipeUnusable
-from finetune.recipe.adapter import read_lora
+from finetune.recipe.adapter import adapted_names, read_lora
 from finetune.recipe.base import Base, WrongRevision, find_base
 from finetune.recipe.checks import check_base, check_length
 from finetune.recipe.data import read_data
@@ -69,7 +69,7 @@ def _recipe(given: Given, path: Path, is_plan: bool) -> Recipe:
         ewc=read_ewc(given, folders, data.general, is_plan),
         folder=folders.recipe,
         steps=read_steps(given, hooks.loss),
-        memory=read_memory(given, is_4bit, hooks.loss),
+        memory=read_memory(given, is_4bit, hooks.loss, adapted_names(lora, base)),
         watch=read_watch(given, has_eval, hooks.callbacks),
         seed=given.get("seed", 42),
         base_name=given.get("base_model", ""),

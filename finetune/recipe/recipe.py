@@ -70,7 +70,7 @@ class Ewc:
     strength: float
     """Nats of the loss that it costs to move the logits of general rows: by half of their mean square."""
     sources: tuple[Source, ...]
-    """Rows that show what is needed; they are not trained."""
+    """Rows that show what is needed, by which nothing is trained; those of `general` where the recipe names none of their own."""
     num_rows: int = EWC_ROWS
     """Of them, drawn by the seed."""
 

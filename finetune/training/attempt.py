@@ -92,13 +92,14 @@ class Attempt:
         hooks = self._hooks()
         config = self._config()
         place = self._place(config)
+        has_kernels = self._has_kernels(place, config)
         self._share_cores(place)
         self._meter = Meter(place.device, self._order.memory_limit)
         self._meter.limit()
         tokens = ModelTokens(recipe.base)
         feed = self._feed(tokens, hooks["loader"], place)
         self._find_checkpoint(feed)
-        self._load(place)
+        self._load(place, has_kernels)
         self._trainer, conductor = self._build(feed, place, tokens, hooks)
         self._trainer.penalty = self._penalty(place, _pad_id(tokens.tokenizer))
         self._tell_start(feed, place)
@@ -170,7 +171,7 @@ class Attempt:
                 "of one run. Begin anew without it"
             )
 
-    def _load(self, place: Place) -> None:
+    def _load(self, place: Place, has_kernels: bool) -> None:
         recipe = self._recipe
         if recipe.lora is None:
             raise RecipeUnusable(
@@ -178,7 +179,7 @@ class Attempt:
             )
         self._events.stage("load", f"loading {recipe.base_name or recipe.base}")
         base = models.load_base(recipe, place)
-        if self._has_kernels(place, base.config):
+        if has_kernels:
             kernels.patch(base)
         if recipe.memory.chunked_loss:
             add_chunked_head(base)

@@ -13,9 +13,9 @@ from finetune.training.fast import varlen
 
 SHORT = "sdpa"
 """What every device has."""
-KNOWN = (SHORT, "eager", "flash_attention_2", varlen.NAME)
-
-
+FLAT = ("flash_attention_2", varlen.NAME)
+"""What goes by the lengths of rows, which lie end to end without padding."""
+KNOWN = (SHORT, "eager", *FLAT)
 HALVES = (torch.bfloat16, torch.float16)
 """What FlashAttention's kernels compute in."""
 MAX_HEAD = 256
@@ -41,7 +41,7 @@ def choose_attention(memory: Memory, device: torch.device, dtype: torch.dtype, c
         raise RecipeUnusable(
             f"attn_implementation: {name} has no {reason}, which this model has: leave it out, and {SHORT} is used"
         )
-    if name in ("flash_attention_2", varlen.NAME) and (reason := _unfit(dtype, config)):
+    if name in FLAT and (reason := _unfit(dtype, config)):
         raise RecipeUnusable(f"attn_implementation: {name} {reason}: leave it out, and {SHORT} is used")
     return name
 

@@ -79,8 +79,8 @@ def packs_of(recipe: Recipe, rows: TokenRows) -> Sequence[Sequence[int]]:
 
 
 def batches_of(recipe: Recipe, rows: TokenRows, pad_id: int, is_flat: bool) -> list[dict[str, Any]]:
-    """Of rows that are not trained, as large as micro batches: what a model takes, with `labels`."""
-    packs, size = Packs(rows, packs_of(recipe, rows)), recipe.steps.micro_batch_size
+    """Of rows that are not trained, as large as micro batches but without padding: what a model takes, with `labels`."""
+    packs, size = Packs(rows, packs_of(recipe, rows)), recipe.steps.micro_batch_size if is_flat else 1
     collate = Collator([packs], pad_id, is_flat)
     numbers = range(len(packs))
     batches = [collate([{"pack": number} for number in numbers[start : start + size]]) for start in numbers[::size]]

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from finetune.errors import LacksPackage, RecipeUnusable
 from finetune.recipe.recipe import ALL_LINEAR, Lora, Memory, Recipe
+from finetune.training.attention import FLAT
 from finetune.training.fast import varlen
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -34,7 +35,7 @@ class Place:
     @property
     def is_flat(self) -> bool:
         """Whether batches have no padding: attention goes by the lengths of rows."""
-        return self.attention in ("varlen", "flash_attention_2", "flash_attention_3")
+        return self.attention in FLAT
 
 
 def choose_device(local_rank: int) -> torch.device:
@@ -149,9 +150,11 @@ def checkpoint_activations(model: Any, recipe: Recipe) -> None:
 
 
 def _draws(model: Any, recipe: Recipe) -> bool:
-    """Whether a block's second pass has to draw the same random numbers as its first."""
-    dropouts = (value for name, value in model.config.get_text_config().to_dict().items() if name.endswith("dropout"))
-    return bool(recipe.lora and recipe.lora.dropout) or any(value for value in dropouts if isinstance(value, float))
+    """Whether a block's second pass has to draw the same random numbers as its first: something drops out, by whichever of the names that
+    models' configurations have for it (`attention_dropout`, `resid_pdrop`, ...)."""
+    settings = model.config.get_text_config().to_dict().items()
+    chances = (value for name, value in settings if "drop" in name and isinstance(value, int | float))
+    return bool(recipe.lora and recipe.lora.dropout) or any(chances)
 
 
 def count_adapted(model: Any) -> int:

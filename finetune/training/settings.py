@@ -44,7 +44,7 @@ def settings_of(recipe: Recipe, place: Place, schedule: Schedule, folder: Path, 
         bf16=is_mixed and place.dtype_name == "bfloat16",
         fp16=place.dtype_name == "float16",
         use_cpu=place.device.type == "cpu",
-        # Set on the model itself: TRL would also make the embeddings' outputs require gradients, which this kind does without.
+        # Set on the model itself, with our choice of kind; a second time here would be with another.
         activation_checkpointing=False,
         gradient_checkpointing=False,
         torch_compile=memory.compile,

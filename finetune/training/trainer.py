@@ -55,10 +55,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.is_abandoned = False
         """A stop was asked for while it was evaluated: no step follows that would tell."""
         self.penalty: Penalty | None = None
-        """Part of every update's loss, and not of the loss that is told."""
+        """Added to what every update minimises, and not to the loss that is told."""
         self._is_penalty_due = False
-        self._penalised: list[Tensor] = []
-        """In this micro batch."""
         self._order, self._tally, self.is_chunked, self._loss, self._shelf = order, tally, is_chunked, loss, shelf
         own = {name: value.data for name, value in model.named_parameters() if value.requires_grad}
         super().__init__(model=model, **settings)
@@ -92,30 +90,23 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
     # loss -----------------------------------------------------------------------------------------------------------
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """What it returns is told as the loss of the rows."""
-        self._penalised.clear()
-        total: Tensor = super().training_step(*args, **kwargs)
-        for penalty in self._penalised:
-            self._tally.note_penalty(penalty)
-            total = total - penalty
-        return total
+        """The first micro batch of an update comes with the penalty, which is the same on all processes: their mean is that of one."""
+        if self.penalty is not None and self._is_penalty_due:
+            self._is_penalty_due = False
+            self._penalise(self.penalty())
+        loss: Tensor = super().training_step(*args, **kwargs)
+        return loss
+
+    def _penalise(self, penalty: Tensor) -> None:
+        """In a backward pass of its own, while DistributedDataParallel waits for no gradients: it takes each of them once, and those of
+        checkpointed blocks come by themselves, apart from whatever else the parameters are in."""
+        self._tally.note_penalty(penalty.detach())
+        self.accelerator.backward(penalty)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        """This micro batch's part of the mean; the processes' parts are averaged later, so that each is multiplied by their number.
-
-        The first one of an update carries the penalty, which is the same on all of them.
-        """
-        loss = self._loss_of_rows(model, inputs, num_items_in_batch)
-        if self.penalty is None or not self._is_penalty_due:
-            return loss
-        self._is_penalty_due = False
-        penalty = self.penalty()
-        self._penalised.append(penalty.detach())
-        return loss + penalty
-
-    def _loss_of_rows(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | None) -> Tensor:
+        """This micro batch's part of the mean; the processes' parts are averaged later, so that each is multiplied by their number."""
         assert num_items_in_batch is not None
         inputs = {**inputs, "use_cache": False}
         scale = int(self.accelerator.num_processes)

@@ -37,9 +37,9 @@ def obstacle(device: torch.device) -> str:
 def unlike(config: Any) -> str:
     """What a model's attention has that this one has not, by its configuration's key; empty: nothing."""
     text = config.get_text_config()
-    bound = getattr(text, "attn_logit_softcapping", None)
-    if bound:
-        return f"attn_logit_softcapping {bound}"
+    for name in ("attn_logit_softcapping", "attention_dropout"):
+        if value := getattr(text, name, None):
+            return f"{name} {value}"
     return "attention sinks" if text.model_type == "gpt_oss" else ""
 
 

@@ -44,6 +44,7 @@ def test_rows_and_their_lengths(tmp_path: Path) -> None:
     assert found is not None
     assert sorted(found.lengths) == [20 + 12 + 10, 100 + 12 + 10]
     assert (found.num_rows, found.num_tokens, found.longest, found.mean_length) == (2, 164, 122, 82)
+    assert found.row_of_a_token == (122 * 122 + 42 * 42) / 164
     assert not found.is_exact
 
 

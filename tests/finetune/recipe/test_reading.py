@@ -207,6 +207,14 @@ def test_attention(read_text: Read, text: str, attention: str) -> None:
             "6: keep_outputs: without gradient_checkpointing all outputs are kept: leave it out",
         ),
         (
+            "keep_outputs: [down_proj, down_porj]\n",
+            "5: keep_outputs: down_porj: no layers that get an adapter; those are down_proj, gate_proj, k_proj, ",
+        ),
+        (
+            "lora_target_modules: [q_proj, v_proj]\nkeep_outputs: down_proj\n",
+            "6: keep_outputs: down_proj: no layers that get an adapter; those are q_proj, v_proj",
+        ),
+        (
             "chunked_cross_entropy: true\ncut_cross_entropy: false\n",
             "6: cut_cross_entropy: it contradicts chunked_cross_entropy",
         ),

@@ -146,6 +146,15 @@ def test_one_that_is_made_up_for_changes_nothing_of_what_follows(tmp_path: Path,
     assert near(*([event["loss"] for event in run.of("eval")] for run in (whole, again)))
 
 
+def test_kernels_that_cannot_be_had_are_refused_before_the_base_is_loaded(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.training.model.load_base", lambda *_: pytest.fail("it is loaded"))
+    words = "use_liger_kernel: true: it needs a GPU: leave it out, and the model's own code is used"
+    with pytest.raises(RecipeUnusable, match=words):
+        attempt(make_recipe(tmp_path, rows, memory={"liger": True}), tmp_path)
+
+
 @pytest.mark.parametrize("kept", ["down_proj", "lm_head"])
 def test_outputs_that_are_kept(tmp_path: Path, rows: Path, kept: str) -> None:
     memory = {"gradient_checkpointing": True, "keep_outputs": (kept,)}

@@ -191,15 +191,19 @@ def test_it_is_told_beside_the_loss_and_holds_the_update_back(tmp_path: Path, fi
     assert [event["name"] for event in strong.of("stage")][-3:-1] == ["measure", "train"]
 
 
-def test_it_is_once_in_an_update_however_many_micro_batches(tmp_path: Path, files: tuple[Path, Path]) -> None:
-    """Directions are drawn batch by batch, so that what is measured differs a little; the penalty four times over would be far off."""
+@pytest.mark.parametrize("packing", [True, False])
+def test_it_is_once_in_an_update_however_many_micro_batches(
+    tmp_path: Path, files: tuple[Path, Path], packing: bool
+) -> None:
+    """And what is measured is that of the rows, not of what fills up their batches."""
+    more = {"memory": {"packing": packing}}
     steps = {"max_steps": 4, "schedule": "constant"}
-    big = run(tmp_path / "big", files, 30, steps={**steps, "micro_batch_size": 4})
+    big = run(tmp_path / "big", files, 30, steps={**steps, "micro_batch_size": 4}, **more)
     many = {**steps, "micro_batch_size": 1, "gradient_accumulation_steps": 4}
-    small = run(tmp_path / "small", files, 30, steps=many)
-    for name, tolerance in (("loss", 0.02), ("grad_norm", 0.2), ("penalty", 0.2)):
+    small = run(tmp_path / "small", files, 30, steps=many, **more)
+    for name in ("loss", "grad_norm", "penalty"):
         one, other = ([step[name] for step in told.of("step")] for told in (small, big))
-        assert one == pytest.approx(other, rel=tolerance)
+        assert one == pytest.approx(other, rel=1e-3)
 
 
 def test_it_goes_on_with_what_was_measured(tmp_path: Path, files: tuple[Path, Path]) -> None:

@@ -77,6 +77,8 @@ def test_targets() -> None:
 class Heads:
     """A GPU's view of a model: `head_dim` wide."""
 
+    attention_dropout = 0.0
+
     def __init__(self, head_dim: int) -> None:
         self.model_type, self.head_dim, self.hidden_size, self.num_attention_heads = "llama", head_dim, 8 * head_dim, 8
 
@@ -107,3 +109,51 @@ def test_attention_fits_the_numbers_and_the_heads(
             choose_attention(memory, device, getattr(torch, dtype), Heads(width))
     else:
         assert choose_attention(memory, device, getattr(torch, dtype), Heads(width)) == found
+
+
+def test_attention_that_drops_out_is_none_by_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from finetune.training.attention import choose_attention
+    from finetune.training.fast import varlen
+
+    monkeypatch.setattr(varlen, "obstacle", lambda _: "")
+    model = Heads(64)
+    model.attention_dropout = 0.1
+    assert choose_attention(Memory(), torch.device("cuda"), torch.bfloat16, model) == "sdpa"
+    with pytest.raises(RecipeUnusable, match=r"varlen has no attention_dropout 0\.1, which this model has"):
+        choose_attention(Memory(attention="varlen"), torch.device("cuda"), torch.bfloat16, model)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", ["resid_pdrop", "attention_dropout"])
+def test_what_drops_out_in_a_block_is_the_same_in_its_second_pass(name: str) -> None:
+    import torch
+    from transformers import PhiConfig, PhiForCausalLM
+
+    from finetune.training.model import add_adapter, checkpoint_activations
+
+    def gradients(model: Any) -> Any:
+        torch.manual_seed(3)
+        model.zero_grad()
+        torch.autograd.backward(model(input_ids=ids, labels=ids).loss)
+        return torch.cat([value.grad.flatten() for value in model.parameters() if value.requires_grad])
+
+    torch.manual_seed(2)
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    config = PhiConfig(**sizes, **{name: 0.5}, name_or_path="phi", attn_implementation="eager")
+    base = PhiForCausalLM(config).requires_grad_(False)
+    lora, ids = Lora(rank=2), torch.arange(40)[None]
+    model = add_adapter(base, lora, "phi", 1).train()
+    for key, value in model.named_parameters():
+        if "lora_B" in key:
+            value.data.normal_()
+    plain = gradients(model)
+    checkpoint_activations(model, Recipe(TARGET_DIR, Data(()), TARGET_DIR, lora))
+    assert torch.allclose(gradients(model), plain, rtol=1e-4, atol=1e-6 * float(plain.abs().max()))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -26,3 +27,23 @@ def test_they_need_a_gpu_a_known_model_and_their_packages(monkeypatch: pytest.Mo
     assert kernels.obstacle(config("llama"), gpu) == f"{missing} cannot be imported here"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert kernels.obstacle(config("llama"), gpu) == ""
+
+
+def test_the_loss_stays_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their package needs Triton; what is called is played here."""
+    from finetune.training.fast import kernels
+
+    asked = {}
+    played = ModuleType("liger_kernel.transformers.monkey_patch")
+    played.MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": lambda **parts: asked.update(parts)}  # type: ignore[attr-defined]
+    for name, module in (
+        (played.__name__, played),
+        ("liger_kernel.transformers", ModuleType("t")),
+        ("liger_kernel", ModuleType("l")),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    model = SimpleNamespace(config=config("llama"))
+    kernels.patch(model)
+    assert asked.pop("model") is model
+    assert {name for name, is_on in asked.items() if is_on} == {"rope", "rms_norm", "swiglu"}
+    assert {name for name, is_on in asked.items() if not is_on} == {"cross_entropy", "fused_linear_cross_entropy"}
