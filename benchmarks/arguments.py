@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from benchmarks.workload import Length, WorkloadError
+from benchmarks.traffic.errors import WorkloadError
+from benchmarks.traffic.lengths import LengthDraw, parse_length
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,16 +100,27 @@ def levels(text: str) -> tuple[int, ...]:
     return found
 
 
+def rates(text: str) -> tuple[float, ...]:
+    """`2,4.5,8`: requests per second, each once."""
+    parse = number(1e-6)
+    found = tuple(parse(part.strip()) for part in text.split(",") if part.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("names no rate: write for example 2,4,8")
+    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} names a rate twice: use --repeats for that")
+    return found
+
+
 def cores(text: str) -> tuple[int, ...]:
     """`0,1`: numbers of cores."""
     parse = whole(0)
     return tuple(parse(part.strip()) for part in text.split(",") if part.strip())
 
 
-def length(text: str) -> Length:
-    """`128` or `64-256`."""
+def length(text: str) -> LengthDraw:
+    """`128`, `64-256` or `lognormal:550,0.8`."""
     try:
-        return Length.parse(text)
+        return parse_length(text)
     except WorkloadError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
 

@@ -1,14 +1,23 @@
 """Several loads, several repeats, interleaved, against one target; every run with fresh prompts and its verdict."""
 
+import itertools
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.client import Client
-from benchmarks.loadgen import LoadRun, closed_loop, interleave
-from benchmarks.metrics import Summary, summarise
-from benchmarks.record import Failure
-from benchmarks.validity import Verdict, judge
+from benchmarks.gauges import Gauges, watched
+from benchmarks.loadgen import LoadRun, closed_loop, interleave, open_loop
+from benchmarks.loads import ClosedLoad, Load
+from benchmarks.metrics import Summary, offered, summarise, ttft_user_s
+from benchmarks.processes import run_load
+from benchmarks.record import Failure, Record
+from benchmarks.statistics.little import LittleCheck, little
+from benchmarks.statistics.saturation import Saturation, saturation
+from benchmarks.statistics.steady import Window
+from benchmarks.target import Target
+from benchmarks.traffic.request import Request
+from benchmarks.validity import Ceiling, Evidence, Verdict, judge
 from benchmarks.workload import Workload
 
 
@@ -32,16 +41,35 @@ class Plan:
     """None takes as many as the highest level has streams."""
     seed: int = 0
     requests_per_stream: int = 4
+    loads: tuple[Load, ...] = ()
+    """Instead of the closed loops of `levels`; that then only says with how many streams to warm up."""
+    num_processes: int = 1
+    """From which the requests are sent."""
+    ceiling: Ceiling | None = None
+    """Of this client on this machine; None is not judged."""
+    gauge: Target | None = None
+    """Whose metrics page says how many requests the engine holds; None is not judged."""
+    is_synthetic: bool = False
+    """The server's weights are declared random."""
+
+    @property
+    def all_loads(self) -> tuple[Load, ...]:
+        """What is measured, in order."""
+        return self.loads or tuple(map(self.closed_load, self.levels))
+
+    def closed_load(self, concurrency: int) -> ClosedLoad:
+        """The load of a level."""
+        return ClosedLoad(concurrency, self.requests_at(concurrency))
 
     def requests_at(self, concurrency: int) -> int:
         """Requests of one run at this level."""
         return max(8, self.requests_per_stream * concurrency) if self.num_requests is None else self.num_requests
 
-    def seed_of(self, concurrency: int, repeat: int) -> str:
+    def seed_of(self, key: int | str, repeat: int) -> str:
         """Seed of one run's request list: the same for every target, different between runs, because an engine with a
         prefix cache would answer a repeated list from its cache.
         """
-        return f"{self.seed}/{concurrency}/{repeat}"
+        return f"{self.seed}/{key}/{repeat}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +82,33 @@ class MeasuredRun:
     load: LoadRun
     summary: Summary
     verdict: Verdict
+    offered: Load
+    """What the run was asked to be."""
+    saturation: Saturation | None = None
+    """Of an open loop."""
+    achieved: float | None = None
+    """Of an open loop, the share of the offered rate at which requests were sent."""
+
+    @property
+    def label(self) -> str:
+        """The load, for people."""
+        return self.offered.label
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """All repeats at one concurrency."""
+    """All repeats of one load."""
 
     concurrency: int
+    """Streams of a closed loop; 0 of an open one."""
     runs: tuple[MeasuredRun, ...]
     pooled: Summary
     """Over the requests of all repeats; rates over their summed durations."""
+
+    @property
+    def label(self) -> str:
+        """The load, for people."""
+        return self.runs[0].label
 
     @property
     def output_tps(self) -> tuple[float, float, float]:
@@ -96,26 +141,63 @@ async def warm_up(client: Client, plan: Plan) -> None:
     if num == 0:
         return
     requests = plan.workload.requests(num, f"{plan.seed}/warm-up")
-    run = await closed_loop(client, plan.workload.endpoint.path, requests, highest)
+    run = await closed_loop(client, requests, highest)
     failures = [record.failure for record in run.records if record.failure]
     if len(failures) == len(run.records):
         raise WarmUpError(failures[0])
 
 
 async def measure(client: Client, plan: Plan, concurrency: int, repeat: int, order: int) -> MeasuredRun:
-    """One run."""
-    requests = plan.workload.requests(plan.requests_at(concurrency), plan.seed_of(concurrency, repeat))
-    load = await closed_loop(client, plan.workload.endpoint.path, requests, concurrency)
-    summary = summarise(load.records, load.duration_s)
-    return MeasuredRun(repeat, order, load, summary, judge(summary, load.client_busy))
+    """One run of a closed loop."""
+    return await measure_load(client, plan, plan.closed_load(concurrency), repeat, order)
+
+
+async def measure_load(client: Client, plan: Plan, load: Load, repeat: int, order: int) -> MeasuredRun:
+    """One run. Raises WorkloadError where its requests cannot be made."""
+    requests = load.requests(plan.workload, plan.seed_of(load.key, repeat))
+    async with watched(plan.gauge) as gauges:
+        run = await _send(client, plan, load, requests)
+    summary = summarise(run.records, run.duration_s)
+    evidence = Evidence(plan.ceiling, little=_little(gauges, run), is_synthetic=plan.is_synthetic)
+    if not load.concurrency:
+        evidence = replace(evidence, offered=offered(run.records), saturation=saturation_of(run.records))
+    verdict = judge(summary, run.client_busy, evidence)
+    achieved = evidence.offered.share if evidence.offered else None
+    return MeasuredRun(repeat, order, run, summary, verdict, load, evidence.saturation, achieved)
 
 
 async def run_plan(client: Client, plan: Plan, on_run: Callable[[MeasuredRun], None]) -> list[Level]:
-    """Warm up, then every level once per repeat; `on_run` hears of each run as it ends."""
+    """Warm up, then every load once per repeat; `on_run` hears of each run as it ends."""
     await warm_up(client, plan)
-    runs: dict[int, list[MeasuredRun]] = {concurrency: [] for concurrency in plan.levels}
-    for order, (repeat, concurrency) in enumerate(interleave(plan.levels, plan.repeats)):
-        run = await measure(client, plan, concurrency, repeat, order)
-        runs[concurrency].append(run)
+    runs: dict[str, list[MeasuredRun]] = {load.key: [] for load in plan.all_loads}
+    for order, (repeat, load) in enumerate(interleave(plan.all_loads, plan.repeats)):
+        run = await measure_load(client, plan, load, repeat, order)
+        runs[load.key].append(run)
         on_run(run)
-    return [level_of(concurrency, runs[concurrency]) for concurrency in plan.levels]
+    return [level_of(load.concurrency, runs[load.key]) for load in plan.all_loads]
+
+
+def _little(gauges: Gauges, run: LoadRun) -> LittleCheck | None:
+    """None where the engine was not asked, or did not say."""
+    if not gauges:
+        return None
+    spans = [(record.sent_s, record.end_s) for record in run.records if record.sent_s is not None]
+    return little(gauges, spans, Window(run.started_s, run.ended_s))
+
+
+def saturation_of(records: Sequence[Record]) -> Saturation:
+    """Whether requests in flight (from when they were due) and their ttft grew for as long as the load came in."""
+    last_s = max(record.intended_s for record in records)
+    changes = sorted([*((record.intended_s, 1) for record in records), *((record.end_s, -1) for record in records)])
+    heights = itertools.accumulate(step for _, step in changes)
+    in_flight = [(at_s, float(num)) for (at_s, _), num in zip(changes, heights, strict=True) if at_s <= last_s]
+    waits = [(record.intended_s, wait_s) for record in records if (wait_s := ttft_user_s(record)) is not None]
+    return saturation(in_flight, waits)
+
+
+async def _send(client: Client, plan: Plan, load: Load, requests: Sequence[Request]) -> LoadRun:
+    if plan.num_processes > 1:
+        return await run_load(client.options, requests, load.concurrency, plan.num_processes)
+    if load.concurrency:
+        return await closed_loop(client, requests, load.concurrency)
+    return await open_loop(client, requests)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("forgegate", "httptools", "uvloop", "orjson")
-_SECRET_OPTIONS = ("--api-key",)
+_SECRET_OPTIONS = ("--api-key", "--api-key-b")
 
 
 def environment() -> dict[str, Any]:

@@ -103,12 +103,16 @@ class Answer:
             self._timer = asyncio.get_running_loop().call_soon(self._step)
 
     def _later(self, delay_ms: float, step: Callable[[], None]) -> None:
-        jitter = self._completion.behaviour.jitter
-        if jitter and delay_ms:
-            delay_ms *= self._rng.uniform(1 - jitter, 1 + jitter)
+        behaviour = self._completion.behaviour
+        if behaviour.jitter and delay_ms:
+            delay_ms *= self._rng.uniform(1 - behaviour.jitter, 1 + behaviour.jitter)
         self._due_s += delay_ms / 1e3
         loop = asyncio.get_running_loop()
         wait_s = self._due_s - time.monotonic() if delay_ms else 0.0
+        if behaviour.stall_ms:
+            now_s = time.monotonic()
+            self._due_s = behaviour.after_stall_s(max(self._due_s, now_s))
+            wait_s = self._due_s - now_s
         self._timer = loop.call_later(wait_s, step) if wait_s > 0 else loop.call_soon(step)
 
     def _schedule(self) -> None:

@@ -41,14 +41,20 @@ class Behaviour:
     disconnect_after: int = 5
     truncate_after: int = -1
     """After so many chunks: `[DONE]` without finish_reason, as llama-cpp-python's server does when interrupted."""
+    stall_ms: float = 0.0
+    """How long the whole server stands still, once every `stall_every_ms`: nothing is answered meanwhile."""
+    stall_every_ms: float = 10_000.0
+    """Stalls end at multiples of this by CLOCK_MONOTONIC, so that who watches knows when they were."""
 
     def __post_init__(self) -> None:
         for name in ("error_rate", "hang_rate", "disconnect_rate", "jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BehaviourError(f"{name} must be between 0 and 1, not {getattr(self, name):g}")
-        for name in ("ttft_ms", "itl_ms", "tokens", "hang_after", "disconnect_after"):
+        for name in ("ttft_ms", "itl_ms", "tokens", "hang_after", "disconnect_after", "stall_ms"):
             if getattr(self, name) < 0:
                 raise BehaviourError(f"{name} must not be negative")
+        if self.stall_ms and self.stall_ms >= self.stall_every_ms:
+            raise BehaviourError("stall_ms must be below stall_every_ms")
         if self.tokens_per_chunk < 1:
             raise BehaviourError("tokens_per_chunk must be at least 1")
         if not 400 <= self.error_status <= 599:
@@ -69,6 +75,12 @@ class Behaviour:
             except (TypeError, ValueError) as exc:
                 raise BehaviourError(f"mock: {name} must be a number, not {value!r}") from exc
         return replace(self, **values) if values else self
+
+    def after_stall_s(self, at_s: float) -> float:
+        """The first moment from `at_s` (seconds, CLOCK_MONOTONIC) on that lies in no stall."""
+        period_s = self.stall_every_ms / 1e3
+        left_s = period_s - at_s % period_s
+        return at_s + left_s if left_s <= self.stall_ms / 1e3 else at_s
 
     @classmethod
     def parse_header(cls, text: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import orjson
@@ -19,21 +20,31 @@ class RefusedError(Exception):
         self.code = code
 
 
+class Kind(StrEnum):
+    """Which API is asked, by its path."""
+
+    CHAT = "/v1/chat/completions"
+    TEXT = "/v1/completions"
+    EMBEDDINGS = "/v1/embeddings"
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A completion to be answered."""
+    """A completion to be answered; embeddings are one without tokens."""
 
-    is_chat: bool
+    kind: Kind
     model: str
     is_streamed: bool
     includes_usage: bool
     prompt_tokens: int
     wanted: Wanted
     behaviour: Behaviour
+    num_inputs: int = 1
+    """Of embeddings."""
 
 
 def read_completion(
-    body: bytes, header: str | None, *, is_chat: bool, models: Sequence[str], behaviour: Behaviour
+    body: bytes, header: str | None, *, kind: Kind, models: Sequence[str], behaviour: Behaviour
 ) -> Completion:
     """Raises RefusedError with 400 or 404."""
     try:
@@ -46,15 +57,22 @@ def read_completion(
     if not isinstance(model, str) or model not in models:
         detail = f"the model {model!r} does not exist; there is {', '.join(models)}"
         raise RefusedError(404 if isinstance(model, str) else 400, detail, "model", "model_not_found")
+    overridden = _overridden(behaviour, header, fields.get("mock"))
+    if kind is Kind.EMBEDDINGS:
+        inputs = _demanded(fields, "input", str | list)
+        listed = [inputs] if isinstance(inputs, str) or isinstance(inputs[0], int) else inputs
+        return Completion(
+            kind, model, False, False, sum(map(_words, listed)), Wanted(0, 0, False), overridden, len(listed)
+        )
     options = fields.get("stream_options") or {}
     return Completion(
-        is_chat,
+        kind,
         model,
         fields.get("stream") is True,
         bool(options.get("include_usage")),
-        _prompt_tokens(fields, is_chat),
+        _prompt_tokens(fields, kind is Kind.CHAT),
         _wanted(fields),
-        _overridden(behaviour, header, fields.get("mock")),
+        overridden,
     )
 
 

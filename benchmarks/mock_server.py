@@ -1,7 +1,7 @@
 """`forgegate bench mock`: a fast, programmable OpenAI-compatible stub engine at asyncio-protocol level.
 
 It obeys the contract of a real engine: `/v1/chat/completions` and `/v1/completions` (streamed or not, max_tokens,
-min_tokens, ignore_eos, include_usage), `/v1/models`, `/health`, `/metrics`, OpenAI errors, a bearer token from
+min_tokens, ignore_eos, include_usage), `/v1/embeddings`, `/v1/models`, `/health`, `/metrics`, OpenAI errors, a bearer token from
 FORGEGATE_ENGINE_SECRET on all but `/health`, 429 when its queue is full, a drain on SIGTERM. On top: behaviour per
 server and per request (mock_behaviour.py), `mock.sent_s` in every chunk (CLOCK_MONOTONIC seconds: comparable on one
 host), and `GET /mock/stats`, which counts what it saw, such as clients that went away, and holds the last request.
@@ -24,10 +24,10 @@ import orjson
 from benchmarks import mock_wire
 from benchmarks.mock_answer import Answer
 from benchmarks.mock_behaviour import Behaviour, Ending, draw_fate
-from benchmarks.mock_request import Completion, RefusedError, read_completion
-from benchmarks.mock_wire import Pen
+from benchmarks.mock_request import Completion, Kind, RefusedError, read_completion
+from benchmarks.mock_wire import EmbeddingPen, Pen
 
-_COMPLETION_PATHS = {"/v1/chat/completions": True, "/v1/completions": False}
+_KINDS = {kind.value: kind for kind in Kind}
 DRAIN_S = 10.0
 
 
@@ -313,7 +313,7 @@ class Connection(asyncio.Protocol):
         engine = self._engine
         if not engine.is_allowed(path, headers.get("authorization")):
             raise RefusedError(401, "a bearer token is missing or wrong", code="invalid_api_key")
-        if path in _COMPLETION_PATHS:
+        if path in _KINDS:
             if method != "POST":
                 raise RefusedError(405, f"{path} takes POST")
             engine.last_request = {"path": path, "headers": headers, "body": body.decode("utf-8", "replace")}
@@ -330,7 +330,7 @@ class Connection(asyncio.Protocol):
         completion = read_completion(
             body,
             headers.get("x-mock"),
-            is_chat=_COMPLETION_PATHS[path],
+            kind=_KINDS[path],
             models=engine.models,
             behaviour=engine.behaviour,
         )
@@ -354,8 +354,11 @@ class Connection(asyncio.Protocol):
         engine.stats.prompt_tokens += completion.prompt_tokens
 
     def _pen(self, completion: Completion, number: int) -> Pen:
-        identity = f"{'chatcmpl' if completion.is_chat else 'cmpl'}-mock-{number}"
-        return Pen(completion.is_chat, identity, completion.model, self._engine.created, completion.prompt_tokens)
+        is_chat = completion.kind is Kind.CHAT
+        identity = f"{'chatcmpl' if is_chat else 'cmpl'}-mock-{number}"
+        common = (is_chat, identity, completion.model, self._engine.created, completion.prompt_tokens)
+        is_text = completion.kind is not Kind.EMBEDDINGS
+        return Pen(*common) if is_text else EmbeddingPen(*common, completion.num_inputs)
 
     def _refuse(self, refused: RefusedError) -> None:
         self._engine.stats.num_refused += 1

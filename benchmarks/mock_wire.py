@@ -115,3 +115,21 @@ class Pen:
 
     def _closed(self, content: dict[str, Any]) -> bytes:
         return orjson.dumps({**self._frame(streamed=True), **content})
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingPen(Pen):
+    """Writes the answer to a request for embeddings."""
+
+    num_inputs: int = 1
+
+    def whole(self, text: str, finish_reason: str, completion_tokens: int, sent_s: float) -> bytes:
+        """One short vector for each input, all different."""
+        data = [
+            {"object": "embedding", "index": index, "embedding": [1.0, (index + 1) / 8, -0.5]}
+            for index in range(self.num_inputs)
+        ]
+        usage = {"prompt_tokens": self.prompt_tokens, "total_tokens": self.prompt_tokens}
+        return orjson.dumps(
+            {"object": "list", "data": data, "model": self.model, "usage": usage, "mock": {"sent_s": sent_s}}
+        )

@@ -60,11 +60,23 @@ class Record:
     finish_reason: str | None
     status: int | None
     failure: Failure | None
+    adapter: str | None = None
+    """The model's name in the request."""
+    session: int | None = None
+    """The conversation that it belongs to; None where there are none."""
+    turn: int = 0
+    """Its place in the conversation, from 0."""
+    is_cancelled: bool = False
+    """The client cut it off on purpose: neither an answer nor a failure."""
+    reasoning_chars: int = 0
+    """How much of the text was reasoning, in characters."""
+    queue_s: float | None = None
+    """How long the server says that it let the request wait."""
 
     @property
     def is_ok(self) -> bool:
         """True when it was answered to the end."""
-        return self.failure is None
+        return self.failure is None and not self.is_cancelled
 
     @property
     def token_source(self) -> str:

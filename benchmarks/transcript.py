@@ -9,9 +9,11 @@ import orjson
 from benchmarks.http1 import Exchange
 from benchmarks.record import Failure, FailureKind, Record
 from benchmarks.sse import EventParser
-from benchmarks.workload import Request
+from benchmarks.traffic.request import Request
 
+EMBEDDINGS_PATH = "/v1/embeddings"
 _DONE = b"[DONE]"
+_QUEUE_HEADER = b"x-forgegate-queue-ms"
 
 
 @dataclass(slots=True)
@@ -20,6 +22,9 @@ class Transcript:
 
     times_s: list[float] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    """Of the texts what is neither reasoning nor a tool's arguments."""
+    reasoning_chars: int = 0
     usage: dict[str, Any] = field(default_factory=dict)
     finish_reason: str | None = None
     is_done: bool = False
@@ -55,9 +60,12 @@ class Transcript:
             return
         if choice.get("finish_reason"):
             self.finish_reason = str(choice["finish_reason"])
-        if text := _choice_text(choice):
+        answer, reasoning, arguments = _choice_texts(choice)
+        if text := answer + reasoning + arguments:
             self.times_s.append(at_s)
             self.texts.append(text)
+            self.answers.append(answer)
+            self.reasoning_chars += len(reasoning)
 
     def verdict(self) -> Failure | None:
         """None when the stream ended as it should. A server that closes early, or sends `[DONE]` without a
@@ -73,7 +81,7 @@ class Transcript:
 
 def read(exchange: Exchange, request: Request, intended_s: float) -> Record:
     """The record of an exchange that has ended."""
-    transcript = _transcribe(exchange) if exchange.status == 200 else Transcript()
+    transcript = _transcribe(exchange, request) if exchange.status == 200 else Transcript()
     usage = transcript.usage
     return Record(
         index=request.index,
@@ -92,8 +100,21 @@ def read(exchange: Exchange, request: Request, intended_s: float) -> Record:
         cached_tokens=_count(usage.get("prompt_tokens_details") or {}, "cached_tokens"),
         finish_reason=transcript.finish_reason,
         status=exchange.status,
-        failure=_failure(exchange, transcript),
+        failure=None if exchange.is_cancelled else _failure(exchange, transcript),
+        adapter=request.adapter,
+        session=request.session,
+        turn=request.turn,
+        is_cancelled=exchange.is_cancelled,
+        reasoning_chars=transcript.reasoning_chars,
+        queue_s=_queue_s(exchange.headers),
     )
+
+
+def answer_of(exchange: Exchange) -> str:
+    """What the assistant said, without its reasoning; empty where it said nothing."""
+    if exchange.status != 200 or not exchange.reads:
+        return ""
+    return "".join(_transcribe_stream(exchange).answers)
 
 
 def error_message(body: bytes) -> str:
@@ -115,18 +136,50 @@ def stamped_events(exchange: Exchange) -> Iterator[tuple[float, bytes]]:
             yield at_s, event.data
 
 
-def _transcribe(exchange: Exchange) -> Transcript:
+def _transcribe(exchange: Exchange, request: Request) -> Transcript:
+    is_stream = request.path != EMBEDDINGS_PATH
+    wanted, content_type = b"text/event-stream" if is_stream else b"application/json", _content_type(exchange)
+    if content_type != wanted:
+        what = "an event stream" if is_stream else "JSON"
+        detail = f"not {what} but {content_type.decode('latin-1') or 'no content-type'}"
+        return Transcript(failure=Failure(FailureKind.BAD_RESPONSE, f"{detail}: {_shown(exchange.body)}"))
+    return _transcribe_stream(exchange) if is_stream else _transcribe_embeddings(exchange)
+
+
+def _content_type(exchange: Exchange) -> bytes:
+    return exchange.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+def _transcribe_stream(exchange: Exchange) -> Transcript:
     transcript, parser = Transcript(), EventParser()
-    content_type = exchange.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if content_type != b"text/event-stream":
-        detail = f"not an event stream but {content_type.decode('latin-1') or 'no content-type'}"
-        transcript.failure = Failure(FailureKind.BAD_RESPONSE, f"{detail}: {_shown(exchange.body)}")
-        return transcript
     for at_s, piece in zip(exchange.times, exchange.pieces, strict=True):
         for event in parser.feed(piece):
             transcript.take(event.data, at_s)
     transcript.is_cut = parser.is_inside_event
     return transcript
+
+
+def _transcribe_embeddings(exchange: Exchange) -> Transcript:
+    """The answer comes in one piece, when its last byte has come: ttft and e2e are the same. It has no output tokens."""
+    if not exchange.is_complete:
+        return Transcript()
+    try:
+        message = orjson.loads(exchange.body)
+        vectors = [row["embedding"] for row in message["data"]]
+        usage = {**(message.get("usage") or {}), "completion_tokens": 0}
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        vectors, usage = [], {}
+    if not vectors or not all(vectors):
+        return Transcript(failure=Failure(FailureKind.BAD_RESPONSE, f"no embeddings: {_shown(exchange.body)}"))
+    return Transcript([exchange.end_s], [""], usage=usage, finish_reason="stop", is_done=True)
+
+
+def _queue_s(headers: dict[bytes, bytes]) -> float | None:
+    """How long a forgegate let the request wait for an engine; other servers do not tell."""
+    try:
+        return float(headers[_QUEUE_HEADER]) / 1e3
+    except (KeyError, ValueError):
+        return None
 
 
 def _failure(exchange: Exchange, transcript: Transcript) -> Failure | None:
@@ -137,14 +190,15 @@ def _failure(exchange: Exchange, transcript: Transcript) -> Failure | None:
     return exchange.failure or transcript.verdict()
 
 
-def _choice_text(choice: dict[str, Any]) -> str:
-    """Text of a chat chunk (reasoning and tool arguments included: they are tokens too) or of a completion chunk."""
+def _choice_texts(choice: dict[str, Any]) -> tuple[str, str, str]:
+    """What a chunk holds of the answer, of reasoning and of tool arguments: all of them were generated."""
     delta = choice.get("delta")
     if not isinstance(delta, dict):
-        return str(choice.get("text") or "")
-    text = delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning") or ""
+        return str(choice.get("text") or ""), "", ""
+    content = str(delta.get("content") or "")
+    reasoning = "" if content else str(delta.get("reasoning_content") or delta.get("reasoning") or "")
     calls = delta.get("tool_calls") or ()
-    return str(text) + "".join(str((call.get("function") or {}).get("arguments") or "") for call in calls)
+    return content, reasoning, "".join(str((call.get("function") or {}).get("arguments") or "") for call in calls)
 
 
 def _count(usage: dict[str, Any], key: str) -> int | None:

@@ -1,10 +1,11 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import orjson
 import pytest
 
-from benchmarks import transcript
+from benchmarks import eventloop, transcript
 from benchmarks.client import Client, Target
 from benchmarks.mock_behaviour import Behaviour
 from benchmarks.mock_server import MockEngine
@@ -46,3 +47,24 @@ def ask(client: Client) -> Callable[..., Awaitable[Record]]:
         return transcript.read(await client.post("/v1/chat/completions", request.body), request, intended_s)
 
     return send
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A mock in a thread of its own, since the command runs an event loop itself."""
+    engine = MockEngine(Behaviour(ttft_ms=1, itl_ms=1, tokens=6), models=("alpha", "beta"))
+    ready, stop = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        async with engine:
+            loops.append(asyncio.get_running_loop())
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=eventloop.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    yield engine.url
+    loops[0].call_soon_threadsafe(stop.set)
+    thread.join(10)

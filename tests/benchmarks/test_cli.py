@@ -2,43 +2,28 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks import eventloop
 from benchmarks.cli import main
-from benchmarks.mock_behaviour import Behaviour
-from benchmarks.mock_server import MockEngine
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """A mock in a thread of its own, since the command runs an event loop itself."""
-    import asyncio
-
-    engine = MockEngine(Behaviour(ttft_ms=1, itl_ms=1, tokens=6), models=("alpha", "beta"))
-    ready, stop = threading.Event(), asyncio.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def serve() -> None:
-        async with engine:
-            loops.append(asyncio.get_running_loop())
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=eventloop.run, args=(serve(),))
-    thread.start()
-    assert ready.wait(10)
-    yield engine.url
-    loops[0].call_soon_threadsafe(stop.set)
-    thread.join(10)
 
 
 def run(url: str, *more: str) -> int:
-    base = ["run", "--url", url, "--model", "alpha", "--concurrency", "1,3", "--requests", "6", "--output-tokens", "5"]
+    base = [
+        "run",
+        "--no-ceiling",
+        "--url",
+        url,
+        "--model",
+        "alpha",
+        "--concurrency",
+        "1,3",
+        "--requests",
+        "6",
+        "--output-tokens",
+        "5",
+    ]
     return main([*base, *more])
 
 
@@ -57,6 +42,12 @@ def test_json_has_format_environment_and_levels(url: str, tmp_path: Path, capsys
     assert "hush-hush" not in printed.out
     assert "***" in result["command"]
     assert printed.err.count("answered") == 4
+
+
+def test_forms_by_the_files_names(url: str, tmp_path: Path):
+    outs = [tmp_path / f"result.{suffix}" for suffix in ("json", "csv", "md", "html")]
+    assert run(url, *(word for out in outs for word in ("--out", str(out)))) == 0
+    assert [out.read_text("utf-8")[:4] for out in outs] == ["{\n  ", "load", "alph", "<!do"]
 
 
 def test_table(url: str, capsys: pytest.CaptureFixture[str]):
@@ -85,6 +76,7 @@ def test_short_answers_are_invalid(url: str, capsys: pytest.CaptureFixture[str])
         (["run", "--concurency", "1"], 2, "did you mean '--concurrency'"),
         (["run", "--concurrency", "1,x"], 2, "'x' is not a whole number"),
         (["run", "--concurrency", "0"], 2, "at least 1"),
+        (["run", "--out", "table.xls"], 2, "a result is written as .json, .csv, .md, .html"),
         (["run", "--concurrency", "2,2"], 2, "twice"),
         (["run", "--output-tokens", "9-3"], 2, "no length"),
         (["run", "--body", "{"], 2, "--body is not JSON"),

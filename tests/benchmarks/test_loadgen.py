@@ -3,7 +3,7 @@ import asyncio
 import orjson
 import pytest
 
-from benchmarks import loadgen, metrics, transcript
+from benchmarks import driver, metrics, transcript
 from benchmarks.client import Client, Target
 from benchmarks.loadgen import closed_loop, interleave
 from benchmarks.mock_behaviour import Behaviour
@@ -30,7 +30,7 @@ def test_interleaving_is_round_robin_and_turns_round():
 
 
 async def test_every_request_once_and_never_more_than_c_at_a_time(engine: MockEngine, client: Client):
-    run = await closed_loop(client, PATH, REQUESTS(30, "s"), 4)
+    run = await closed_loop(client, REQUESTS(30, "s"), 4)
     assert [record.index for record in run.records] == list(range(30))
     assert all(record.is_ok for record in run.records)
     assert engine.stats.max_running == 4
@@ -40,14 +40,14 @@ async def test_every_request_once_and_never_more_than_c_at_a_time(engine: MockEn
 
 
 async def test_the_next_request_is_due_when_the_last_one_ended(client: Client):
-    run = await closed_loop(client, PATH, REQUESTS(5, "s"), 1)
+    run = await closed_loop(client, REQUESTS(5, "s"), 1)
     for before, after in zip(run.records, run.records[1:], strict=False):
         assert 0 <= after.intended_s - before.end_s < 0.05
 
 
 async def test_answers_are_read_as_they_come_when_too_many_are_kept(client: Client, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(loadgen, "RAW_BYTES_KEPT", 1000)
-    run = await closed_loop(client, PATH, REQUESTS(10, "s"), 3)
+    monkeypatch.setattr(driver, "RAW_BYTES_KEPT", 1000)
+    run = await closed_loop(client, REQUESTS(10, "s"), 3)
     assert [record.index for record in run.records] == list(range(10))
 
 
@@ -55,7 +55,7 @@ async def test_failures_do_not_stop_the_others():
     behaviour = Behaviour(ttft_ms=1, itl_ms=1, error_rate=0.3, disconnect_rate=0.3, disconnect_after=2)
     async with MockEngine(behaviour, seed=1) as engine:
         client = Client(Target.from_url(engine.url))
-        run = await closed_loop(client, PATH, REQUESTS(40, "s"), 8)
+        run = await closed_loop(client, REQUESTS(40, "s"), 8)
         summary = metrics.summarise(run.records, run.duration_s)
         client.close()
     assert summary.num_requests == 40

@@ -255,3 +255,29 @@ def test_command_drains_on_sigterm():
         child.wait()
         if child.stdout:
             child.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("at_s", "expected_s"), [(20.0, 20.0), (28.9, 28.9), (29.5, 30.0), (29.999, 30.0), (30.0, 30.0)]
+)
+def test_stalls_end_at_multiples_of_their_period(at_s: float, expected_s: float):
+    assert Behaviour(stall_ms=1000, stall_every_ms=10_000).after_stall_s(at_s) == pytest.approx(expected_s)
+    assert Behaviour().after_stall_s(at_s) == at_s
+
+
+def test_a_stall_must_end():
+    with pytest.raises(BehaviourError, match="below stall_every_ms"):
+        Behaviour(stall_ms=100, stall_every_ms=100)
+
+
+@pytest.mark.parametrize(
+    ("given", "num"), [("one two", 1), (["one", "two three"], 2), ([5, 6, 7], 1), ([[5, 6], [7]], 2)]
+)
+async def test_embeddings(client: Client, given: object, num: int):
+    exchange = await client.post("/v1/embeddings", orjson.dumps({"model": "mock", "input": given}))
+    body = orjson.loads(exchange.body)
+    vectors = [row["embedding"] for row in body["data"]]
+    assert [row["index"] for row in body["data"]] == list(range(num))
+    assert len({tuple(vector) for vector in vectors}) == num
+    assert body["usage"]["prompt_tokens"] in (2, 3)
+    assert (await client.post("/v1/embeddings", b'{"model": "mock"}')).status == 400

@@ -1,0 +1,186 @@
+"""How requests reach the server, as options of `bench run`."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import arguments
+from benchmarks.loads import Load, OpenLoad, SavedLoad, TraceLoad
+from benchmarks.traffic.arrivals import Arrivals, Spacing, Steady, parse_ramp
+from benchmarks.traffic.errors import WorkloadError
+from benchmarks.traffic.saved import read_requests
+from benchmarks.traffic.traces import FORMATS, read_trace
+
+DEFAULT_LEVELS = (1, 8, 32)
+SWEEP_DURATION_S = 30.0
+_OPEN = "--rate, --ramp or --trace"
+
+
+def add_load_options(parser: argparse.ArgumentParser) -> None:
+    """Closed loop, open loop, traces, saved lists, and from how many processes."""
+    add = parser.add_argument_group("load").add_argument
+    add("--concurrency", type=arguments.levels, metavar="C,C", help="closed loop: streams (default 1,8,32)")
+    add(
+        "--rate",
+        type=arguments.rates,
+        metavar="R,R",
+        help="open loop: requests, or sessions, per second, each a load of its own",
+    )
+    add(
+        "--ramp",
+        metavar="KIND:A-B",
+        help="open loop: linear:1-50 or exponential:1-50 requests/s, over --duration or --requests",
+    )
+    add(
+        "--arrivals",
+        metavar="KIND",
+        help="of an open loop: constant, poisson, or gamma:B with vLLM's burstiness (default poisson)",
+    )
+    add(
+        "--duration",
+        type=arguments.number(0.01),
+        metavar="S",
+        help="of an open loop: seconds in which requests come (or --requests)",
+    )
+    add("--trace", type=Path, metavar="FILE", help="open loop: replay recorded arrivals and lengths")
+    add("--trace-format", choices=list(FORMATS), help="of --trace")
+    add(
+        "--trace-scale",
+        type=arguments.number(1e-6),
+        metavar="X",
+        help="multiply its gaps: 0.5 is twice as fast (default 1)",
+    )
+    add(
+        "--profile",
+        choices=("sweep",),
+        help="one at a time, then full throughput, then rates in between until one is too much",
+    )
+    add("--sweep-rates", type=arguments.whole(1), metavar="N", help="of --profile sweep, between both ends (default 5)")
+    add(
+        "--requests",
+        type=arguments.whole(1),
+        metavar="N",
+        help="per load and repeat (default 4 per stream, at least 8)",
+    )
+    add(
+        "--requests-from",
+        type=Path,
+        metavar="FILE",
+        help="send a saved list: at its own times, or with --concurrency C",
+    )
+    add("--save-requests", type=Path, metavar="FILE", help="write the list that is sent; of one load and one repeat")
+    add("--processes", type=arguments.whole(1), default=1, metavar="N", help="that send the requests (default 1)")
+    add(
+        "--max-connections",
+        type=arguments.whole(1),
+        metavar="N",
+        help="open at once; more requests wait (default any number)",
+    )
+
+
+def levels_of(options: argparse.Namespace) -> tuple[int, ...]:
+    """Streams of closed loops; of other loads, with how many to warm up."""
+    return tuple(options.concurrency or (DEFAULT_LEVELS if is_closed(options) else (8,)))
+
+
+def is_closed(options: argparse.Namespace) -> bool:
+    """Whether the run is the plain one, of closed loops."""
+    return not (options.rate or options.ramp or options.trace or options.requests_from or options.profile)
+
+
+def loads_of(options: argparse.Namespace) -> tuple[Load, ...]:
+    """All but closed loops, which their levels stand for. Raises WorkloadError, for options that do not go together too."""
+    _check(options)
+    if options.requests_from:
+        return (_saved(options),)
+    if options.trace:
+        return (_trace(options),)
+    if options.ramp:
+        return (_ramp(options),)
+    return tuple(
+        OpenLoad(Arrivals(Steady(rate), spacing_of(options)), options.requests, options.duration)
+        for rate in options.rate or ()
+    )
+
+
+def spacing_of(options: argparse.Namespace) -> Spacing:
+    """Of an open loop's arrivals; raises WorkloadError."""
+    return Spacing.parse(options.arrivals or "poisson")
+
+
+def _ramp(options: argparse.Namespace) -> Load:
+    if options.duration is not None:
+        return OpenLoad(
+            Arrivals(parse_ramp(options.ramp, options.duration), spacing_of(options)), None, options.duration
+        )
+    mean_rate = parse_ramp(options.ramp, 1.0).mean_rate
+    profile = parse_ramp(options.ramp, options.requests / mean_rate)
+    return OpenLoad(Arrivals(profile, spacing_of(options)), options.requests)
+
+
+def _trace(options: argparse.Namespace) -> Load:
+    trace = read_trace(options.trace, options.trace_format).scaled(options.trace_scale or 1.0)
+    return TraceLoad(trace.cut(options.requests, options.duration))
+
+
+def _saved(options: argparse.Namespace) -> Load:
+    saved = read_requests(options.requests_from)
+    streams = options.concurrency[0] if options.concurrency else 0
+    if not streams and any(request.due_s is None for request in saved if request.turn == 0):
+        raise WorkloadError(
+            f"{options.requests_from} was saved from a closed loop: say with how many streams, --concurrency C"
+        )
+    if streams:
+        saved = [replace(request, due_s=None) for request in saved]
+    return SavedLoad(options.requests_from.name, tuple(saved), streams)
+
+
+def _check(options: argparse.Namespace) -> None:
+    _exclude(options, ("rate", "ramp", "trace", "requests_from", "profile"))
+    _exclude(options, ("concurrency", "rate"))
+    _exclude(options, ("concurrency", "ramp"))
+    _exclude(options, ("concurrency", "trace"))
+    _exclude(options, ("concurrency", "profile"))
+    is_open = bool(options.rate or options.ramp or options.profile)
+    _need(options, "arrivals", is_open, "--rate or --ramp")
+    _need(options, "duration", is_open or options.trace, _OPEN)
+    for name in ("trace_format", "trace_scale"):
+        _need(options, name, options.trace, "--trace")
+    _need(options, "sweep_rates", options.profile, "--profile sweep")
+    _need(options, "max_connections", not is_closed(options), _OPEN)
+    if options.trace and not options.trace_format:
+        raise WorkloadError(f"--trace needs --trace-format: one of {', '.join(FORMATS)}")
+    if (options.rate or options.ramp) and (options.requests is None) == (options.duration is None):
+        raise WorkloadError("an open loop needs either --duration S or --requests N")
+    if options.requests_from:
+        _check_saved(options)
+    if options.think_time and not (is_closed(options) or options.turns or options.profile):
+        raise WorkloadError(
+            "--think-time goes with a closed loop or with --turns: an open loop does not wait for users"
+        )
+    if options.save_requests and (options.repeats > 1 or options.profile or _num_loads(options) > 1):
+        raise WorkloadError("--save-requests saves one list: name one load, and no --repeats")
+
+
+def _check_saved(options: argparse.Namespace) -> None:
+    for name in ("requests", "save_requests"):
+        if getattr(options, name) is not None:
+            raise WorkloadError(f"--requests-from sends the whole list as it is: leave --{name.replace('_', '-')} out")
+    if options.concurrency and len(options.concurrency) > 1:
+        raise WorkloadError("--requests-from goes with one level of --concurrency")
+
+
+def _num_loads(options: argparse.Namespace) -> int:
+    return len(options.rate) if options.rate else len(levels_of(options)) if is_closed(options) else 1
+
+
+def _exclude(options: argparse.Namespace, names: Sequence[str]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
+    if len(given) > 1:
+        raise WorkloadError(f"{given[0]} and {given[1]} are different loads: choose one")
+
+
+def _need(options: argparse.Namespace, name: str, is_there: object, other: str) -> None:
+    if getattr(options, name) is not None and not is_there:
+        raise WorkloadError(f"--{name.replace('_', '-')} goes with {other}")

@@ -1,0 +1,223 @@
+"""`forgegate bench run`: measure throughput and latency."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+
+from benchmarks import arguments, eventloop, forms, report
+from benchmarks.campaign import Level, MeasuredRun, Plan, WarmUpError, run_plan
+from benchmarks.ceiling import CeilingError, measure_ceiling
+from benchmarks.client import Client, Target
+from benchmarks.commands import traffic_options
+from benchmarks.commands.exits import EXIT_DONE, EXIT_NEGATIVE
+from benchmarks.commands.load_options import SWEEP_DURATION_S, add_load_options, levels_of, loads_of, spacing_of
+from benchmarks.commands.workload_options import add_workload_options, workload_of
+from benchmarks.probe import UnusableError, find_model
+from benchmarks.record import FailureKind
+from benchmarks.sweep import Sweep, run_sweep
+from benchmarks.traffic.errors import WorkloadError
+from benchmarks.traffic.saved import save_requests
+from benchmarks.validity import Ceiling
+from benchmarks.workload import Workload
+
+_EXAMPLE = """examples:
+  forgegate bench run --url http://127.0.0.1:8080 --model demo --concurrency 1,8,32 --output-tokens 128
+  forgegate bench run --model demo --rate 2,4,8 --duration 60 --input-tokens lognormal:550,0.8 --shared-prefix 8x512
+  forgegate bench run --model demo --trace conversations.jsonl --trace-format mooncake --duration 300
+
+a closed loop waits for answers, an open loop (--rate, --ramp, --trace) does not: its latencies, counted from when a request
+was due, are those that users of a service see.
+
+exit codes: 0 done, 1 measured but not valid (requests failed, short answers, client too slow), 2 bad usage,
+3 the server cannot be reached"""
+
+_WORKLOAD_NAMES = (
+    "endpoint", "input_tokens", "output_tokens", "prompt_form", "vocab_size", "prompts", "ignore_eos", "min_tokens", "temperature",
+    "body", "model",
+)  # fmt: skip
+_TRACED_NAMES = ("input_tokens", "output_tokens", "prompts", "turns")
+
+
+def add(commands: Any) -> None:
+    """Its parser."""
+    text = "measure throughput and latency, in closed and in open loops"
+    run = commands.add_parser("run", help=text, description=text, epilog=_EXAMPLE)
+    add = run.add_argument
+    add("--url", default="http://127.0.0.1:8080", help="server's root (default %(default)s)")
+    add("--model", help="default: the server's only one")
+    add("--api-key", help="bearer token (default: $FORGEGATE_API_KEY); never written to results")
+    add_load_options(run)
+    add("--repeats", type=arguments.whole(1), default=1, metavar="R", help="of all levels, interleaved (default 1)")
+    add(
+        "--warmup",
+        type=arguments.whole(0),
+        metavar="N",
+        help="requests before the clock starts (default: highest level)",
+    )
+    add("--timeout", type=arguments.number(0.01), default=600.0, metavar="S", help="for a whole request (default 600)")
+    add("--keep-alive", choices=("on", "off"), default="on", help="off: a fresh connection for each request")
+    add("--seed", type=arguments.whole(0), default=0, help="of the prompts, lengths and arrivals (default 0)")
+    add(
+        "--out", type=Path, action="append", default=[], metavar="FILE",
+        help="write the result here too, as its name says: .json, .csv, .md, .html; more than once for several",
+    )  # fmt: skip
+    add("--json", action="store_true", help="print JSON instead of the table")
+    add(
+        "--ceiling", action=argparse.BooleanOptionalAction, default=True,
+        help="first measure what this client reaches against the mock, some 5 s; a run above 70 %% of it is void (default on)",
+    )  # fmt: skip
+    add(
+        "--metrics-url", metavar="URL",
+        help="root of the engine whose /metrics tells how many requests it holds (default: --url): Little's law is checked",
+    )  # fmt: skip
+    add("--synthetic-weights", action="store_true", help="the weights are random: what the server says is not checked")
+    add_workload_options(run)
+    traffic_options.add_traffic_options(run)
+    run.set_defaults(function=_run, ignore_eos=None)
+    run.set_defaults(defaults={name: str(run.get_default(name)) for name in (*_WORKLOAD_NAMES, *traffic_options.NAMES)})
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    plan: Plan
+    levels: Sequence[Level]
+    too_much: Level | None = None
+    """Where a sweep stopped."""
+
+
+def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
+    target = Target.from_url(options.url, _key(options))
+    _plan(options, "")  # bad input is refused before the server is asked
+    for path in options.out:
+        forms.require_known(path)
+    found = eventloop.run(_measure(options, target))
+    result = report.run_document(["forgegate", "bench", *words], target.url, found.plan, found.levels, found.too_much)
+    data = report.dump(result)
+    for path in options.out:
+        report.write(path, forms.rendered(orjson.loads(data), path))
+    if options.json:
+        sys.stdout.write(data.decode())
+    else:
+        report.print_levels(found.levels, console())
+    if found.too_much is not None:
+        sys.stderr.write(f"stopped at {found.too_much.label}: more than the server carries\n")
+    return EXIT_DONE if result["is_valid"] else EXIT_NEGATIVE
+
+
+def console() -> Console:
+    """Standard output; wide enough for the table where it is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+async def _measure(options: argparse.Namespace, target: Target) -> _Measured:
+    client = Client(
+        target,
+        keep_alive=options.keep_alive == "on",
+        timeout_s=options.timeout,
+        max_connections=options.max_connections,
+    )
+    try:
+        plan = _plan(options, await find_model(client, _model(options)))
+        if options.save_requests:
+            _save(options.save_requests, plan)
+        plan = replace(plan, ceiling=await _ceiling(options))
+        for load in plan.loads:
+            if left_out := load.as_dict().get("left_out"):
+                sys.stderr.write(f"{load.label}: {left_out} recorded failures are left out\n")
+        if options.profile == "sweep":
+            sweep = Sweep(options.sweep_rates or 5, options.duration or SWEEP_DURATION_S, spacing=spacing_of(options))
+            swept = await run_sweep(client, plan, sweep, _progress((2 + sweep.num_rates) * plan.repeats))
+            plan = replace(plan, loads=tuple(level.runs[0].offered for level in swept.levels))
+            return _Measured(plan, swept.levels, swept.too_much)
+        return _Measured(plan, await run_plan(client, plan, _progress(len(plan.all_loads) * plan.repeats)))
+    except WarmUpError as exc:
+        raise UnusableError(_with_hint(exc), is_environment=not _is_refusal(exc)) from exc
+    finally:
+        client.close()
+        await asyncio.sleep(0)
+
+
+def _plan(options: argparse.Namespace, model: str) -> Plan:
+    """Raises WorkloadError."""
+    _refuse_unheard(options)
+    return Plan(
+        _workload(options, model),
+        levels_of(options),
+        options.requests,
+        options.repeats,
+        options.warmup,
+        options.seed,
+        loads=loads_of(options),
+        num_processes=options.processes,
+        gauge=Target.from_url(options.metrics_url or options.url, _key(options)),
+        is_synthetic=options.synthetic_weights,
+    )
+
+
+async def _ceiling(options: argparse.Namespace) -> Ceiling | None:
+    if not options.ceiling:
+        return None
+    sys.stderr.write("measuring what this client reaches against the mock (--no-ceiling leaves it out)\n")
+    try:
+        return await measure_ceiling(options.processes)
+    except CeilingError as exc:
+        raise UnusableError(f"{exc}: --no-ceiling leaves this out", is_environment=True) from exc
+
+
+def _key(options: argparse.Namespace) -> str | None:
+    return options.api_key or os.environ.get("FORGEGATE_API_KEY")
+
+
+def _workload(options: argparse.Namespace, model: str) -> Workload:
+    return workload_of(options, model, **traffic_options.traffic_fields(options))
+
+
+def _refuse_unheard(options: argparse.Namespace) -> None:
+    """Options that a saved list or a trace leaves nothing to decide for."""
+    names: tuple[str, ...] = ()
+    if options.requests_from:
+        source, names = "--requests-from", (*_WORKLOAD_NAMES, *traffic_options.NAMES)
+    elif options.trace:
+        source, names = "--trace", _TRACED_NAMES
+    for name in names:
+        if str(getattr(options, name)) != options.defaults[name]:
+            raise WorkloadError(f"{source} says what is asked: leave --{name.replace('_', '-')} out")
+
+
+def _model(options: argparse.Namespace) -> str | None:
+    """The one to look for; a saved list names its own."""
+    if not options.requests_from:
+        return str(options.model) if options.model else None
+    (load,) = loads_of(options)
+    first = load.requests(Workload(""), "")[0]
+    model = orjson.loads(first.body).get("model")
+    return str(model) if model else None
+
+
+def _save(path: Path, plan: Plan) -> None:
+    (load,) = plan.all_loads
+    try:
+        save_requests(path, load.requests(plan.workload, plan.seed_of(load.key, 0)))
+    except OSError as exc:
+        raise WorkloadError(f"cannot write {path}: {exc.strerror or exc}") from exc
+
+
+def _progress(num_runs: int) -> Callable[[MeasuredRun], None]:
+    return lambda run: print(report.progress_line(run, num_runs), file=sys.stderr)
+
+
+def _is_refusal(error: WarmUpError) -> bool:
+    return error.failure.kind is FailureKind.HTTP_STATUS and error.failure.detail.startswith("4")
+
+
+def _with_hint(error: WarmUpError) -> str:
+    is_eos = "ignore_eos" in error.failure.detail
+    return str(error) + (" (--no-ignore-eos leaves that field out)" if is_eos else "")

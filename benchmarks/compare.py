@@ -1,0 +1,113 @@
+"""Two results of `bench run`, load by load: better, worse, or no difference shown. Pure, over documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.pages.runcharts import name_of
+from benchmarks.report import FORMAT, FORMAT_VERSION
+from benchmarks.statistics.difference import Difference, Verdict, compare
+from benchmarks.statistics.interval import Interval
+
+Result = Mapping[str, Any]
+FIGURES: Mapping[str, bool] = {
+    "output_tps": True, "request_rate": True, "ttft_user_s.p50": False, "ttft_user_s.p99": False, "tpot_s.p50": False, "tpot_s.p99": False,
+    "e2e_user_s.p50": False, "e2e_user_s.p99": False,
+}  # fmt: skip
+"""What is compared, and whether more is better."""
+_MACHINE = ("cpu", "cores", "memory_bytes", "system")
+
+
+class CompareError(ValueError):
+    """The two results cannot be held against each other; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure at one load, B against A."""
+
+    load: str
+    figure: str
+    a: Interval | None
+    b: Interval | None
+    """None where its result has no interval for it: too few samples."""
+    difference: Difference | None
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        if self.difference is not None:
+            return self.difference.sentence()
+        lacking = [name for name, interval in (("A", self.a), ("B", self.b)) if interval is None]
+        return f"too few samples in {' and '.join(lacking)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All rows, and what a reader must know before believing them."""
+
+    rows: tuple[Row, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def is_worse(self) -> bool:
+        """True when any figure is shown to be worse."""
+        return any(row.difference is not None and row.difference.verdict is Verdict.WORSE for row in self.rows)
+
+
+def compared(a: Result, b: Result, names: tuple[str, str] = ("A", "B")) -> Comparison:
+    """`names` are what messages call the two.
+
+    Raises CompareError for documents of another kind or version, void ones, and results without a load in common.
+    """
+    for name, result in zip(names, (a, b), strict=True):
+        _require_usable(name, result)
+    of_a, of_b = ({name_of(level): level for level in result["levels"]} for result in (a, b))
+    common = [name for name in of_a if name in of_b]
+    if not common:
+        raise CompareError(f"no load in common: {names[0]} has {', '.join(of_a)}, {names[1]} has {', '.join(of_b)}")
+    rows = (row for name in common for row in _rows(name, of_a[name], of_b[name]))
+    return Comparison(tuple(rows), tuple(_remarks(a, b, set(of_a) ^ set(of_b))))
+
+
+def _require_usable(name: str, result: Result) -> None:
+    if result.get("format") != FORMAT or result.get("kind") != "run":
+        raise CompareError(f"{name} is no result of `forgegate bench run`")
+    if result["format_version"] != FORMAT_VERSION:
+        raise CompareError(f"{name} has format version {result['format_version']}, this program reads {FORMAT_VERSION}")
+    if not all("steady" in level for level in result["levels"]):
+        raise CompareError(f"{name} has no intervals: an older program wrote it; measure again")
+    if not result["is_valid"]:
+        raise CompareError(f"{name} is void: {'; '.join(result['faults'])}")
+
+
+def _rows(load: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Row]:
+    for figure, is_higher_better in FIGURES.items():
+        of_a, of_b = (_interval(level["steady"]["figures"].get(figure)) for level in (a, b))
+        if of_a is None and of_b is None:
+            continue
+        is_comparable = of_a is not None and of_b is not None and min(of_a.estimate, of_b.estimate) > 0
+        difference = compare(of_a, of_b, is_higher_better) if of_a and of_b and is_comparable else None
+        yield Row(load, figure, of_a, of_b, difference)
+
+
+def _interval(found: Mapping[str, Any] | None) -> Interval | None:
+    if found is None:
+        return None
+    return Interval(**{name: value for name, value in found.items() if name != "settling"})
+
+
+def _remarks(a: Result, b: Result, lonely: set[str]) -> Iterator[str]:
+    if lonely:
+        yield f"measured in one of them only: {', '.join(sorted(lonely))}"
+    if changes := _changes(a["environment"], b["environment"], _MACHINE):
+        yield f"on different machines: {changes}"
+    if changes := _changes(a["plan"]["workload"], b["plan"]["workload"]):
+        yield f"different requests: {changes}"
+
+
+def _changes(a: Mapping[str, Any], b: Mapping[str, Any], names: Sequence[str] = ()) -> str:
+    different = [name for name in names or {**a, **b} if a.get(name) != b.get(name)]
+    return ", ".join(f"{name} {a.get(name)!r} and {b.get(name)!r}" for name in different)

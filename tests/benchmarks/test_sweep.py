@@ -1,0 +1,93 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import campaign, sweep
+from benchmarks.campaign import MeasuredRun, Plan
+from benchmarks.client import Client, Target
+from benchmarks.loads import Load
+from benchmarks.statistics.saturation import Saturation, Slope
+from benchmarks.sweep import Sweep, run_sweep
+from benchmarks.workload import Length, Workload
+from tests.benchmarks.virtual import run
+
+CAPACITY = 20.0
+PLAN = Plan(Workload("m", output_tokens=Length(1, 1)), (1,), 40, num_warmup=0)
+RISING = Slope(1.0, 0.1, 0.5)
+
+
+def test_rates_lie_strictly_between_both_ends():
+    assert Sweep(num_rates=3).rates(10, 50) == (20, 30, 40)
+    assert Sweep(num_rates=3).rates(10, 10) == ()
+    assert Sweep(num_rates=1).rates(10, 5) == ()
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Loads and repeats as they are measured, against a server on a made-up clock that answers two at once."""
+    calls: list[tuple[str, int]] = []
+
+    async def measure(_client: Client, plan: Plan, load: Load, repeat: int, order: int) -> MeasuredRun:
+        calls.append((load.label, repeat))
+        requests = load.requests(plan.workload, plan.seed_of(load.key, repeat))
+        records, _ = run(
+            requests, lambda _request, at_s: [at_s + 2 / CAPACITY], num_streams=load.concurrency or None, limit=2
+        )
+        return _judged(load, records, repeat, order)
+
+    monkeypatch.setattr(sweep, "measure_load", measure)
+    return calls
+
+
+def _judged(load: Load, records: Sequence[campaign.Record], repeat: int, order: int) -> MeasuredRun:
+    ended_s = max(record.end_s for record in records)
+    summary = campaign.summarise(records, ended_s)
+    found = None if load.concurrency else campaign.saturation_of(records)
+    return MeasuredRun(
+        repeat,
+        order,
+        campaign.LoadRun(load.concurrency, tuple(records), 0.0, ended_s, 0.0, 0, [], 0.0),  # type: ignore[arg-type]
+        summary,
+        campaign.judge(summary, 0.0),
+        load,
+        found,
+    )
+
+
+async def swept(num_rates: int, repeats: int = 1, plan: Plan = PLAN) -> sweep.Swept:
+    client = Client(Target.from_url("127.0.0.1:9"))
+    return await run_sweep(
+        client, replace(plan, repeats=repeats), Sweep(num_rates, 60, num_streams=8), lambda _run: None
+    )
+
+
+async def test_one_stream_then_full_throughput_then_rates_in_between(measured: list[tuple[str, int]]):
+    found = await swept(3, repeats=2)
+    assert [label for label, _ in measured[:4]] == ["1 stream", "1 stream", "8 streams", "8 streams"]
+    lowest, highest = (level.pooled.request_rate for level in found.levels[:2])
+    assert (lowest, highest) == (pytest.approx(CAPACITY / 2), pytest.approx(CAPACITY))
+    rates = [level.runs[0].offered.rate for level in found.levels[2:]]
+    assert rates == [pytest.approx(rate) for rate in (12.5, 15, 17.5)]
+    assert found.too_much is None
+
+
+async def test_it_stops_at_the_first_rate_that_is_too_much(
+    measured: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+):
+    """Full throughput is overstated here, so that rates beyond the server's capacity are tried."""
+    monkeypatch.setattr(Sweep, "rates", lambda *_: (10.0, 40.0, 80.0))
+    found = await swept(3)
+    assert [level.label for level in found.levels] == ["1 stream", "8 streams", "10 req/s"]
+    assert found.too_much is not None
+    assert found.too_much.label == "40 req/s"
+    assert [label for label, _ in measured] == ["1 stream", "8 streams", "10 req/s", "40 req/s"]
+
+
+async def test_requests_that_could_not_be_sent_stop_it_too(measured: list[tuple[str, int]]):
+    level = (await swept(1)).levels[-1]
+    assert not sweep.is_too_much(level)
+    slow = replace(level.runs[0], achieved=0.9)
+    assert sweep.is_too_much(replace(level, runs=(slow,)))
+    grown = replace(level.runs[0], saturation=Saturation(60, RISING, RISING))
+    assert sweep.is_too_much(replace(level, runs=(grown,)))

@@ -1,0 +1,98 @@
+"""`bench versus` and `bench compare`, against a mock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from benchmarks.cli import main
+
+SLOWER = '{"mock": {"itl_ms": 6}}'
+
+
+def versus(url: str, *more: str) -> int:
+    return main(
+        ["versus", url, url, "--model", "alpha", "--concurrency", "2", "--requests", "8", "--output-tokens", "5", *more]
+    )
+
+
+def run(url: str, out: Path, *more: str) -> None:
+    words = [
+        "run",
+        "--no-ceiling",
+        "--url",
+        url,
+        "--model",
+        "alpha",
+        "--concurrency",
+        "2",
+        "--requests",
+        "24",
+        "--output-tokens",
+        "5",
+    ]
+    assert main([*words, "--repeats", "3", "--out", str(out), *more]) == 0
+
+
+def test_the_same_requests_go_to_both_in_turns(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "versus.json"
+    assert (
+        versus(
+            url, "--model-b", "beta", "--repeats", "3", "--out", str(out), "--api-key", "hush", "--api-key-b", "hush-b"
+        )
+        == 0
+    )
+    said = capsys.readouterr()
+    assert [line[0] for line in said.err.splitlines()] == ["A", "B", "B", "A", "A", "B"]
+    result = orjson.loads(out.read_bytes())
+    assert (result["kind"], result["is_valid"]) == ("versus", True)
+    assert "hush" not in str(result)
+    (load,) = result["loads"]
+    assert len(load["pairs"]) == 3
+    for pair in load["pairs"]:
+        assert pair["A"]["input_tokens"] == pair["B"]["input_tokens"]
+    ratio = load["figures"]["output_tps"]["ratio"]
+    assert ratio["low"] < ratio["estimate"] < ratio["high"]
+    assert "output_tps" in said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["versus", "http://127.0.0.1:1"], "the following arguments are required: URL_B"),
+        (["versus", "http://127.0.0.1:1", "http://127.0.0.1:1", "--repeats", "2"], "at least 3"),
+        (["compare", "no-such.json", "neither.json"], "cannot read no-such.json"),
+    ],
+)
+def test_wrong_words_are_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_sweep_cannot_be_compared_in_turns(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["versus", url, url, "--model", "alpha", "--profile", "sweep"]
+    assert main(words) == 2
+    assert "not --profile sweep" in capsys.readouterr().err
+
+
+def test_files_are_compared_figure_by_figure(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    run(url, before)
+    run(url, after, "--body", SLOWER)
+    capsys.readouterr()
+    assert main(["compare", str(before), str(after)]) == 1
+    table = capsys.readouterr().out
+    assert "worse" in next(line for line in table.splitlines() if "tpot_s.p50" in line)
+    assert "different requests: extra" in table
+    assert main(["compare", str(after), str(before), "--json"]) == 0
+    rows = {row["figure"]: row["verdict"] for row in orjson.loads(capsys.readouterr().out)["rows"]}
+    assert rows["tpot_s.p50"] == "better"
+
+
+def test_a_file_of_another_kind_is_named(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    assert main(["compare", str(other), str(other)]) == 2
+    assert f"{other} is no result of `forgegate bench run`" in capsys.readouterr().err
