@@ -1,9 +1,12 @@
 """Chats of what the demo model knows already, as general rows against forgetting.
 
-    python -m finetune.demo_general --out general.jsonl [--rows 1000] [--exchanges 1] [--seed 1]
+    python -m finetune.demo_general --out general.jsonl [--rows 1000] [--exchanges 1] [--even] [--seed 1]
 
 Conversations of the corpus that it was made of, from the side that is trained on: none asks what its skills are measured by. Tools stand
 in the system prompt, in the words in which the model's chat template puts them. The same rows and seed give the same bytes everywhere.
+
+As the corpus has them, skills come by their weight, and chats that obey a system prompt are rare where more than one exchange is wanted:
+most of those have one. `--even` draws as many of each skill, and takes them as short as they are.
 """
 
 from __future__ import annotations
@@ -11,24 +14,46 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from backends.demo.chat import TOOLS_HEAD, TOOLS_TAIL, to_json
 from backends.demo.corpus import Item, training_items
+from backends.demo.skills import SKILLS
 
 DEFAULT_ROWS, DEFAULT_SEED = 1000, 1
 MAX_ROWS = 1_000_000
 
 
 def chats(
-    num_rows: int = DEFAULT_ROWS, seed: int = DEFAULT_SEED, num_exchanges: int = 1
+    num_rows: int = DEFAULT_ROWS, seed: int = DEFAULT_SEED, num_exchanges: int = 1, is_even: bool = False
 ) -> Iterator[Mapping[str, Any]]:
-    """Each with its `messages`, of `num_exchanges` at least: the longer they are, the more of what is known stands in a row."""
-    long = (item for item in training_items(seed, sys.maxsize) if _count(item) >= num_exchanges)
-    return ({"messages": messages_of(item)} for item in islice(long, num_rows))
+    """Each with its `messages`, of `num_exchanges` at least: the longer they are, the more of what is known stands in a row.
+
+    `is_even`: one chat of each skill after the other; those that begin with a system prompt may be shorter.
+    """
+    return ({"messages": messages_of(item)} for item in islice(items(seed, num_exchanges, is_even), num_rows))
+
+
+def items(seed: int, num_exchanges: int, is_even: bool) -> Iterator[Item]:
+    """What `chats` are made of, without end."""
+    found = training_items(seed, sys.maxsize)
+    return _evenly(found, num_exchanges) if is_even else (item for item in found if _count(item) >= num_exchanges)
+
+
+def _evenly(found: Iterator[Item], num_exchanges: int) -> Iterator[Item]:
+    """By skill in turn, each in the order in which its items come."""
+    waiting: dict[str, deque[Item]] = {name: deque() for name in SKILLS}
+    for number in count():
+        wanted = waiting[tuple(SKILLS)[number % len(SKILLS)]]
+        while not wanted:
+            item = next(found)
+            if _count(item) >= num_exchanges or item.messages[0]["role"] == "system":
+                waiting[item.skill].append(item)
+        yield wanted.popleft()
 
 
 def _count(item: Item) -> int:
@@ -54,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--exchanges", type=int, choices=range(1, 5), default=1, help="of each at least (default: %(default)s)"
     )
+    parser.add_argument("--even", action="store_true", help="as many chats of each skill, system prompts among them")
     parser.add_argument(
         "--seed", type=int, default=DEFAULT_SEED, help="another one gives other chats (default: %(default)s)"
     )
@@ -64,9 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         with args.out.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(
-                json.dumps(chat, ensure_ascii=False) + "\n" for chat in chats(args.rows, args.seed, args.exchanges)
-            )
+            made = chats(args.rows, args.seed, args.exchanges, args.even)
+            file.writelines(json.dumps(chat, ensure_ascii=False) + "\n" for chat in made)
     except OSError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2

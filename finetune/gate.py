@@ -17,8 +17,9 @@ from finetune.running import TOKEN, URL
 
 INTERRUPTED = 130
 EXAMPLE = f"""What the alias serves now (the base where it serves nothing) and the candidate are asked the same items; the task has to be
-better, no general skill may drop. 500 items of each are asked, then up to --max-items of those that are undecided. The verdict goes to the
-gateway, where it allows just this change: forgegate adapters alias NAME VERSION.
+better, no general skill may drop. 500 items of each are asked, then up to --max-items of those that are undecided; what was answered
+before by the same engines is not asked again. The verdict goes to the gateway, where it allows just this change:
+forgegate adapters alias NAME VERSION.
 
 The admin token is taken from {TOKEN}; the gateway that runs here needs none to be set.
 
@@ -108,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         metavar="DIR",
         type=Path,
-        help="keep answers and verdict there; the same call again asks only what is missing",
+        help="keep answers and verdict there",
     )
     add(
         "--post",

@@ -22,6 +22,7 @@ from finetune.recipelines import remedy_lines
 from finetune.release import keep, negative_lines, suite_of
 from finetune.run.folder import RunFolder
 from finetune.running import URL, Gateway, find
+from finetune.sharedanswers import shared_answers
 from finetune.stages import shown
 from finetune.verdictwords import lines
 
@@ -38,7 +39,7 @@ def _asked(args: argparse.Namespace) -> int:
         live = live_of(client, args.alias, args.candidate)
         if live.is_just(args.candidate):
             raise RecipeUnusable(f"{args.alias} serves {args.candidate} already: there is nothing to decide")
-        cache = args.out / CACHE if args.out else None
+        cache = shared_answers(client, gateway, live.base, suite) or (args.out / CACHE if args.out else None)
         question = Question(suite, live, args.candidate, rule, args.max_items or MOST_ITEMS, cache)
         judgement = judge(question, Endpoint(gateway.url, gateway.token), tell)
         made = document_of(judgement, question, who())

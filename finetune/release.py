@@ -25,6 +25,7 @@ from finetune.gating.verdict import Rule
 from finetune.jsonchild import Tell
 from finetune.live import Live, live_of
 from finetune.running import Gateway
+from finetune.sharedanswers import shared_answers
 from finetune.verdictwords import lines
 
 VERDICT = "verdict.json"
@@ -117,9 +118,8 @@ class Release:
         if plan.suite is None or plan.folder is None:
             raise RecipeUnusable("a suite is needed to decide whether the alias may move")
         plan.folder.mkdir(parents=True, exist_ok=True)
-        question = Question(
-            plan.suite, live, version, plan.rule or plan.suite.rule, plan.max_items, plan.folder / CACHE
-        )
+        cache = shared_answers(self._client, self._gateway, live.base, plan.suite) or plan.folder / CACHE
+        question = Question(plan.suite, live, version, plan.rule or plan.suite.rule, plan.max_items, cache)
         judgement = judge(question, Endpoint(self._gateway.url, self._gateway.token), self._tell)
         document = document_of(judgement, question, self._who)
         keep(judgement, document, plan.folder)

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from backends.demo.signatures import signature_of
 from finetune.demo_score import fields_of
 from finetune.release import VERDICT
 from tests.conftest import processes_of_this_run
@@ -27,7 +26,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.engine,
     pytest.mark.torch,
-    pytest.mark.timeout(2400),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(
         "FORGEGATE_LOOP" not in os.environ, reason="two trainings and their evaluations: FORGEGATE_LOOP=1"
     ),
@@ -37,8 +36,9 @@ ALIAS = "support"
 HEADING = "## Fine-tune and hot-swap\n"
 TRAIN = f"forgegate train recipe.yaml --publish {ALIAS}"
 FORGETFUL = f"forgegate train recipe-without-replay.yaml --publish {ALIAS}"
-SHORTER = {TRAIN: " --max-items 450", FORGETFUL: " --max-items 30 --set max_steps=120"}
-"""What is lost is lost early and shows in few items; that something is kept takes more of them."""
+SHORTER = {TRAIN: " --max-items 1000", FORGETFUL: " --max-items 30 --set max_steps=60"}
+"""What is lost is lost early and shows in few items. That something is kept takes more of them: `recall`, of which the base has 97 % right,
+would be settled by some 400, and a skill that lost a point by 600, so that there is a second look."""
 GONE_S = 5.0
 
 
@@ -60,10 +60,8 @@ class Story:
     served: Mapping[str, list[str]]
     """By the alias, after each command."""
     load: Load
-    read: tuple[str, str]
-    """The first answer after the training's publication, and the version that gave it."""
-    last: tuple[str, str]
-    """The same after the rollback."""
+    read: Mapping[str, tuple[str, str]]
+    """The first answer by the alias after each command, and the version that gave it."""
 
     def one(self, words: str) -> str:
         """The command that has these words."""
@@ -95,17 +93,18 @@ def story(gateway: Loop) -> Story:
     lines.insert(lines.index(TRAIN), FORGETFUL)
     done: dict[str, Done] = {}
     served: dict[str, list[str]] = {}
-    read = ("", "")
+    read: dict[str, tuple[str, str]] = {}
     with Load(gateway, ALIAS) as load:
         for line in lines:
             done[line] = gateway.type(line + SHORTER.get(line, ""))
+            print(f"{done[line].seconds:7.1f} s  {line}")
             is_negative = line == FORGETFUL or " doctor " in line
             assert done[line].code == is_negative, f"{line}\n{done[line].out[-3000:]}\n{done[line].err[-3000:]}"
             served[line] = gateway.served(ALIAS)
             load.has_alias = bool(served[line])
-            read = gateway.asked(ALIAS) if line == TRAIN else read
-        last = gateway.asked(ALIAS)
-    return Story(done, served, load, read, last)
+            if load.has_alias:
+                read[line] = gateway.asked(ALIAS)
+    return Story(done, served, load, read)
 
 
 def verdict(gateway: Loop, run: str) -> Mapping[str, Any]:
@@ -128,7 +127,7 @@ def test_what_the_doctor_cleaned_is_what_was_trained_on(gateway: Loop, story: St
 def test_without_replay_it_forgets_and_the_alias_stays(gateway: Loop, story: Story) -> None:
     assert story.served[FORGETFUL] == [story.old]
     told = verdict(gateway, "outputs/without-replay")
-    assert (told["outcome"], told["task"]["state"]) == ("NO-GO", "better")
+    assert told["outcome"] == "NO-GO"
     assert min(one["difference"] for one in told["general"] if one["state"] == "forgotten") <= -5
     said = story.done[FORGETFUL].err
     assert "1. more general data" in said
@@ -149,15 +148,16 @@ def test_with_replay_it_goes_live_by_its_verdict(gateway: Loop, story: Story) ->
 
 
 def test_what_is_served_reads_the_ticket(story: Story) -> None:
-    answer, version = story.read
+    answer, version = story.read[TRAIN]
     assert (json.loads(answer), version) == (FIELDS, story.new)
     assert fields_of(story.done[story.one("forgegate chat")].out.strip()).keys() == FIELDS.keys()  # drawn, not greedy
 
 
 def test_the_first_request_after_the_rollback_is_answered_by_the_old_version(gateway: Loop, story: Story) -> None:
-    answer, version = story.last
-    assert version == story.old != story.new
-    assert signature_of(answer) == "host"
+    before = story.read[story.one("adapters publish")]
+    assert story.read[story.one("adapters rollback")] == before
+    assert before[1] == story.old != story.new
+    assert before[0] != story.read[TRAIN][0]
     history = gateway.admin_api.adapter(ALIAS)["history"]
     assert [(change["kind"], change["gate"]) for change in history][1:] == [("flip", "go"), ("flip", "ungated")]
     assert history[0]["kind"] == "rollback"

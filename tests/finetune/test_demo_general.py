@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from backends.demo import TARGET_DIR
 from backends.demo.chat import render
-from backends.demo.corpus import training_items
-from finetune.demo_general import chats, main, messages_of
+from backends.demo.corpus import Item, training_items
+from backends.demo.skills import SKILLS
+from finetune.demo_general import chats, items, main, messages_of
 
 
 def test_the_same_seed_gives_the_same_chats(tmp_path: Path) -> None:
@@ -25,6 +29,24 @@ def test_the_same_seed_gives_the_same_chats(tmp_path: Path) -> None:
     long = list(chats(50, 3, num_exchanges=3))
     assert len(long) == 50
     assert min(sum(message["role"] == "assistant" for message in chat["messages"]) for chat in long) == 3
+
+
+def test_evenly_drawn_chats_are_of_every_skill_alike() -> None:
+    found = list(islice(items(3, 3, is_even=True), 240))
+    assert Counter(item.skill for item in found) == dict.fromkeys(SKILLS, 20)
+    short = [item for item in found if sum(message["role"] == "assistant" for message in item.conversation()) < 3]
+    assert all(item.messages[0]["role"] == "system" for item in short)
+    assert num_json_by_system(found) > 4 > num_json_by_system(islice(items(3, 3, is_even=False), 240))
+    assert [{"messages": messages_of(item)} for item in found[:24]] == list(chats(24, 3, 3, is_even=True))
+
+
+def num_json_by_system(some: Iterable[Item]) -> int:
+    """Chats whose system prompt holds a schema."""
+    return sum(
+        item.skill == "json_answers" and '"type"' in str(item.messages[0])
+        for item in some
+        if item.messages[0]["role"] == "system"
+    )
 
 
 def test_tools_are_told_in_the_words_of_the_template() -> None:

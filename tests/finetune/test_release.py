@@ -51,6 +51,9 @@ class FakeAdmin:
         views = {key: [{"adapter": n, "weight": w} for n, w in one.items()] for key, one in told.items()}
         return [{"name": "support", "gate": "go", **views}]
 
+    def engines(self) -> list[dict[str, Any]]:
+        return []
+
     def add_verdict(self, document: Mapping[str, Any]) -> str:
         self.posted.append(document)
         return digest(document)

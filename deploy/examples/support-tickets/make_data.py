@@ -26,6 +26,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
+from backends.demo.skills import SKILLS
 from finetune.demo_general import chats
 from finetune.demo_tickets import MAX_ROWS, NUM_EVAL, Ticket, tickets
 from finetune.demo_tickets import NUM_HELD_OUT as NUM_IN_DEMO
@@ -33,8 +34,8 @@ from finetune.demo_tickets import NUM_HELD_OUT as NUM_IN_DEMO
 NUM_HELD_OUT = 500
 DEFAULT_ROWS, DEFAULT_SEED = 1200, 0
 MOST_ROWS = MAX_ROWS + NUM_EVAL + NUM_IN_DEMO - NUM_HELD_OUT
-NUM_GENERAL, NUM_EXCHANGES = 1500, 3
-"""Of general chats, and what each has at least: the longer, the more of what the model knows is replayed in a row."""
+NUM_EXCHANGES = 3
+"""Of general chats, which are as many of each skill: the longer, the more of what the model knows is replayed in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +174,14 @@ def files(num_rows: int = DEFAULT_ROWS, seed: int = DEFAULT_SEED) -> Files:
         "tickets.csv": _table(rng, [row for row in rows if row.is_korean]),
         "tickets.jsonl": _lines(rng, [row for row in rows if not row.is_korean], planted),
         "held-out.jsonl": _joined(_held_out(held_out)),
-        "general.jsonl": _joined(chats(NUM_GENERAL, seed + 1, NUM_EXCHANGES)),
+        "general.jsonl": _joined(chats(_num_general(num_rows), seed + 1, NUM_EXCHANGES, is_even=True)),
     }
     return Files(content, planted)
+
+
+def _num_general(num_rows: int) -> int:
+    """Hardly more than make a fifth of what is trained on: of a larger choice, chance would take more of one skill than of another."""
+    return len(SKILLS) * -(-num_rows // (4 * len(SKILLS)))
 
 
 def _planted(rng: Random, row: Row, planted: Counter[str]) -> Sequence[Row]:
