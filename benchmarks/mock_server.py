@@ -29,6 +29,8 @@ from benchmarks.mock_wire import EmbeddingPen, Pen
 
 _KINDS = {kind.value: kind for kind in Kind}
 DRAIN_S = 10.0
+CAPABILITIES = ("chat", "completions", "embeddings")
+"""As the model list has them, by the names of this gateway."""
 
 
 @dataclass(slots=True)
@@ -164,7 +166,7 @@ class MockEngine:
 
     def _models(self) -> tuple[bytes, str]:
         frame = {"object": "model", "created": self.created, "owned_by": "forgegate-mock", "max_model_len": 1 << 20}
-        data = [{"id": name, **frame, "meta": {}} for name in self.models]
+        data = [{"id": name, **frame, "capabilities": CAPABILITIES, "meta": {}} for name in self.models]
         return orjson.dumps({"object": "list", "data": data}), "application/json"
 
     def _stats(self) -> tuple[bytes, str]:
