@@ -61,7 +61,8 @@ class Index:
         gist = gist_of(row.question)
         found = grams(gist.squashed) if len(gist.squashed) >= _MIN_SQUASHED else grams("")
         self._sizes.append(len(gist.squashed))
-        facet = key_of(f"{squash(row.system)}\0{gist.numbers}\0{gist.num_negations}") * 0x9E3779B97F4A7C15
+        # Not by negations: one that is mistyped is not counted, and yet is there.
+        facet = key_of(f"{squash(row.system)}\0{gist.numbers}") * 0x9E3779B97F4A7C15
         rare = telling(found, self._grams, self._num_rows)
         self._num_uncommon += int((self._grams.of(found) <= max(2, self._num_rows // 20)).sum())
         self._signatures.add(found, rare, facet)

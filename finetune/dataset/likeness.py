@@ -22,6 +22,10 @@ _MAX_TWINS = 2500
 _MIN_SIZE = 8
 ESTABLISHED = 5
 """Rows that have a word, from which on it is one of the set's own: put in place of another, it makes another question of a template."""
+_RARE = 2
+"""Rows that have a word, up to which it may be a typing error."""
+_LONG, _LONG_KOREAN = 5, 4
+"""Letters of a word."""
 _TAIL = re.compile(
     r"(?:은|는|이|가|을|를|에|의|도|로|으로|와|과|만|에서|에게|까지|부터|요|이요|입니다|인데요?|이에요|예요|하고|하는|한|할|해|해요|했어요|했는데요?|"
     r"합니다|하나요|할까요|되나요|돼요|됩니다|되는|된|될|습니다|어요|아요|네요|나요|까요|는데요?|고|서|면|다|s|es|ed|d|ing|ly|er|rs)?"
@@ -64,10 +68,12 @@ NOT_ALIKE = Likeness(False, False)
 
 
 def compare(first: Gist, second: Gist, how_common: HowCommon) -> Likeness:
-    if first.numbers != second.numbers or first.num_negations != second.num_negations:
+    if first.numbers != second.numbers:
         return NOT_ALIKE
     if first.squashed == second.squashed:
         return Likeness(True, True)
+    if not _denies_the_same(first, second, how_common):
+        return NOT_ALIKE
     size = max(first.size, second.size)
     if size < _MIN_SIZE:
         return NOT_ALIKE
@@ -87,6 +93,27 @@ def compare(first: Gist, second: Gist, how_common: HowCommon) -> Likeness:
     if replaced + extra + surface > (MAX_CHANGED if replaced else MAX_DIFFERING) * size:
         return NOT_ALIKE
     return Likeness(replaced <= MAX_REPLACED * size, replaced == 0)
+
+
+def _denies_the_same(first: Gist, second: Gist, how_common: HowCommon) -> bool:
+    """As many negations, those counted that are mistyped in the other text."""
+    more, less = (first, second) if first.num_negations > second.num_negations else (second, first)
+    missing = more.num_negations - less.num_negations
+    if not missing:
+        return True
+    denying, others = _differing(more.words, less.words)
+    for word in denying:
+        twin = next((other for other in others if _is_mistyped(other, word, how_common)), None)
+        if twin is not None:
+            others.remove(twin)
+            missing -= num_negations(word) - num_negations(twin)
+    return missing == 0
+
+
+def _is_mistyped(word: str, meant: str, how_common: HowCommon) -> bool:
+    """A word that hardly any row has, one error from a long one. Of short ones an error makes another word: not, now; never, ever."""
+    size = _LONG_KOREAN if not meant.isascii() else _LONG
+    return len(meant) >= size and word[0] == meant[0] and how_common(word) <= _RARE and is_within(word, meant, 1)
 
 
 def _differing(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -140,7 +167,7 @@ def is_variant(first: str, second: str, how_common: HowCommon) -> bool:
     limit = 2 if size >= 7 else 1
     if size < 2 or abs(len(first) - len(second)) > limit or not _could_be(first, second):
         return False
-    if first.isdigit() or second.isdigit() or min(how_common(first), how_common(second)) > 2:
+    if first.isdigit() or second.isdigit() or min(how_common(first), how_common(second)) > _RARE:
         return False
     return is_within(first, second, limit)
 

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import pytest
 from tests.processes import ROOT, eventually, stub_python, write_gguf
 from tests.vllm_environment import MISSING, vllm_python
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # vLLM is imported by each start: 10 s and more
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]  # vLLM is imported by each start: 10 s and more
 LOGS = Path(__file__).parent / "logs"
 TARGET = ROOT / "backends" / "demo" / "weights" / "target"
 DRAFT = ROOT / "backends" / "demo" / "weights" / "draft"
@@ -32,6 +32,13 @@ GPU_MEMORY = (
     "ValueError: Free memory on device cuda:0 (20.35/139.8 GiB) on startup is less than desired GPU memory utilization (0.9, 125.82 GiB). "
     "Decrease GPU memory utilization or reduce GPU memory used by other processes."
 )
+
+SAYING = """#!/bin/sh
+[ "$1" = -c ] && exec {real} "$@"
+while [ "$1" != --served-model-name ]; do shift; done
+cat {said}/"$2" >&2
+exit 1
+"""
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,14 @@ class Stage:
         path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
         return folder
 
-    def saying(self, name: str, lines: Sequence[str]) -> str:
-        """An interpreter whose vLLM ends with these lines."""
-        path = self.folder / f"python-{name}"
-        said = self.folder / f"{name}.txt"
-        said.write_text("\n".join(lines) + "\n")
-        real = shlex.quote(self.python)
-        path.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exec {real} "$@"\ncat {shlex.quote(str(said))} >&2\nexit 1\n')
+    def saying(self, lines: Mapping[str, Sequence[str]]) -> str:
+        """An interpreter whose vLLM ends with these lines, by the name of the model that it is to serve."""
+        path = self.folder / "python-saying"
+        said = self.folder / "said"
+        said.mkdir()
+        for name, words in lines.items():
+            (said / name).write_text("\n".join(words) + "\n")
+        path.write_text(SAYING.format(real=shlex.quote(self.python), said=shlex.quote(str(said))))
         path.chmod(0o755)
         return str(path)
 
@@ -185,15 +193,16 @@ def seen(stage: Stage) -> Seen:
     )
     auto_map = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
     gguf, well = write_gguf(stage.folder / "stub.gguf"), stub_python(stage.folder)
+    saying = stage.saying({"gpu": [GPU_MEMORY], "port": port, "old": [killed]})
     path = stage.config("real", {
         "well": {"engine": "llamacpp", "model": str(gguf), "python": str(well)},
         "long": stage.vllm(max_model_len=100_000),
         "strange": stage.vllm(stage.model("strange", architectures=["FrobnicateForCausalLM"])),
         "own": stage.vllm(stage.model("own", architectures=["OwnForCausalLM"], model_type="own", auto_map=auto_map)),
         "plain": stage.vllm(quantization="awq"),
-        "gpu": stage.vllm(python=stage.saying("gpu", [GPU_MEMORY])),
-        "port": stage.vllm(python=stage.saying("port", port)),
-        "old": stage.vllm(python=stage.saying("old", [killed])),
+        "gpu": stage.vllm(python=saying),
+        "port": stage.vllm(python=saying),
+        "old": stage.vllm(python=saying),
     })  # fmt: skip
     with (stage.folder / "console.txt").open("w") as console:
         process = subprocess.Popen(
@@ -202,7 +211,7 @@ def seen(stage: Stage) -> Seen:
         )  # fmt: skip
         try:
             settled: dict[str, dict[str, Any]] = {}
-            eventually(lambda: _all_settled(stage, settled), timeout_s=300)
+            eventually(lambda: _all_settled(stage, settled), timeout_s=600)
             table = stage.run("engines", "list").stdout
         finally:
             process.send_signal(signal.SIGTERM)

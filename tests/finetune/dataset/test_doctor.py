@@ -58,6 +58,13 @@ def test_three_fresh_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert campaign.is_passed(scores), f"seed {seed}"
 
 
+def test_a_copy_whose_negation_is_mistyped_is_found_among_many(doctor: Examine) -> None:
+    rows = [alpaca(record["instruction"], record["output"]) for record in distinct(Random(5), 200)]
+    question = "Since the technician left, my espresso machine cannot be registered for the warranty. What do you need from me?"
+    found = doctor([*rows, alpaca(question), alpaca(question.replace("cannot", "canot"))])
+    assert found_in(found)["near_duplicate"] == [202]
+
+
 def test_one_seed_of_a_smaller_set(tmp_path: Path) -> None:
     rng = Random(11)
     planting = campaign.plant(rng, distinct(rng, 400), 400, faults.ROWS)

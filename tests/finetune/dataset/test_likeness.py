@@ -133,3 +133,37 @@ def test_clusters_are_named_by_their_first_row() -> None:
         clusters.join(first, second)
     assert clusters.members() == {2: [2, 5, 9], 7: [7, 8]}
     assert clusters.find(4) == 4
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("My espresso machine cannot be registered for the warranty.", "My espresso machine canot be registered for the warranty."),
+        ("The tracking page has never shown where my parcel is.", "The tracking page has nver shown where my parcel is."),
+        ("The speaker does not turn on after the last update.", "The speaker doesnot turn on after the last update."),
+        ("환불이 불가능하다고 들었는데 그 이유를 알고 싶습니다.", "환불이 불능가하다고 들었는데 그 이유를 알고 싶습니다."),
+        ("배송이 안 된다고 나오는데 주소를 바꿔야 하나요?", "배송이 안된다고 나오는데 주소를 바꿔야 하나요?"),
+    ],
+)  # fmt: skip
+def test_a_mistyped_negation_denies_the_same(first: str, second: str) -> None:
+    assert near(first, second)
+    assert near(second, first)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("The speaker is not working after the last update.", "The speaker is now working after the last update."),
+        ("Has the parcel never been at the depot in Busan?", "Has the parcel ever been at the depot in Busan?"),
+        ("My espresso machine cannot be registered for it.", "My espresso machine can be registered for it."),
+        ("Can I send it back without the box it came in?", "Can I send it back within the box it came in?"),
+        ("배송이 시작되지 않았는데 언제쯤 받을 수 있을까요?", "배송이 시작되었는데 언제쯤 받을 수 있을까요?"),
+    ],
+)  # fmt: skip
+def test_what_is_denied_is_another_question(first: str, second: str) -> None:
+    assert not near(first, second)
+
+
+def test_a_word_that_the_set_has_is_no_mistyped_negation() -> None:
+    first, second = "Will the noting of my request take long today?", "Will nothing without my request take long today?"
+    assert not near(first, second, known)
