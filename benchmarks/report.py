@@ -18,6 +18,7 @@ from benchmarks.quantiles import curve
 from benchmarks.record import Record
 from benchmarks.steadystate import Run, steady_state
 from benchmarks.timeline import timeline
+from benchmarks.traffic.errors import WorkloadError
 
 FORMAT = "forgegate.benchmark"
 FORMAT_VERSION = 1
@@ -133,6 +134,16 @@ def curves_dict(records: Sequence[Record]) -> dict[str, list[float]]:
 def dump(result: dict[str, Any]) -> bytes:
     """Indented JSON, the newline included."""
     return orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def require_writable(path: Path) -> None:
+    """Makes the folder, before hours are measured for it. Raises WorkloadError that names what is in the way."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(path.name + ".partial").touch()
+        path.with_name(path.name + ".partial").unlink()
+    except OSError as exc:
+        raise WorkloadError(f"--out {path}: cannot be written ({exc.strerror or exc}): name another file") from exc
 
 
 def write(path: Path, data: bytes) -> None:

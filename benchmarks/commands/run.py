@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     target = Target.from_url(options.url, _key(options))
     _plan(options, "")  # bad input is refused before the server is asked
     for path in options.out:
-        forms.require_known(path)
+        report.require_writable(forms.require_known(path))
     found = eventloop.run(_measure(options, target))
     result = report.run_document(["forgegate", "bench", *words], target.url, found.plan, found.levels, found.too_much)
     data = report.dump(result)

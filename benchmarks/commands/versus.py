@@ -63,11 +63,18 @@ def add(commands: Any) -> None:
 
 
 def _versus(options: argparse.Namespace, words: Sequence[str]) -> int:
+    for name in ("requests_from", "save_requests", "trace"):
+        if getattr(options, name):
+            raise WorkloadError(
+                f"--{name.replace('_', '-')} goes with `bench run`: versus draws the requests of both itself"
+            )
     key = options.api_key or os.environ.get("FORGEGATE_API_KEY")
     targets = (Target.from_url(options.url_a, key), Target.from_url(options.url_b, options.api_key_b or key))
     plan = _plan(options)
     if options.profile == "sweep":
         raise WorkloadError("versus compares at loads that are named: --concurrency or --rate, not --profile sweep")
+    if options.out:
+        report.require_writable(options.out)
     matches, plan = eventloop.run(_measure(options, targets, plan))
     result = _document(["forgegate", "bench", *words], targets, plan, matches)
     if options.out:

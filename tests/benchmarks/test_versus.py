@@ -63,6 +63,12 @@ def test_the_same_requests_go_to_both_in_turns(url: str, tmp_path: Path, capsys:
     [
         (["versus", "http://127.0.0.1:1"], "the following arguments are required: URL_B"),
         (["versus", "http://127.0.0.1:1", "http://127.0.0.1:1", "--repeats", "2"], "at least 3"),
+        (
+            ["versus", "http://127.0.0.1:1", "http://127.0.0.1:1", "--concurrency", "1", "--save-requests", "x"],
+            "goes with `bench run`",
+        ),
+        (["versus", "http://127.0.0.1:1", "http://127.0.0.1:1", "--out", "/dev/null/x.json"], "cannot be written"),
+        (["run", "--out", "/dev/null/x.json"], "--out /dev/null/x.json: cannot be written"),
         (["compare", "no-such.json", "neither.json"], "cannot read no-such.json"),
     ],
 )

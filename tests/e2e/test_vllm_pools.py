@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import httpx
@@ -139,6 +140,7 @@ def is_ready_anew(served: MixedGateway, before: int) -> bool:
 @pytest.mark.parametrize("victim", ["api_server", "engine_core"])
 async def test_vllm_is_killed_under_streams(served: MixedGateway, host: str, vllm_starts: Starts, victim: str) -> None:
     process, core, api_server = getattr(served, victim)(), served.engine_core(), served.api_server()
+    begin = time.monotonic()
     seen = await streams_over(served, process)
     vllm_starts.note(f"{victim} killed")
     endings = {(one.engine, one.ending) for one in seen if one.status == 200}
@@ -151,6 +153,7 @@ async def test_vllm_is_killed_under_streams(served: MixedGateway, host: str, vll
     eventually(lambda: is_ready_anew(served, api_server.pid), READY_S)
     assert served.proofs(host) == HELD
     assert served.answers("support") == everywhere(host, "host")
+    assert time.monotonic() - begin < 120
 
 
 async def test_control_is_killed_under_streams(served: MixedGateway, host: str) -> None:

@@ -25,7 +25,7 @@ from backends.vllm.instructions import cpu_flags
 from tests.processes import ROOT, eventually, stub_python, write_gguf
 from tests.vllm_environment import MISSING, vllm_python
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]  # vLLM is imported by each start: 10 s and more
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # vLLM is imported by each start: 10 s and more
 LOGS = Path(__file__).parent / "logs"
 TARGET = ROOT / "backends" / "demo" / "weights" / "target"
 DRAFT = ROOT / "backends" / "demo" / "weights" / "draft"
@@ -214,7 +214,7 @@ def seen(stage: Stage) -> Seen:
         )  # fmt: skip
         try:
             settled: dict[str, dict[str, Any]] = {}
-            eventually(lambda: _all_settled(stage, settled), timeout_s=600)
+            eventually(lambda: _all_settled(stage, settled), timeout_s=300)
             table = stage.run("engines", "list").stdout
         finally:
             process.send_signal(signal.SIGTERM)
