@@ -3,8 +3,9 @@
 forgegate serves the demo model on one vLLM and one llama.cpp, both on the GPU where there is one. A few clients stream answers all the
 time; meanwhile the commands of README's "Fine-tune and hot-swap" are typed as they stand there: dirty data, doctor, split, a first
 adapter, training with export, references, publication, proof on both engines, parity, evaluation, gate and flip, then the rollback.
-No request may fail, and after flip and rollback each engine must answer by the version that is live. The interpreter that runs this
-trains, too. Linux only: what is left running is read from /proc.
+No request may fail, and after flip and rollback each engine must answer by the version that is live. With --retrains two more trainings
+are published by the rule for retrains: one with another seed, which has to go live, and one on labels of which a tenth is wrong, which
+must not. The interpreter that runs this trains, too. Linux only: what is left running is read from /proc.
 """
 
 import argparse
@@ -26,7 +27,20 @@ from benchmarks.chaos_gateway import GatewayError, can_run
 from benchmarks.child import ChildError
 from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
 from benchmarks.environment import version_of
-from benchmarks.loop_stages_commands import ALIAS, PUBLISH, ROLLBACK, TRAIN, Shell, Step, StepError, steps
+from benchmarks.loop_stages_commands import (
+    ALIAS,
+    PUBLISH,
+    RETRAIN,
+    ROLLBACK,
+    RUNS,
+    TRAIN,
+    TRAIN_WRONG,
+    Amounts,
+    Shell,
+    Step,
+    StepError,
+    steps,
+)
 from benchmarks.loop_stages_gateway import ENGINES, MODEL, START_S, Clients, LoopGateway, pools, read_ticket
 from benchmarks.vllm_gateway import say
 
@@ -83,6 +97,9 @@ def _parser() -> Parser:
         metavar="N",
         help="of each task that the gate asks (default: until it can tell)",
     )
+    add("--rows", type=arguments.whole(100), metavar="N", help="clean tickets to begin with (default: as the example)")
+    add("--epochs", type=arguments.whole(1), metavar="N", help="of each training (default: as its recipe)")
+    add("--retrains", action="store_true", help="train with another seed, too, and on wrong labels")
     add("--budget", type=arguments.number(1), default=3600.0, metavar="S", help="for all of it (default 3600)")
     add(
         "--tiny",
@@ -119,11 +136,13 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
         return refuse(f"--out {options.out}: must end in .json", EXIT_USAGE)
     if options.workdir is not None and options.workdir.exists() and any(options.workdir.iterdir()):
         return refuse(f"--workdir {options.workdir}: must be empty", EXIT_USAGE)
-    if options.tiny and options.max_items is not None:
-        return refuse("--max-items: --tiny has its own", EXIT_USAGE)
+    for name in ("max_items", "rows"):
+        if options.tiny and getattr(options, name) is not None:
+            return refuse(f"--{name.replace('_', '-')}: --tiny has its own", EXIT_USAGE)
     if not can_run():
         return refuse("this needs /proc, to see what is left running", EXIT_ENVIRONMENT)
-    todo = steps(is_tiny=options.tiny, max_items=options.max_items)
+    amounts = Amounts(options.tiny, options.max_items, options.rows, options.epochs)
+    todo = steps(amounts, has_retrains=options.retrains)
     gpu = gpu_memory.gpu()
     with workdir(options.workdir) as folder:
         chosen = pools(is_gpu=gpu is not None, vllm_python=options.vllm_python, vllm_options=options.vllm_options)
@@ -145,8 +164,8 @@ class Loop:
     deadline_s: float
     is_tiny: bool
     findings: Findings = field(default_factory=Findings)
-    served: dict[str, list[str]] = field(default_factory=dict)
-    """By the alias, after each command that changes it."""
+    lives: list[list[str]] = field(default_factory=list)
+    """What the alias served, one after the other."""
 
     async def run(self) -> None:
         """Raises GatewayError, ChildError where no engine starts."""
@@ -195,26 +214,28 @@ class Loop:
             raise
         stages.append(done.as_dict())
         say(f"    {done.seconds:.1f} s {', '.join(f'{one.name} {one.seconds:.1f}' for one in done.phases)}".rstrip())
-        if step.name in (PUBLISH, TRAIN, ROLLBACK):
-            self.served[step.name] = await self.gateway.served(ALIAS)
         if step.name == PUBLISH:
+            self.lives.append(await self.gateway.served(ALIAS))
             self.clients.models.append(ALIAS)
-        elif step.name == TRAIN:
-            await self._look_at_new()
+        elif step.name in (TRAIN, RETRAIN):
+            await self._look_at_new("the flip" if step.name == TRAIN else "the retrain's flip")
+        elif step.name == TRAIN_WRONG:
+            now = await self.gateway.served(ALIAS)
+            self.findings.check("what was trained on wrong labels is not served", now == self.lives[-1], now)
         elif step.name == ROLLBACK:
             await self._look_at_old()
 
-    async def _look_at_new(self) -> None:
-        before, now = self.served[PUBLISH], self.served[TRAIN]
-        self.findings.check(
-            "the alias serves the new version alone", len(now) == 1 and now != before, f"{before} before, {now} now"
-        )
-        await self._ask("after the flip", "both engines answer by the new version", now)
+    async def _look_at_new(self, flip: str) -> None:
+        before, now = self.lives[-1], await self.gateway.served(ALIAS)
+        self.lives.append(now)
+        is_new = len(now) == 1 and now != before
+        self.findings.check(f"{flip}: the alias serves the new version alone", is_new, f"{before} before, {now} now")
+        await self._ask(f"after {flip}", f"{flip}: both engines answer by the new version", now)
 
     async def _look_at_old(self) -> None:
-        before, new, now = (self.served[name] for name in (PUBLISH, TRAIN, ROLLBACK))
-        self.findings.check("the rollback is back at the first version", now == before != new, now)
-        await self._ask("after the rollback", "both engines answer by the first version", before)
+        before, new, now = self.lives[-2], self.lives[-1], await self.gateway.served(ALIAS)
+        self.findings.check("the rollback is back at the version before", now == before != new, now)
+        await self._ask("after the rollback", "both engines answer by the version before", before)
 
     async def _ask(self, when: str, condition: str, versions: Sequence[str]) -> None:
         asked, version = await read_ticket(self.gateway.target), versions[0] if versions else ""
@@ -223,15 +244,29 @@ class Loop:
         self.findings.check(condition, not fault, fault or f"{len(asked.replies)} requests, all by {version}")
 
     def _judge(self) -> None:
-        measured, check, record = self.findings.measured, self.findings.check, self.shell.record()
-        judged = record.get("published", {}).get("judged") or {}
+        measured, check = self.findings.measured, self.findings.check
         packages = {name: version for name, version in self.shell.packages().items() if name in _TRAINERS}
-        verdict = {name: judged[name] for name in _JUDGED} if judged else None
-        measured |= {"packages": packages, "run": _told_of(record), "verdict": verdict}
-        outcome, num, failed = judged.get("outcome", ""), self.clients.num_requests, self.clients.failed
+        trained = [step.name for step in self.steps if step.name in RUNS]
+        measured |= {"packages": packages, "trainings": [self._training(name) for name in trained]}
         check("it comes to its end", "error" not in measured, measured.get("error", "all commands"))
-        check("the verdict is GO", outcome == GO or (self.is_tiny and bool(outcome)), outcome or "there is none")
+        for each in measured["trainings"]:
+            self._check_verdict(each["stage"], (each["verdict"] or {}).get("outcome", ""))
+        num, failed = self.clients.num_requests, self.clients.failed
         check("no request failed", not failed and num > 0, f"{num} requests; {failed[:3] or 'none failed'}")
+
+    def _training(self, stage: str) -> dict[str, Any]:
+        record = self.shell.record(RUNS[stage])
+        judged = record.get("published", {}).get("judged") or {}
+        verdict = {name: judged[name] for name in _JUDGED} if judged else None
+        return {"stage": stage, "run": _told_of(record), "verdict": verdict}
+
+    def _check_verdict(self, stage: str, outcome: str) -> None:
+        found = outcome or "there is none"
+        if stage == TRAIN_WRONG:
+            self.findings.check(f"{stage}: the verdict is not GO", outcome not in ("", GO), found)
+        else:
+            is_met = outcome == GO or (self.is_tiny and bool(outcome))
+            self.findings.check(f"{stage}: the verdict is GO", is_met, found)
 
 
 def _measured(loop: Loop) -> Findings:
@@ -261,7 +296,10 @@ def _told_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _report(findings: Findings, gpu: gpu_memory.Gpu | None, options: argparse.Namespace, words: Sequence[str]) -> int:
     is_met = all(check.is_met for check in findings.checks)
-    shown = {name: getattr(options, name) for name in ("clients", "max_items", "budget", "tiny", "vllm_options")}
+    shown = {
+        name: getattr(options, name)
+        for name in ("clients", "max_items", "rows", "epochs", "budget", "tiny", "vllm_options")
+    }
     result = report.document(
         "loop-stages", ["python", "-m", "benchmarks.loop_stages", *words],
         versions={name: version for name in _VERSIONS if (version := version_of(name))},

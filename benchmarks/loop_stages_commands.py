@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,8 @@ from benchmarks.loop_stages_phases import Phase, Told, phases
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = Path("deploy", "examples", "support-tickets")
-RUN = Path("outputs", "support")
+RUN, RETRAINED, WRONG = (Path("outputs", name) for name in ("support", "retrained", "wrong"))
+"""Runs: the recipe's, the same with another seed, and that on rows with wrong labels."""
 ALIAS = "support"
 _HEADING = "\n## Fine-tune and hot-swap\n"
 TICKET = "저는 민지입니다. 주문 번호는 4812입니다. 색은 빨간색입니다. 타이머가 고장 났어요. 급해요."
@@ -43,26 +44,71 @@ class Step:
         return f"{self.line} {self.more}".strip()
 
 
-DATA, PUBLISH, TRAIN, ROLLBACK = "data", "first adapter", "train and publish", "rollback"
+DATA, PUBLISH, TRAIN, CHAT, ROLLBACK = "data", "first adapter", "train and publish", "chat", "rollback"
+RETRAIN, MISLABEL, TRAIN_WRONG = "retrain", "wrong labels", "retrain on wrong labels"
+RUNS = {TRAIN: RUN, RETRAIN: RETRAINED, TRAIN_WRONG: WRONG}
 _KNOWN = {
     "make_data.py": DATA, " data doctor ": "doctor", " data split ": "split", " adapters publish ": PUBLISH, " train ": TRAIN,
-    " chat ": "chat", " adapters rollback ": ROLLBACK,
+    " chat ": CHAT, " adapters rollback ": ROLLBACK,
 }  # fmt: skip
 """What a line has -> the stage that it is."""
 _FINDS_ERRORS = "doctor"
-_EVENTS = {PUBLISH: "--json", TRAIN: "--json"}
-_TINY = {DATA: "--rows 300", TRAIN: "--set max_steps=20 --max-items 20 --force 'the short form'"}
+_FORCED = "--force 'the short form'"
+RETRAIN_LINE = f"forgegate train recipe.yaml --set seed=43 --out {RETRAINED} --publish {ALIAS} --rule non-inferior"
+WRONG_SHARE = 0.1
+_WRONG_ROWS = "data/wrong.jsonl"
 
 
-def steps(*, is_tiny: bool = False, max_items: int | None = None) -> tuple[Step, ...]:
-    """README's, or a short form of them whose adapter goes live whatever the gate says. Raises ValueError where README has none."""
-    asked = {TRAIN: f"--max-items {max_items}"} if max_items is not None else {}
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What all commands get on top of README's lines."""
+
+    is_tiny: bool = False
+    """Few rows, steps and items, and the adapter goes live whatever the gate says."""
+    max_items: int | None = None
+    rows: int | None = None
+    epochs: int | None = None
+
+    def of_data(self) -> str:
+        rows = 300 if self.is_tiny else self.rows
+        return f"--rows {rows}" if rows else ""
+
+    def of_training(self) -> str:
+        items = 20 if self.is_tiny else self.max_items
+        words = (
+            "--json", f"--set num_epochs={self.epochs}" if self.epochs else "", "--set max_steps=20" if self.is_tiny else "",
+            f"--max-items {items}" if items else "",
+        )  # fmt: skip
+        return " ".join(filter(None, words))
+
+    def of_release(self) -> str:
+        """Of a training that is to go live."""
+        return f"{self.of_training()} {_FORCED if self.is_tiny else ''}".strip()
+
+
+def steps(amounts: Amounts = Amounts(), *, has_retrains: bool = False) -> tuple[Step, ...]:
+    """README's. With `has_retrains` two more before the chat: one with another seed, that is to go live, and one on wrong labels, that is
+    not. Raises ValueError where README has none.
+    """
+    more = {PUBLISH: "--json", DATA: amounts.of_data(), TRAIN: amounts.of_release()}
     found = []
     for line in _lines((ROOT / "README.md").read_text("utf-8")):
         name = next((name for words, name in _KNOWN.items() if words in line), line)
-        more = (_EVENTS.get(name), _TINY.get(name) if is_tiny else None, asked.get(name))
-        found.append(Step(name, line, " ".join(filter(None, more)), (1,) if name == _FINDS_ERRORS else (0,)))
+        if name == CHAT and has_retrains:
+            found += _retrains(amounts)
+        found.append(Step(name, line, more.get(name, ""), (1,) if name == _FINDS_ERRORS else (0,)))
     return tuple(found)
+
+
+def _retrains(amounts: Amounts) -> Iterator[Step]:
+    yield Step(RETRAIN, RETRAIN_LINE, amounts.of_release())
+    yield Step(
+        MISLABEL, f"python -m benchmarks.wrong_labels data/train.jsonl --out {_WRONG_ROWS} --share {WRONG_SHARE:g}"
+    )
+    other = RETRAIN_LINE.replace("seed=43", f"seed=44 --set datasets.0.path={_WRONG_ROWS}").replace(
+        str(RETRAINED), str(WRONG)
+    )
+    yield Step(TRAIN_WRONG, other, amounts.of_training(), (1,))
 
 
 def _lines(readme: str) -> list[str]:
@@ -97,8 +143,8 @@ class Typed:
 
     @property
     def phases(self) -> list[Phase]:
-        """Of the training; of any other command none."""
-        return phases(self.told, self.seconds) if self.step.name == TRAIN else []
+        """Of a training; of any other command none."""
+        return phases(self.told, self.seconds) if self.step.name in RUNS else []
 
     def as_dict(self) -> dict[str, Any]:
         """For the result file."""
@@ -168,10 +214,10 @@ class Shell:
         finally:
             await _end(child)
 
-    def record(self) -> Mapping[str, Any]:
-        """Of the training's run; empty where there is none."""
+    def record(self, run: Path = RUN) -> Mapping[str, Any]:
+        """Of a training's run; empty where there is none."""
         with suppress(OSError, ValueError):
-            return dict(json.loads((self.folder / RUN / "record.json").read_bytes()))
+            return dict(json.loads((self.folder / run / "record.json").read_bytes()))
         return {}
 
     def packages(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ def markdown(result: Found) -> list[str]:
         *_head(result),
         "",
         *_stages(result),
-        *_training(result),
+        *(line for each in result.get("trainings", ()) for line in _training(each)),
         *_answers(result),
         *_clients(result),
         *_conditions(result),
@@ -51,12 +51,12 @@ def _stages(result: Found) -> Iterator[str]:
         yield from ("", "It did not come to its end:", "", "```", result["error"], "```")
 
 
-def _training(result: Found) -> Iterator[str]:
-    run, verdict = result.get("run"), result.get("verdict")
+def _training(training: Found) -> Iterator[str]:
+    stage, run, verdict = training["stage"], training["run"], training["verdict"]
     if run:
         yield from ("", (
-            f"{run['num_rows']:,} rows, {run['num_tokens']:,} tokens; {run['num_steps']:,} steps in {run['seconds']:.1f} s, loss "
-            f"{_loss(run['loss'])}, held out {_loss(run['eval_loss'])}."
+            f"{stage[0].upper()}{stage[1:]}: {run['num_rows']:,} rows, {run['num_tokens']:,} tokens; {run['num_steps']:,} steps in "
+            f"{run['seconds']:.1f} s, loss {_loss(run['loss'])}, held out {_loss(run['eval_loss'])}."
         ))  # fmt: skip
     if verdict:
         skills = [*([verdict["task"]] if verdict["task"] else []), *verdict["general"]]

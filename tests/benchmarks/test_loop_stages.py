@@ -29,10 +29,16 @@ from benchmarks.loop_stages_commands import (
     ALIAS,
     DATA,
     EXAMPLE,
+    MISLABEL,
     PUBLISH,
+    RETRAIN,
+    RETRAIN_LINE,
     ROLLBACK,
     ROOT,
+    RUNS,
     TRAIN,
+    TRAIN_WRONG,
+    Amounts,
     Shell,
     Step,
     StepError,
@@ -90,8 +96,11 @@ def result(**changes: Any) -> Mapping[str, Any]:
             "stage": TRAIN, "command": "forgegate train recipe.yaml", "seconds": 60.0, "exit_code": 0,
             "phases": [{"phase": "train", "seconds": 20.5}],
         }],
-        "run": {"num_rows": 1000, "num_tokens": 50000, "num_steps": 300, "seconds": 20.0, "loss": 0.1, "eval_loss": 0.2, "peak_bytes": 1},
-        "verdict": {"outcome": "GO", "rule": "improve", "task": judged, "general": [{**judged, "name": "facts", "state": "kept"}]},
+        "trainings": [{
+            "stage": TRAIN,
+            "run": {"num_rows": 1000, "num_tokens": 50000, "num_steps": 300, "seconds": 20.0, "loss": 0.1, "eval_loss": 0.2},
+            "verdict": {"outcome": "GO", "rule": "improve", "task": judged, "general": [{**judged, "name": "facts", "state": "kept"}]},
+        }],
         "answers": {"after the flip": [{"engine": "demo-0", "version": NEW, "text": '{"a|b": 1}'}]},
         "clients": {"num_clients": 4, "num_requests": 1200, "num_failed": 0, "failed": [],
                     "answered": [{"version": OLD, "engine": "demo-1", "num": 1200}]},
@@ -116,19 +125,41 @@ def test_a_readme_without_them_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_the_short_form_asks_for_less_and_goes_live_all_the_same() -> None:
-    whole, short = ({step.name: step.typed for step in steps(is_tiny=is_tiny)} for is_tiny in (False, True))
+    whole, short = ({step.name: step.typed for step in steps(Amounts(is_tiny=is_tiny))} for is_tiny in (False, True))
     assert whole[TRAIN].endswith("--publish support --json")
     assert "--force" in short[TRAIN]
     assert short[DATA].startswith(whole[DATA])
-    assert {step.name: step.typed for step in steps(max_items=450)}[TRAIN].endswith("--json --max-items 450")
+    assert {step.name: step.typed for step in steps(Amounts(max_items=450))}[TRAIN].endswith("--json --max-items 450")
+
+
+def test_more_of_everything_is_asked_of_every_training() -> None:
+    typed = {step.name: step.typed for step in steps(Amounts(max_items=450, rows=1900, epochs=4), has_retrains=True)}
+    assert typed[DATA].endswith("make_data.py --rows 1900")
+    for name in (TRAIN, RETRAIN, TRAIN_WRONG):
+        assert "--set num_epochs=4 --max-items 450" in typed[name], name
 
 
 def test_the_training_takes_these_options() -> None:
     from finetune.train import parser
 
-    for chosen in (steps(is_tiny=True), steps(max_items=450)):
-        (typed,) = (step.typed for step in chosen if step.name == TRAIN)
-        assert parser().parse_args(shlex.split(typed)[2:]).publish == "support"
+    for amounts in (Amounts(is_tiny=True), Amounts(max_items=450, epochs=3)):
+        trainings = [step for step in steps(amounts, has_retrains=True) if step.name in RUNS]
+        assert [step.name for step in trainings] == [TRAIN, RETRAIN, TRAIN_WRONG]
+        for step in trainings:
+            options = parser().parse_args(shlex.split(step.typed)[2:])
+            assert options.publish == ALIAS
+            assert options.rule == (None if step.name == TRAIN else "non-inferior")
+            assert (options.force is None) is (step.name == TRAIN_WRONG or not amounts.is_tiny)
+
+
+def test_the_retrain_is_that_of_readme() -> None:
+    assert f"`{RETRAIN_LINE}`" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_retrains_come_between_the_training_and_the_rollback() -> None:
+    names = [step.name for step in steps(has_retrains=True)]
+    assert names[names.index(TRAIN) :] == [TRAIN, RETRAIN, MISLABEL, TRAIN_WRONG, "chat", ROLLBACK]
+    assert {step.name: step.exit_codes for step in steps(has_retrains=True)}[TRAIN_WRONG] == (1,)
 
 
 def test_phases_follow_each_other_and_take_all_of_the_time() -> None:
@@ -170,13 +201,18 @@ def test_the_tables() -> None:
     assert f'| after the flip | demo-0 | {NEW} | `{{"a\\|b": 1}}` |' in lines
     assert "4 clients streamed meanwhile: 1,200 requests, 0 failed." in lines
     assert not any("--tiny" in line for line in lines)
-    short = markdown(result(plan={"tiny": True}, run={**result()["run"], "eval_loss": None}))
+    (trained,) = result()["trainings"]
+    short = markdown(
+        result(
+            plan={"tiny": True}, trainings=[{**trained, "run": {**trained["run"], "eval_loss": None}, "verdict": None}]
+        )
+    )
     assert any("--tiny" in line for line in short)
     assert any(line.endswith("held out none.") for line in short)
 
 
 def test_the_tables_of_what_came_to_no_end() -> None:
-    left = ("run", "verdict", "answers", "total_s", "packages")
+    left = ("trainings", "answers", "total_s", "packages")
     found = {
         name: value for name, value in result(gpu=None, error="`forgegate train` failed").items() if name not in left
     }
@@ -207,8 +243,10 @@ class FakeGateway:
 
 
 class FakeShell:
-    def __init__(self, outcome: str) -> None:
+    def __init__(self, outcome: str, wrong: str = "NO-GO") -> None:
+        """`wrong`: the verdict on what was trained on wrong labels."""
         self._outcome = outcome
+        self._wrong = wrong
 
     async def type(self, step: Step, timeout_s: float) -> Typed:
         done = Typed(step, 1.5, 0)
@@ -217,17 +255,24 @@ class FakeShell:
             raise StepError("`forgegate train` ended with exit code 1:\nNO-GO", done)
         return done
 
-    def record(self) -> Mapping[str, Any]:
+    def record(self, run: Path) -> Mapping[str, Any]:
         bound = dict.fromkeys(("rule", "candidate", "live", "suite", "task", "general"), "")
-        return {"published": {"judged": {"outcome": self._outcome, "who": "me@here", **bound}}}
+        outcome = self._wrong if run == RUNS[TRAIN_WRONG] else self._outcome
+        return {"published": {"judged": {"outcome": outcome, "who": "me@here", **bound}}}
 
     def packages(self) -> dict[str, str]:
         return {"torch": "2.11.0", "numpy": "2"}
 
 
 async def turn(
-    monkeypatch: pytest.MonkeyPatch, moves: Sequence[str], outcome: str = "GO", failed: Sequence[str] = ()
+    monkeypatch: pytest.MonkeyPatch,
+    moves: Sequence[str],
+    outcome: str = "GO",
+    failed: Sequence[str] = (),
+    wrong: str | None = None,
 ) -> Loop:
+    """`wrong`: with retrains; the verdict on what was trained on wrong labels."""
+
     async def watch(*_: object, **__: object) -> Start:
         return Start(ready_s=2.0)
 
@@ -239,7 +284,8 @@ async def turn(
     monkeypatch.setattr(loop_stages.engine_start, "watch", watch)
     monkeypatch.setattr(loop_stages, "read_ticket", read_ticket)
     clients = Clients(gateway.target, 0, ["demo"], Counter({("demo@1", "demo-0"): 3}), list(failed))
-    loop = Loop(cast(Any, gateway), cast(Any, FakeShell(outcome)), clients, steps(), 1e9, False)
+    todo = steps(has_retrains=wrong is not None)
+    loop = Loop(cast(Any, gateway), cast(Any, FakeShell(outcome, wrong or "")), clients, todo, 1e9, False)
     await loop.run()
     return loop
 
@@ -256,18 +302,24 @@ async def test_a_turn_holds_where_the_alias_goes_there_and_back(monkeypatch: pyt
     assert [one["version"] for one in measured["answers"]["after the flip"]] == [NEW, NEW]
     assert measured["engines"][0] == {"engine": "demo-0", "description": "vLLM", "ready_s": 2.0}
     assert measured["packages"] == {"torch": "2.11.0"}
-    assert "who" not in measured["verdict"], "a result names nobody"
+    (training,) = measured["trainings"]
+    assert training["stage"] == TRAIN
+    assert "who" not in training["verdict"], "a result names nobody"
     assert loop.clients.models == ["demo", ALIAS]
 
 
 @pytest.mark.parametrize(
     ("moves", "failed", "conditions"),
     [
-        ([OLD, OLD, OLD], [], ["the alias serves the new version alone", "the rollback is back at the first version"]),
+        (
+            [OLD, OLD, OLD],
+            [],
+            ["the flip: the alias serves the new version alone", "the rollback is back at the version before"],
+        ),
         (
             [OLD, NEW, NEW],
             [],
-            ["the rollback is back at the first version", "both engines answer by the first version"],
+            ["the rollback is back at the version before", "both engines answer by the version before"],
         ),
         ([OLD, NEW, OLD], ["demo: HTTP error: 503"], ["no request failed"]),
     ],
@@ -276,6 +328,30 @@ async def test_what_does_not_hold_is_named(
     monkeypatch: pytest.MonkeyPatch, moves: Sequence[str], failed: Sequence[str], conditions: Sequence[str]
 ) -> None:
     assert unmet(await turn(monkeypatch, moves, failed=failed)) == conditions
+
+
+NEXT = "support@cccccccccccc"
+NOT_LIVE, NOT_GO = "what was trained on wrong labels is not served", f"{TRAIN_WRONG}: the verdict is not GO"
+
+
+@pytest.mark.parametrize(
+    ("moves", "wrong", "conditions"),
+    [
+        ([OLD, NEW, NEXT, NEXT, NEW], "NO-GO", []),
+        ([OLD, NEW, NEXT, NEXT, NEW], "INCONCLUSIVE", []),
+        ([OLD, NEW, NEXT, NEXT, OLD], "NO-GO", ["the rollback is back at the version before", "both engines answer by the version before"]),
+        ([OLD, NEW, NEXT, OLD, NEW], "GO", [NOT_LIVE, NOT_GO]),
+        ([OLD, NEW, NEW, NEW, NEW], "NO-GO", ["the retrain's flip: the alias serves the new version alone"]),
+    ],
+)  # fmt: skip
+async def test_a_retrain_goes_live_and_one_on_wrong_labels_does_not(
+    monkeypatch: pytest.MonkeyPatch, moves: Sequence[str], wrong: str, conditions: Sequence[str]
+) -> None:
+    loop = await turn(monkeypatch, moves, wrong=wrong)
+    assert set(unmet(loop)) >= set(conditions)
+    if not conditions:
+        assert unmet(loop) == []
+        assert [each["stage"] for each in loop.findings.measured["trainings"]] == list(RUNS)
 
 
 async def test_engines_that_take_too_long_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,10 +367,10 @@ async def test_engines_that_take_too_long_are_an_error(monkeypatch: pytest.Monke
 
 async def test_a_no_go_ends_the_turn_and_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = await turn(monkeypatch, [OLD], "NO-GO")
-    assert unmet(loop) == ["it comes to its end", "the verdict is GO"]
+    assert unmet(loop) == ["it comes to its end", f"{TRAIN}: the verdict is GO"]
     measured = loop.findings.measured
     assert (measured["stages"][-1]["stage"], measured["stages"][-1]["exit_code"]) == (TRAIN, 1)
-    assert measured["verdict"]["outcome"] == "NO-GO"
+    assert measured["trainings"][0]["verdict"]["outcome"] == "NO-GO"
     assert "NO-GO" in measured["error"]
 
 
@@ -375,6 +451,7 @@ def test_what_was_found_is_written_also_where_a_command_failed(tmp_path: Path, m
         (["--out", "x.txt"], "must end in .json"),
         (["--out", "x.json", "--workdir", os.fspath(ROOT)], "must be empty"),
         (["--out", "x.json", "--tiny", "--max-items", "9"], "--tiny has its own"),
+        (["--out", "x.json", "--tiny", "--rows", "200"], "--tiny has its own"),
         (["--out", "x.json", "--vllm-options", "[1]"], "is no JSON object"),
         (["--out", "x.json", "--train-path", "/nowhere"], "/nowhere is no folder"),
         (["--out", "x.json", "--bugdet", "3"], "did you mean '--budget'?"),
