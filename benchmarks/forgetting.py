@@ -32,7 +32,7 @@ from benchmarks.vllm_gateway import say
 RECIPE = Path(__file__).resolve().parents[1] / "finetune" / "recipes" / "demo-cpu.yaml"
 NUM_GENERAL, EXCHANGES = 2000, 3
 """Chats that are replayed, and how long each is at least."""
-TIMEOUT_S = 1800.0
+TIMEOUT_S = 3600.0
 """Of a training, and of a scoring."""
 _VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 _EXAMPLE = """examples:
@@ -103,7 +103,7 @@ def _base(folder: Path, num_items: int) -> dict[str, Any]:
     tickets, before = folder / "tickets", folder / "before.json"
     if not before.exists():
         _call(folder / "data.txt", "finetune.demo_tickets", "--out", tickets)
-        general = ("--out", folder / "general.jsonl", "--rows", NUM_GENERAL, "--exchanges", EXCHANGES)
+        general = ("--out", folder / "general.jsonl", "--rows", NUM_GENERAL, "--exchanges", EXCHANGES, "--even")
         _call(folder / "general.txt", "finetune.demo_general", *general)
         asked = ("--tickets", tickets / "held-out.jsonl", "--items", num_items)
         _call(folder / "before.txt", "finetune.demo_skills", "--out", before, *asked)
@@ -187,10 +187,13 @@ def _score(folder: Path, run: Path, num_items: int) -> dict[str, Any]:
 
 def _call(log: Path, module: str, *argv: object) -> list[str]:
     """The lines of what it says. Raises StepError."""
-    done = subprocess.run(
-        (sys.executable, "-m", module, *map(str, argv)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, timeout=TIMEOUT_S, check=False, env=environment(),
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            (sys.executable, "-m", module, *map(str, argv)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, timeout=TIMEOUT_S, check=False, env=environment(),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as exc:
+        raise StepError(f"{module} did not end within {TIMEOUT_S:g} s, and was killed") from exc
     log.write_text(done.stdout, "utf-8")
     if done.returncode != 0:
         raise StepError(f"{module} ended with exit code {done.returncode}\n{done.stdout[-2000:]}")
@@ -204,7 +207,7 @@ def _mean(scores: Sequence[float]) -> float:
 def _frame(words: Sequence[str], base: Mapping[str, float]) -> dict[str, Any]:
     return report.document(
         "forgetting", ["python", "-m", "benchmarks.forgetting", *words],
-        recipe=RECIPE.name, general={"rows": NUM_GENERAL, "exchanges": EXCHANGES}, base=dict(base),
+        recipe=RECIPE.name, general={"rows": NUM_GENERAL, "exchanges": EXCHANGES, "even": True}, base=dict(base),
     )  # fmt: skip
 
 

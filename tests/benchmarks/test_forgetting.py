@@ -120,3 +120,9 @@ def test_bad_usage_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert forgetting.main(["--out", "some.json", "--settings", "nothing"]) == 2
     assert "there is no setting 'nothing'" in capsys.readouterr().err
     assert forgetting.main(["--out", "some.txt"]) == 2
+
+
+def test_a_program_that_does_not_end_is_killed_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "TIMEOUT_S", 0.2)
+    with pytest.raises(forgetting.StepError, match=r"http\.server did not end within 0\.2 s, and was killed"):
+        forgetting._call(tmp_path / "log", "http.server", "--bind", "127.0.0.1", "0")
