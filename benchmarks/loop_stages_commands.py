@@ -91,7 +91,7 @@ def steps(amounts: Amounts = Amounts(), *, has_retrains: bool = False) -> tuple[
     not. Raises ValueError where README has none.
     """
     more = {PUBLISH: "--json", DATA: amounts.of_data(), TRAIN: amounts.of_release()}
-    found = []
+    found: list[Step] = []
     for line in _lines((ROOT / "README.md").read_text("utf-8")):
         name = next((name for words, name in _KNOWN.items() if words in line), line)
         if name == CHAT and has_retrains:

@@ -10,9 +10,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.vllm_environment import Starts
 
@@ -36,6 +38,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, reason in absent.items():
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+class Files(LoadFileScheduling):
+    """Where several processes run the tests, each file is one's; those that ask the same engines are as one file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/contract" if nodeid.startswith("tests/contract/") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files:
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

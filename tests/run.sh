@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and tests all that this machine can run: `bash tests/run.sh [--fast] [PYTEST-ARGUMENT...]`
 #
-#   --fast   the inner loop, under a minute: what is already installed is used as it is, slow and end-to-end tests are left out
+#   --fast   the inner loop: what is already installed is used as it is, slow and end-to-end tests are left out
 #   other arguments go to pytest, for example: bash tests/run.sh --fast tests/gateway -k retry
 #
 # The environment is .venv-tests (or $FORGEGATE_TEST_VENV), made on the first run. It stops at the first part that fails.
@@ -26,6 +26,7 @@ for argument in "$@"; do
   esac
 done
 
+logs=$(mktemp -d)
 timings=
 current=
 began=0
@@ -35,6 +36,7 @@ finish_part() {
 report() {
   local code=$?
   finish_part
+  end_beside
   printf '\nwhat each part took:\n%s' "$timings"
   [ "$code" = 0 ] || printf '\nFAILED: %s\n' "${current:-before the first part}"
 }
@@ -50,30 +52,59 @@ part() {
   "$@"
 }
 
-environment() {
-  local stamp wanted python
+# beside NAME COMMAND...: starts what later parts need while others run; `joined NAME` waits for it, shows what it printed, fails as it did.
+beside() {
+  local name=$1
+  shift
+  set -m # a process group of its own, so that all of it can be ended
+  ("$@") </dev/null >"$logs/$name" 2>&1 &
+  set +m
+  printf '%s' $! >"$logs/$name.pid"
+}
+joined() {
+  local code=0
+  wait "$(cat "$logs/$1.pid")" || code=$?
+  rm "$logs/$1.pid"
+  cat "$logs/$1"
+  return "$code"
+}
+end_beside() {
+  local file
+  for file in "$logs"/*.pid; do
+    [ ! -e "$file" ] || kill -- "-$(cat "$file")" 2>/dev/null || true
+  done
+  rm -rf -- "$logs"
+}
+
+virtual_environment() {
   python=$(find_python python3.11 python3 python3.12 python3.13)
-  wanted=$(digest_of "$python" tests/requirements.txt pyproject.toml)
-  stamp=$venv/forgegate-stamp
+  ensure_venv "$venv" "$python"
+}
+
+packages() {
+  local stamp=$venv/forgegate-stamp wanted
+  wanted=$(digest_of "$bin/python" tests/requirements.txt pyproject.toml)
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ ! -e "$venv/.unfinished" ]; then
     echo "up to date: $venv"
     return 0
   fi
-  ensure_venv "$venv" "$python"
   echo "installing tests/requirements.txt into $venv"
   install_into "$venv" -r tests/requirements.txt
   "$bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
   printf '%s' "$wanted" >"$stamp"
 }
 
+engine_wheel() { "$bin/python" deploy/llamacpp_wheel.py >"$logs/wheel.path"; }
+
 engine() {
   local wheel code=0
-  wheel=$("$bin/python" deploy/llamacpp_wheel.py) || code=$?
+  joined wheel || code=$?
   if [ "$code" != 0 ]; then
     [ "${FORGEGATE_APT:-}" != 1 ] || return "$code"
     echo "the llama.cpp engine cannot be built here (see above): tests that need it are skipped"
     return 0
   fi
+  wheel=$(cat "$logs/wheel.path")
   [ "$(cat "$venv/forgegate-engine" 2>/dev/null)" != "$wheel" ] || return 0
   install_into "$venv" --no-deps --force-reinstall "$wheel"
   printf '%s' "$wheel" >"$venv/forgegate-engine"
@@ -102,26 +133,35 @@ types() {
   "$bin/mypy" deploy/*.py
 }
 
-tests() {
-  "$bin/python" -m pytest "$@"
-}
+# What starts whole process trees has the machine to itself; of all else two files run at a time.
+tests() { "$bin/python" -m pytest "$@"; }
+in_twos() { tests -n 2 "$@"; }
 
-part environment environment
-if [ -z "$fast" ] || [ ! -e "$venv/forgegate-engine" ]; then part "llama.cpp engine" engine; fi
+part "virtual environment" virtual_environment
+with_engine=
+if [ -z "$fast" ] || [ ! -e "$venv/forgegate-engine" ]; then with_engine=1; fi
+[ -z "$with_engine" ] || beside wheel engine_wheel
+part packages packages
+[ -z "$with_engine" ] || part "llama.cpp engine" engine
+if [ -z "$fast" ]; then
+  beside vllm vllm_environment
+  beside browser browser
+fi
 part format "$bin/ruff" format --check .
 part lint "$bin/ruff" check --quiet .
 part "shell scripts" "$bin/shellcheck" -S warning -x -P SCRIPTDIR deploy/*.sh tests/run.sh .ci/run
 part types types
 part "import contracts" "$bin/lint-imports"
 if [ -n "$fast" ]; then
-  part "tests (fast)" tests -m "not slow and not e2e" ${pytest_args[@]+"${pytest_args[@]}"}
+  part "tests (fast)" in_twos -m "not slow and not e2e" ${pytest_args[@]+"${pytest_args[@]}"}
 elif [ ${#pytest_args[@]} -gt 0 ]; then
-  part "vLLM environment" vllm_environment
-  part browser browser
+  part "vLLM environment" joined vllm
+  part browser joined browser
   part tests tests "${pytest_args[@]}"
 else
-  part "tests (quick ones)" tests -m "not slow and not e2e"
-  part "vLLM environment" vllm_environment
-  part browser browser
-  part "tests (slow and end to end)" tests -m "slow or e2e"
+  part "tests (quick ones)" in_twos -m "not slow and not e2e"
+  part "vLLM environment" joined vllm
+  part browser joined browser
+  part "tests (slow ones)" in_twos -m "slow or e2e" --ignore tests/e2e
+  part "tests (end to end)" tests -m "slow or e2e" tests/e2e
 fi
