@@ -5,6 +5,7 @@ models/         derived model files
 models/hub/     models pulled from a hub
 adapters/       versions of adapters, by digest
 forgegate.db    which of them there are, which alias serves which, and who changed that
+benchmarks/     runs that the admin API started, and what they found
 envs/           one environment per engine, and the trainer's: links to those in use, made by `forgegate install`
 tools/          programs of others, fetched at first use: llama.cpp's converter
 logs/           <engine>.log, worker-<n>.log, install-<environment>.log, crash-*.log
@@ -69,6 +70,10 @@ class Home:
     @property
     def database(self) -> Path:
         return self.root / "forgegate.db"
+
+    @property
+    def benchmarks(self) -> Path:
+        return self.root / "benchmarks"
 
     @property
     def envs(self) -> Path:

@@ -37,6 +37,9 @@ ENGINES_FILE = "engines.prom"
 """In PROMETHEUS_MULTIPROC_DIR: what engines say of themselves, written by control (`gateway.control.loadwatch`)."""
 ADAPTERS_FILE = "adapters.prom"
 """There too: how the versions of aliases fare (`gateway.control.watching`)."""
+BENCHMARKS_FILE = "benchmarks.prom"
+"""There too: whether a benchmark is on, and what was measured last (`gateway.control.benchmarkpage`)."""
+_OF_CONTROL = (ENGINES_FILE, ADAPTERS_FILE, BENCHMARKS_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ class Metrics:
         else:
             registry.register(_Forward(self._registry.collect))
         registry.register(_Forward(lambda: _gauges(snapshot, counters)))
-        return generate_latest(registry) + _of_control(ENGINES_FILE) + _of_control(ADAPTERS_FILE)
+        return generate_latest(registry) + b"".join(map(_of_control, _OF_CONTROL))
 
     def _count_failure(self, code: str, key: tuple[str, str, int]) -> None:
         self._counters["forgegate_errors"].labels(code).inc()

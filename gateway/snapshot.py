@@ -119,6 +119,22 @@ class Alias(msgspec.Struct, frozen=True):
     """Unix seconds."""
 
 
+class Measured(msgspec.Struct, frozen=True):
+    """What the newest valid benchmark of a name has found, at its best load."""
+
+    name: str
+    resolved: str
+    """What answered for the name then: `demo@0123456789ab`. Where something else does now, the figure is none of its."""
+    output_tps: float
+    """Output tokens per second, of all requests together."""
+    load: str
+    """`32 streams`, `4 requests/s`."""
+    at: int
+    """Unix seconds."""
+    benchmark: str
+    """Its id in the admin API."""
+
+
 class Key(msgspec.Struct, frozen=True):
     """A client API key, as its SHA-256 in hex: the plain key stays with the client."""
 
@@ -133,6 +149,8 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     models: tuple[Model, ...] = ()
     adapters: tuple[Adapter, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    """By name, each once."""
     keys: tuple[Key, ...] = ()
     """Empty: no key is asked for."""
     timeouts: Timeouts = Timeouts()

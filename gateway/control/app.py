@@ -17,6 +17,7 @@ from backends.lifecycle import EngineLife
 from backends.status import Drain, State
 from gateway import errors
 from gateway.control.adapterapi import AdapterApi, add_routes
+from gateway.control.benchmarkapi import BenchmarkApi, add_benchmark_routes
 from gateway.control.fleet import Fleet, Member
 from gateway.control.gateapi import GateApi, add_gate_routes
 from gateway.control.ondemand import next_words
@@ -281,6 +282,7 @@ def create_app(
     adapters: AdapterApi,
     tune: TuneApi | None = None,
     gate: GateApi | None = None,
+    benchmarks: BenchmarkApi | None = None,
 ) -> FastAPI:
     """The whole application: every route, every error as the envelope."""
 
@@ -305,6 +307,8 @@ def create_app(
     add_routes(app, adapters, guarded)
     if tune is not None:
         add_tune_routes(app, tune, guarded)
+    if benchmarks is not None:
+        add_benchmark_routes(app, benchmarks, guarded)
     app.add_exception_handler(errors.GatewayError, _gateway_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)

@@ -54,6 +54,7 @@ class Fleet:
         clock: Callable[[], float] = time.time,
         adapters: Adapters = lambda: ((), ()),
         admin: AdminAccess = AdminAccess(),
+        measured: Callable[[], tuple[wire.Measured, ...]] = lambda: (),
     ) -> None:
         self.members: dict[str, Member] = {}
         self.changed = asyncio.Event()
@@ -62,6 +63,7 @@ class Fleet:
         self._push = push
         self._adapters = adapters
         self._admin = admin
+        self._measured = measured
         self._created = int(clock())
         self._version = 0
         self._claims: dict[str, Identity] = {}
@@ -122,6 +124,7 @@ class Fleet:
             models=tuple(self._model(model.name) for model in config.models),
             adapters=adapters,
             aliases=aliases,
+            measured=self._measured(),
             keys=tuple(wire.Key(key.name, key.sha256) for key in config.keys),
             timeouts=wire.Timeouts(
                 connect_s=_finite(config.timeouts.connect_s), first_byte_s=_finite(config.timeouts.first_byte_s),

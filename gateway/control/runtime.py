@@ -28,6 +28,12 @@ from gateway.control.advice import Advisor
 from gateway.control.aliases import Rules
 from gateway.control.app import AdminApi, create_app
 from gateway.control.basefacts import Bases
+from gateway.control.benchmarkapi import BenchmarkApi
+from gateway.control.benchmarkpage import BenchmarkPage
+from gateway.control.benchmarks import Benchmarks, target_of
+from gateway.control.benchmarks import Means as BenchmarkMeans
+from gateway.control.benchmarkshelf import Shelf
+from gateway.control.benchmarktraffic import UserTraffic, places_of
 from gateway.control.console import Console
 from gateway.control.fleet import AdminAccess, Fleet
 from gateway.control.gateapi import GateApi
@@ -109,10 +115,11 @@ class Runtime:
         prober = Prober()
         stack.push_async_callback(prober.close)
         self._adapters = await self._open_adapters(prober)
+        self._benchmarks = await self._open_benchmarks(launcher)
         token_sha256 = hashlib.sha256(home.admin_token().encode()).hexdigest()
         self.fleet = Fleet(
             config, lambda snapshot: self._workers.push(snapshot), adapters=self._adapters.snapshot,
-            admin=AdminAccess(self.admin_url, token_sha256),
+            admin=AdminAccess(self.admin_url, token_sha256), measured=self._benchmarks.measured,
         )  # fmt: skip
         advisor = Advisor(lambda engine_id: self._supervisor.lives[engine_id].backend, console.advice)
         self._supervisor = Supervisor(launcher, prober, self.fleet, home, console, self._adapters, means, advisor)
@@ -129,6 +136,8 @@ class Runtime:
         watch = LoadWatch(self._supervisor.load, self.fleet.members, metrics_dir, advisor.hear)
         watch.start()
         stack.push_async_callback(watch.close)
+        self._page = BenchmarkPage(metrics_dir)
+        self._users = UserTraffic(self.fleet.members, self._counters.running, watch.last, _places(pools, plans))
         trials = Trials(launcher, prober, home.logs, self._supervisor.trial_ties)
         tuning = Tuning(self.fleet, self._supervisor.lives, launcher, trials)
         stack.push_async_callback(tuning.close)
@@ -136,6 +145,8 @@ class Runtime:
         self._adapters.start()
         self._watching.start()
         stack.push_async_callback(self._watching.close)
+        stack.push_async_callback(self._benchmarks.close)
+        self._page.write((), self._benchmarks.measured())
         await self._start_admin(admin, self._make_adapter_api(launcher, pools), TuneApi(tuning))
         home.announce(RunInfo(os.getpid(), self.url, self.admin_url))
         stack.callback(home.withdraw)
@@ -150,6 +161,21 @@ class Runtime:
         )  # fmt: skip
         self._stack.push_async_callback(adapters.close)
         return await adapters.open()
+
+    async def _open_benchmarks(self, launcher: Launcher) -> Benchmarks:
+        """It is asked of what is brought up after it."""
+
+        async def changed() -> None:
+            self._page.write(self._benchmarks.runs(), self._benchmarks.measured())
+            await self.fleet.publish()
+
+        means = BenchmarkMeans(
+            launcher, busiest=lambda model: self._users.busiest(model), url=self.url, key=self._home.admin_token(),
+            find=lambda name: target_of(self.fleet.snapshot(), name), say=self._console.note, changed=changed,
+        )  # fmt: skip
+        benchmarks = Benchmarks(Shelf(self._home.benchmarks), means)
+        await benchmarks.open()
+        return benchmarks
 
     def _make_adapter_api(self, launcher: Launcher, pools: Pools) -> AdapterApi:
         home, rules = self._home, self._config.adapters
@@ -193,7 +219,8 @@ class Runtime:
         server = _AdminServer(
             uvicorn.Config(
                 create_app(
-                    api, self._home.admin_token(), version(), adapters, tune, GateApi(self._adapters, self._store)
+                    api, self._home.admin_token(), version(), adapters, tune, GateApi(self._adapters, self._store),
+                    BenchmarkApi(self._benchmarks),
                 ),
                 loop="none", lifespan="off", access_log=False, log_level="warning", timeout_graceful_shutdown=1,
             )
@@ -233,6 +260,7 @@ class Runtime:
 
     async def drain(self) -> None:
         """No new connections; running requests finish within the grace; then the engines are stopped."""
+        await self._benchmarks.close()  # its requests are nobody's to be waited for
         self._public.close()  # the workers close theirs: from here on, connections are refused rather than left waiting
         await self._workers.drain(self._config.server.drain_s)
         await self._supervisor.stop()
@@ -242,6 +270,18 @@ class Runtime:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()
+
+
+def _places(pools: Pools, plans: Sequence[Plan | None]) -> dict[str, int]:
+    """How many requests each engine computes at a time; engines are numbered over all pools of their model."""
+    places: dict[str, int] = {}
+    numbers: dict[str, int] = {}
+    for (model, pool, _), plan in zip(pools, plans, strict=True):
+        for _ in range(pool.replicas):
+            number = numbers.setdefault(model.name, 0)
+            places[f"{model.name}-{number}"] = places_of(pool, plan)
+            numbers[model.name] += 1
+    return places
 
 
 class _Ears:

@@ -4,7 +4,8 @@ base model   id demo                   parent null   root demo@0123456789ab
 alias        id support                parent demo   root support@3f2a91c04b7d, null where the traffic is split; shares
 version      id support@3f2a91c04b7d   parent demo   root itself; proof, gate, is_candidate, is_resident
 
-All of them have the model's `capabilities`, whether `literal_special_text` is one of those, and the `refused_options` of requests.
+All of them have the model's `capabilities`, whether `literal_special_text` is one of those, and the `refused_options` of requests; and
+`last_measured`, what the newest benchmark of just this name found, if what it names is still the same: null otherwise.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ def _is_shown(index: Index, route: ModelRoute | AliasRoute, digest: bytes) -> bo
 def _describe(index: Index, route: ModelRoute | AliasRoute) -> dict[str, Any]:
     if isinstance(route, AliasRoute):
         return _alias(index, route)
-    return _base(route) if route.adapter is None else _version(route)
+    return _base(index, route) if route.adapter is None else _version(index, route)
 
 
-def _base(route: ModelRoute) -> dict[str, Any]:
-    return _entry(route, route.model.name, route.model.created, route.model.resolved, None)
+def _base(index: Index, route: ModelRoute) -> dict[str, Any]:
+    return _entry(index, route, route.model.name, route.model.created, route.model.resolved, None)
 
 
-def _version(route: ModelRoute) -> dict[str, Any]:
+def _version(index: Index, route: ModelRoute) -> dict[str, Any]:
     adapter = route.adapter
     assert adapter is not None
-    entry = _entry(route, adapter.name, adapter.created, adapter.name, adapter.model)
+    entry = _entry(index, route, adapter.name, adapter.created, adapter.name, adapter.model)
     return entry | {
         "proof": adapter.proof,
         "gate": adapter.gate,
@@ -61,7 +62,7 @@ def _version(route: ModelRoute) -> dict[str, Any]:
 def _alias(index: Index, route: AliasRoute) -> dict[str, Any]:
     alias = route.alias
     root = route.only.resolved if route.only is not None else None
-    entry = _entry(route.base, alias.name, alias.created, root, alias.model)
+    entry = _entry(index, route.base, alias.name, alias.created, root, alias.model)
     return entry | {"shares": [_share(index, share) for share in route.shares]}
 
 
@@ -71,7 +72,16 @@ def _share(index: Index, share: Share) -> dict[str, Any]:
     return {"id": share.adapter, "weight": share.weight, "proof": adapter.proof, "gate": adapter.gate}
 
 
-def _entry(route: ModelRoute, name: str, created: int, root: str | None, parent: str | None) -> dict[str, Any]:
+def _last_measured(index: Index, name: str, root: str | None) -> dict[str, Any] | None:
+    found = index.measured.get(name)
+    if found is None or found.resolved != root:
+        return None
+    return {"output_tps": found.output_tps, "load": found.load, "at": found.at, "benchmark": found.benchmark}
+
+
+def _entry(
+    index: Index, route: ModelRoute, name: str, created: int, root: str | None, parent: str | None
+) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
@@ -83,4 +93,5 @@ def _entry(route: ModelRoute, name: str, created: int, root: str | None, parent:
         "capabilities": list(route.model.capabilities),
         "literal_special_text": LITERAL_SPECIAL_TEXT in route.model.capabilities,
         "refused_options": list(route.model.refused_options),
+        "last_measured": _last_measured(index, name, root),
     }

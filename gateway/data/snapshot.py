@@ -158,7 +158,7 @@ class AliasRoute:
 class Index:
     """The newest snapshot, by name."""
 
-    __slots__ = ("adapters", "admin_digest", "aliases", "key_digests", "models", "snapshot")
+    __slots__ = ("adapters", "admin_digest", "aliases", "key_digests", "measured", "models", "snapshot")
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -174,6 +174,7 @@ class Index:
             if alias.model in self.models
             and (route := AliasRoute(alias, self.models[alias.model], self.adapters)).shares
         }
+        self.measured = {measured.name: measured for measured in snapshot.measured}
         self.admin_digest = bytes.fromhex(snapshot.admin_sha256)
         """Empty where nobody is admin here."""
         keys = [(bytes.fromhex(key.sha256), key.name) for key in snapshot.keys]

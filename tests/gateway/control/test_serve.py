@@ -118,6 +118,7 @@ def _refusals_are_envelopes(served: Served) -> None:
         "/admin/v1/adapters/{name}/unpin", "/admin/v1/adapters/{name}/unload", "/admin/v1/aliases", "/admin/v1/aliases/{name}",
         "/admin/v1/aliases/{name}/rollback", "/admin/v1/load_lora_adapter", "/admin/v1/unload_lora_adapter",
         "/admin/v1/aliases/{name}/watch", "/admin/v1/aliases/{name}/unwatch", "/admin/v1/verdicts", "/admin/v1/votes",
+        "/admin/v1/benchmarks", "/admin/v1/benchmarks/{benchmark_id}", "/admin/v1/benchmarks/{benchmark_id}/report",
     }  # fmt: skip
     assert httpx.get(f"{served.admin_url}/docs").status_code == 200
 

@@ -29,6 +29,7 @@ from gateway.snapshot import (
     Engine,
     EngineTrouble,
     Key,
+    Measured,
     Model,
     Share,
     Snapshot,
@@ -198,6 +199,7 @@ class Rig:
         self.served_name = "m"
         self.capabilities: tuple[str, ...] = ("chat", "completions", "tokenize")
         self.refused_options: tuple[str, ...] = ()
+        self.measured: tuple[Measured, ...] = ()
         self.port = 0
         self._version = 0
 
@@ -232,6 +234,7 @@ class Rig:
             (model,),
             tuple(self.adapters.values()),
             self.aliases,
+            measured=self.measured,
             keys=self.keys,
             timeouts=self.timeouts,
             max_body_bytes=self.max_body_bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from gateway.snapshot import Alias, Engine, Model, Share
+from gateway.snapshot import Alias, Engine, Measured, Model, Share
 from tests.gateway.data.rig import ADMIN_TOKEN, Rig, StubEngine, echo, post, read_answer
 
 ADMIN_HEADERS = [{"authorization": f"Bearer {ADMIN_TOKEN.decode()}"}, {"x-api-key": ADMIN_TOKEN.decode()}]
@@ -28,10 +28,25 @@ async def test_models(rig: Rig) -> None:
             "capabilities": ["chat", "tokenize"],
             "literal_special_text": False,
             "refused_options": [],
+            "last_measured": None,
         }
         missing = await client.get("/v1/models/a/b")
         assert missing.status_code == 404
         assert missing.json()["error"]["code"] == "model_not_found"
+
+
+async def test_a_measurement_is_shown_while_the_same_answers(rig: Rig) -> None:
+    rig.hold("support@11", "m-0")
+    rig.hold("support@22", "m-0")
+    rig.split("support", **{"22": 1})
+    found = {"output_tps": 1234.5, "load": "32 streams", "at": 1_700_000_000, "benchmark": "b-1"}
+    rig.measured = (
+        Measured("m", "m@0123456789ab", **found), Measured("support", "support@11", **found), Measured("support@11", "support@11", **found),
+    )  # fmt: skip
+    await rig.start(StubEngine(echo()))
+    async with rig.client() as client:
+        shown = {entry["id"]: entry["last_measured"] for entry in (await client.get("/v1/models")).json()["data"]}
+    assert shown == {"m": found, "support": None, "support@11": found, "support@22": None}
 
 
 async def test_models_lists_aliases_and_versions(rig: Rig) -> None:
@@ -45,7 +60,7 @@ async def test_models_lists_aliases_and_versions(rig: Rig) -> None:
     await rig.start(StubEngine(echo()))
     base = {
         "object": "model", "owned_by": "forgegate", "context_length": 2048, "capabilities": list(rig.capabilities),
-        "literal_special_text": True, "refused_options": list(rig.refused_options),
+        "literal_special_text": True, "refused_options": list(rig.refused_options), "last_measured": None,
     }  # fmt: skip
     async with rig.client() as client:
         listed = {entry["id"]: entry for entry in (await client.get("/v1/models")).json()["data"]}
