@@ -39,6 +39,9 @@ class Row:
     def sentence(self) -> str:
         """For people."""
         if self.difference is not None:
+            unknown = [name for name, interval in (("A", self.a), ("B", self.b)) if interval and interval.is_unknown]
+            if unknown:
+                return f"{self.difference.ratio.estimate:.3g}x, not judged: no interval in {' and '.join(unknown)}"
             return self.difference.sentence()
         lacking = [name for name, interval in (("A", self.a), ("B", self.b)) if interval is None]
         return f"too few samples in {' and '.join(lacking)}"

@@ -16,6 +16,8 @@ _SAMPLE = re.compile(rb"^([\w:]+)(?:\{[^}]*\})? ([0-9.eE+-]+)(?: \d+)?$", re.MUL
 _RUNNING = (b"num_requests_running", b"engine_requests_running", b"requests_processing")
 _WAITING = (b"num_requests_waiting", b"engine_requests_waiting", b"requests_deferred")
 """Ends of names: of vLLM and of forgegate's llama.cpp engine, of forgegate's gateway (all its engines), of llama-server."""
+_GATEWAYS_OWN = (b"forgegate_requests_running", b"forgegate_adapter_waiting", b"forgegate_engine_waiting")
+"""Counted by the gateway itself, as of now; what its page says of engines was read off them up to two seconds ago."""
 
 Gauges = list[tuple[float, float]]
 """(moment, running + waiting), by the client's clock."""
@@ -24,6 +26,9 @@ Gauges = list[tuple[float, float]]
 def held(page: bytes) -> float | None:
     """Running and waiting requests of a metrics page, over all its labels; None where it has no such gauge."""
     found = [(name, float(value)) for name, value in _SAMPLE.findall(page)]
+    own = [value for name, value in found if name in _GATEWAYS_OWN]
+    if own:
+        return sum(own)
     running = [value for name, value in found if name.endswith(_RUNNING)]
     waiting = [value for name, value in found if name.endswith(_WAITING)]
     return sum(running) + sum(waiting) if running else None

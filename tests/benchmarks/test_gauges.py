@@ -24,6 +24,11 @@ vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 9.0
 GATEWAY = (
     b'forgegate_engine_requests_running{engine="demo-0"} 1\nforgegate_engine_requests_waiting{engine="demo-0"} 2.5e0\n'
 )
+LIVE = b"""forgegate_requests_running{engine="demo-0"} 4.0
+forgegate_requests_running{engine="demo-1"} 1.0
+forgegate_adapter_waiting 2.0
+forgegate_engine_waiting 0.0
+"""
 LLAMA_SERVER = b"llamacpp:requests_processing 2\nllamacpp:requests_deferred 1\n"
 
 
@@ -32,6 +37,11 @@ LLAMA_SERVER = b"llamacpp:requests_processing 2\nllamacpp:requests_deferred 1\n"
 )
 def test_running_and_waiting_of_every_engine(page: bytes, num: float | None) -> None:
     assert held(page) == num
+
+
+def test_of_a_gateway_its_own_count_of_this_moment() -> None:
+    """What its page says of engines was read off them up to two seconds ago."""
+    assert held(LIVE + GATEWAY) == held(GATEWAY + LIVE) == 7.0
 
 
 async def test_a_server_that_is_not_there_gives_nothing() -> None:
