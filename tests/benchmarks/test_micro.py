@@ -1,0 +1,93 @@
+"""Cases of `bench micro`, their least work, and a short real run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+
+from benchmarks import cli
+from benchmarks.micro import STEPS, Case, Plan, cases_of, floor_of, work_of
+from benchmarks.roofline import Device, Shape, Work
+
+
+def test_every_prompt_and_every_batch_at_every_context() -> None:
+    labels = [case.label for case in cases_of((128,), (1, 8), (0, 512))]
+    assert labels == [
+        "prefill of 128 after 0",
+        "prefill of 128 after 512",
+        "decode, batch 1, after 1",
+        "decode, batch 8, after 1",
+        "decode, batch 1, after 512",
+        "decode, batch 8, after 512",
+    ]
+
+
+def test_a_prompt_is_computed_in_chunks_each_of_which_sees_those_before() -> None:
+    first, second = work_of(Case("prefill", 1, 10, 513))
+    assert first == Work(512, sum(10 + place for place in range(512)))
+    assert second == Work(1, 522)
+
+
+def test_a_step_of_decoding_sees_all_sequences() -> None:
+    works = work_of(Case("decode", 4, 100))
+    assert (len(works), works[0], works[-1]) == (STEPS, Work(4, 400), Work(4, 4 * (100 + STEPS - 1)))
+
+
+def test_weights_are_read_once_a_step() -> None:
+    shape, device = Shape(200, 100, 0, 0), Device("a device", 100.0, 1e9)
+    assert floor_of(Case("decode", 1, 1), shape, device).memory_s == 2.0 * STEPS
+    assert floor_of(Case("prefill", 1, 0, 512), shape, device).memory_s == 2.0
+
+
+def test_the_context_has_room_for_the_largest_case() -> None:
+    options = Plan(cases_of((128,), (1, 8), (512,)), 1, 1).options
+    assert options.n_ctx >= 8 * (512 + 128)
+    assert options.n_seq_max == 8
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_the_demo_model_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "micro.json"
+    words = [
+        "micro",
+        "--prompt",
+        "32",
+        "--batch",
+        "1,2",
+        "--context",
+        "0",
+        "--repeats",
+        "1",
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+    ]
+    assert cli.main(words) == 0
+    result = json.loads(out.read_text())
+    assert [row["case"] for row in result["cases"]] == [
+        "prefill of 32 after 0",
+        "decode, batch 1, after 1",
+        "decode, batch 2, after 1",
+    ]
+    for row in result["cases"]:
+        assert row["tok_s"]["median"] > 0
+        assert row["share_of_roofline"] == pytest.approx(row["tok_s"]["median"] / row["roofline_tok_s"])
+    assert "roofline" in capsys.readouterr().out
+
+
+@pytest.mark.engine
+def test_a_case_beyond_the_model_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["micro", "--context", "4096", "--repeats", "1"]) == 2
+    assert "lower --context or --prompt" in capsys.readouterr().err
+
+
+@pytest.mark.engine
+def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["micro", "--model", "nowhere.gguf"]) == 2
+    assert "no such model file: nowhere.gguf" in capsys.readouterr().err
