@@ -9,11 +9,14 @@ from benchmarks.client import Client
 from benchmarks.gauges import Gauges, watched
 from benchmarks.loadgen import LoadRun, closed_loop, interleave, open_loop
 from benchmarks.loads import ClosedLoad, Load
-from benchmarks.metrics import Summary, offered, summarise, ttft_user_s
+from benchmarks.metrics import Summary, offered, outcomes, summarise, ttft_user_s
 from benchmarks.processes import run_load
 from benchmarks.record import Failure, Record
+from benchmarks.statistics.binomial import CONFIDENCE
+from benchmarks.statistics.goodput import Goodput, goodput
 from benchmarks.statistics.little import LittleCheck, little
 from benchmarks.statistics.saturation import Saturation, saturation
+from benchmarks.statistics.slo import Slo
 from benchmarks.statistics.steady import Window
 from benchmarks.target import Target
 from benchmarks.traffic.request import Request
@@ -51,6 +54,10 @@ class Plan:
     """Whose metrics page says how many requests the engine holds; None is not judged."""
     is_synthetic: bool = False
     """The server's weights are declared random."""
+    slo: Slo | None = None
+    """What each load is held against."""
+    num_gpus: int | None = None
+    """Behind the endpoint; None gives no rates per GPU."""
 
     @property
     def all_loads(self) -> tuple[Load, ...]:
@@ -104,6 +111,8 @@ class Level:
     runs: tuple[MeasuredRun, ...]
     pooled: Summary
     """Over the requests of all repeats; rates over their summed durations."""
+    look_confidence: float = CONFIDENCE
+    """Of the test of an SLO: more than CONFIDENCE for a load that may be tested again and again until the answer is clear."""
 
     @property
     def label(self) -> str:
@@ -127,24 +136,44 @@ class Level:
         return list(dict.fromkeys(remark for run in self.runs for remark in run.verdict.remarks))
 
 
-def level_of(concurrency: int, runs: Sequence[MeasuredRun]) -> Level:
+class Observer:
+    """Hears how far a campaign is; does nothing with it. `on_run` hears of each run as it ends."""
+
+    def warmed(self, run: LoadRun) -> None:
+        """The warm-up is over; not called where there is none."""
+
+    def started(self, load: Load, repeat: int, order: int) -> None:
+        """A run begins."""
+
+
+_NOBODY = Observer()
+
+
+def level_of(concurrency: int, runs: Sequence[MeasuredRun], num_gpus: int | None = None) -> Level:
     """Take a level's repeats together."""
     records = [record for run in runs for record in run.load.records]
     ordered = tuple(sorted(runs, key=lambda run: run.repeat))
-    return Level(concurrency, ordered, summarise(records, sum(run.load.duration_s for run in runs)))
+    return Level(concurrency, ordered, summarise(records, sum(run.load.duration_s for run in runs), num_gpus))
 
 
-async def warm_up(client: Client, plan: Plan) -> None:
-    """Send the warm-up requests at the highest level; raises WarmUpError if none is answered."""
+def goodput_of(level: Level, slo: Slo) -> Goodput:
+    """All requests of all repeats, as their users feel them: latencies count from when a request was due."""
+    records = [record for run in level.runs for record in run.load.records]
+    return goodput(outcomes(records), slo, sum(run.load.duration_s for run in level.runs), level.look_confidence)
+
+
+async def warm_up(client: Client, plan: Plan) -> LoadRun | None:
+    """Send the warm-up requests at the highest level; None where the plan has none. Raises WarmUpError if none is answered."""
     highest = max(plan.levels)
     num = highest if plan.num_warmup is None else plan.num_warmup
     if num == 0:
-        return
+        return None
     requests = plan.workload.requests(num, f"{plan.seed}/warm-up")
     run = await closed_loop(client, requests, highest)
     failures = [record.failure for record in run.records if record.failure]
     if len(failures) == len(run.records):
         raise WarmUpError(failures[0])
+    return run
 
 
 async def measure(client: Client, plan: Plan, concurrency: int, repeat: int, order: int) -> MeasuredRun:
@@ -157,7 +186,7 @@ async def measure_load(client: Client, plan: Plan, load: Load, repeat: int, orde
     requests = load.requests(plan.workload, plan.seed_of(load.key, repeat))
     async with watched(plan.gauge) as gauges:
         run = await _send(client, plan, load, requests)
-    summary = summarise(run.records, run.duration_s)
+    summary = summarise(run.records, run.duration_s, plan.num_gpus)
     evidence = Evidence(plan.ceiling, little=_little(gauges, run), is_synthetic=plan.is_synthetic)
     if not load.concurrency:
         evidence = replace(evidence, offered=offered(run.records), saturation=saturation_of(run.records))
@@ -166,15 +195,19 @@ async def measure_load(client: Client, plan: Plan, load: Load, repeat: int, orde
     return MeasuredRun(repeat, order, run, summary, verdict, load, evidence.saturation, achieved)
 
 
-async def run_plan(client: Client, plan: Plan, on_run: Callable[[MeasuredRun], None]) -> list[Level]:
+async def run_plan(
+    client: Client, plan: Plan, on_run: Callable[[MeasuredRun], None], observer: Observer = _NOBODY
+) -> list[Level]:
     """Warm up, then every load once per repeat; `on_run` hears of each run as it ends."""
-    await warm_up(client, plan)
+    if warm := await warm_up(client, plan):
+        observer.warmed(warm)
     runs: dict[str, list[MeasuredRun]] = {load.key: [] for load in plan.all_loads}
     for order, (repeat, load) in enumerate(interleave(plan.all_loads, plan.repeats)):
+        observer.started(load, repeat, order)
         run = await measure_load(client, plan, load, repeat, order)
         runs[load.key].append(run)
         on_run(run)
-    return [level_of(load.concurrency, runs[load.key]) for load in plan.all_loads]
+    return [level_of(load.concurrency, runs[load.key], plan.num_gpus) for load in plan.all_loads]
 
 
 def _little(gauges: Gauges, run: LoadRun) -> LittleCheck | None:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from benchmarks.arguments import Parser
 from benchmarks.client import TargetError
-from benchmarks.commands import compare, mock, run, versus
+from benchmarks.commands import compare, micro, mock, run, static, versus
 from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, refuse
 from benchmarks.commands.workload_options import add_workload_options, workload_of
 from benchmarks.forms import FormError
 from benchmarks.probe import UnusableError
 from benchmarks.processes import ProcessError
+from benchmarks.statistics.slo import SloError
 from benchmarks.workload import WorkloadError
 
 __all__ = [
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(exc.code or 0)
     try:
         return int(options.function(options, words))
-    except (WorkloadError, TargetError, FormError) as exc:
+    except (WorkloadError, TargetError, FormError, SloError) as exc:
         return refuse(str(exc), EXIT_USAGE)
     except UnusableError as exc:
         return refuse(str(exc), EXIT_ENVIRONMENT if exc.is_environment else EXIT_USAGE)
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="forgegate bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands", parser_class=Parser)
-    for command in (run, compare, versus, mock):
+    for command in (run, compare, versus, static, micro, mock):
         command.add(commands)
     return parser
 

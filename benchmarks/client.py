@@ -58,6 +58,11 @@ class Client:
         """Connections opened so far."""
         return self.pool.num_connects
 
+    @property
+    def num_ended(self) -> int:
+        """Requests that were answered or failed so far."""
+        return self.pool.num_ended
+
     def encode(self, path: str, body: bytes) -> bytes:
         """A POST's bytes."""
         head = self._heads.get(path)

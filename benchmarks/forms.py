@@ -1,4 +1,4 @@
-"""A run's result in the form that its file's name asks for: `.json`, `.csv`, `.md` or `.html`."""
+"""A run's result in the form that its file's name asks for: `.json`, `.csv`, `.md`, `.html`, or vLLM's `.vllm.json`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from benchmarks.foreign import vllm
 from benchmarks.pages import run as run_page
 from benchmarks.pages.runcharts import interval_of, load_of, name_of
 
@@ -26,6 +27,10 @@ _COUNTS = (
     "cached_tokens",
     "request_rate",
 )
+_VERDICTS = (
+    "goodput_requests_per_s", "goodput_tokens_per_s", "slo_attainment", "slo_answer", "slo_confidence", "capacity_requests_per_s",
+    "is_settled", "settled_after_s_more", "too_much",
+)  # fmt: skip
 
 
 class FormError(ValueError):
@@ -49,11 +54,22 @@ def table_csv(result: Result) -> str:
     columns = [f"{name}_{which}" for name in _LATENCIES for which in _PERCENTILES]
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(
-        ["load", "load_unit", "is_valid", "output_tps", "output_tps_low", "output_tps_high", *_COUNTS, *columns]
+        [
+            "load",
+            "load_unit",
+            "is_valid",
+            "output_tps",
+            "output_tps_low",
+            "output_tps_high",
+            *_COUNTS,
+            *columns,
+            *_VERDICTS,
+        ]
     )
-    for level in result["levels"]:
+    for level in run_page.loads(result):
         unit, value = load_of(level)
-        rows.writerow([f"{value:g}", unit, str(level["is_valid"]).lower(), *_rates(level), *_row(level["pooled"])])
+        start = [f"{value:g}", unit, str(level["is_valid"]).lower()]
+        rows.writerow([*start, *_rates(level), *_row(level["pooled"]), *_verdicts(result, level)])
     return text.getvalue()
 
 
@@ -62,13 +78,21 @@ def table_markdown(result: Result) -> str:
     lines = [f"{result['plan']['workload']['model']} at {result['url']}, {result['environment'].get('date', '')}", ""]
     if not result["is_valid"]:
         lines += ["**VOID: do not use these figures**", "", *(f"- {fault}" for fault in result["faults"]), ""]
-    lines += [f"| {' | '.join(run_page.HEADS)} |", f"|---|{'--:|' * (len(run_page.HEADS) - 1)}"]
-    lines += [f"| {' | '.join(run_page.row(level))} |" for level in result["levels"]]
-    remarks = dict.fromkeys(
-        f"- {name_of(level)}: {remark}" for level in result["levels"] for remark in level["remarks"]
-    )
-    lines += ["", *remarks, *([""] if remarks else []), f"    {shlex.join(result['command'])}"]
+    heads = run_page.heads(result)
+    lines += [f"| {' | '.join(heads)} |", f"|---|{'--:|' * (len(heads) - 1)}"]
+    lines += [f"| {' | '.join(run_page.row(level))} |" for level in run_page.loads(result)]
+    said = dict.fromkeys(f"- {line}" for line in _said(result))
+    lines += ["", *said, *([""] if said else []), f"    {shlex.join(result['command'])}"]
     return "\n".join(lines) + "\n"
+
+
+def _said(result: Result) -> Iterator[str]:
+    """What was found, how sure each load is, and what else its reader must know."""
+    yield from run_page.found(result)
+    yield from run_page.sentences(result, "slo")
+    yield from run_page.sentences(result, "settling")
+    for level in result["levels"]:
+        yield from (f"{name_of(level)}: {remark}" for remark in level["remarks"])
 
 
 def _rates(level: Mapping[str, Any]) -> Iterator[float]:
@@ -84,16 +108,28 @@ def _row(pooled: Mapping[str, Any]) -> Iterator[object]:
         yield from ((pooled.get(name) or {}).get(which) for which in _PERCENTILES)
 
 
+def _verdicts(result: Result, level: Mapping[str, Any]) -> Iterator[object]:
+    """Under _VERDICTS; empty where nothing was promised, or an older program wrote the result."""
+    held, settling = level.get("slo") or {}, level.get("settling") or {}
+    yield from (held.get(name) for name in ("requests_per_s", "tokens_per_s", "attainment", "answer"))
+    yield result.get("slo", {}).get("confidence")
+    yield result.get("capacity", {}).get("rate")
+    yield str(settling["is_settled"]).lower() if settling else None
+    yield settling.get("more_s")
+    yield level.get("because")
+
+
 _FORMS: Mapping[str, Callable[[Result], bytes]] = {
     ".json": lambda result: report.dump(dict(result)),
     ".csv": lambda result: table_csv(result).encode(),
     ".md": lambda result: table_markdown(result).encode(),
     ".html": lambda result: run_page.render(result).encode(),
+    ".vllm.json": vllm.write,
 }
 
 
 def _form_of(path: Path) -> Callable[[Result], bytes]:
-    try:
-        return _FORMS[path.suffix.lower()]
-    except KeyError:
-        raise FormError(f"{path}: a result is written as {', '.join(_FORMS)}: name such a file") from None
+    endings = [ending for ending in _FORMS if path.name.lower().endswith(ending)]
+    if not endings:
+        raise FormError(f"{path}: a result is written as {', '.join(_FORMS)}: name such a file")
+    return _FORMS[max(endings, key=len)]

@@ -1,11 +1,12 @@
 """How requests reach the server: a closed loop of streams, an open loop at a rate, a trace, or a saved list."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from benchmarks.traffic.arrivals import Arrivals
+from benchmarks.traffic.arrivals import Arrivals, Spacing, Steady
 from benchmarks.traffic.errors import WorkloadError
 from benchmarks.traffic.request import Request
 from benchmarks.traffic.traces import Trace
@@ -34,6 +35,9 @@ class Load(Protocol):
     def requests(self, workload: Workload, seed: str) -> list[Request]:
         """The list of one run. Raises WorkloadError."""
 
+    def expected_s(self, e2e_s: float) -> float:
+        """How long one run takes, about, where a request takes `e2e_s`."""
+
     def as_dict(self) -> dict[str, Any]:
         """For result files."""
 
@@ -59,6 +63,9 @@ class ClosedLoad:
 
     def requests(self, workload: Workload, seed: str) -> list[Request]:
         return workload.requests(self.num_requests, seed)
+
+    def expected_s(self, e2e_s: float) -> float:
+        return math.ceil(self.num_requests / self.concurrency) * e2e_s
 
     def as_dict(self) -> dict[str, Any]:
         return {"loop": "closed", "concurrency": self.concurrency, "requests": self.num_requests}
@@ -100,6 +107,9 @@ class OpenLoad:
         requests = workload.requests(self.num_requests or 0, seed)
         return _due(requests, self.arrivals.first(sum(request.turn == 0 for request in requests), rng))
 
+    def expected_s(self, e2e_s: float) -> float:
+        return (self.duration_s if self.duration_s is not None else (self.num_requests or 0) / self.rate) + e2e_s
+
     def as_dict(self) -> dict[str, Any]:
         bound = {"requests": self.num_requests} if self.duration_s is None else {"duration_s": self.duration_s}
         return {"loop": "open", **self.arrivals.profile.as_dict(), "arrivals": str(self.arrivals.spacing), **bound}
@@ -129,6 +139,9 @@ class TraceLoad:
 
     def requests(self, workload: Workload, seed: str) -> list[Request]:
         return workload.replay(self.trace, seed)
+
+    def expected_s(self, e2e_s: float) -> float:
+        return (self.trace.rows[-1].due_s if self.trace.rows else 0.0) + e2e_s
 
     def as_dict(self) -> dict[str, Any]:
         rows = self.trace.rows
@@ -160,9 +173,26 @@ class SavedLoad:
     def requests(self, workload: Workload, seed: str) -> list[Request]:
         return list(self.saved)
 
+    def expected_s(self, e2e_s: float) -> float:
+        if self.concurrency:
+            return math.ceil(len(self.saved) / self.concurrency) * e2e_s
+        return max((each.due_s for each in self.saved if each.due_s is not None), default=0.0) + e2e_s
+
     def as_dict(self) -> dict[str, Any]:
         loop = {"loop": "closed", "concurrency": self.concurrency} if self.concurrency else {"loop": "open"}
         return {**loop, "saved": self.name, "requests": len(self.saved)}
+
+
+MIN_REQUESTS = 20
+"""Fewer say too little about a rate; a slow one is offered for as long as it takes."""
+
+
+def steady_load(rate: float, spacing: Spacing, duration_s: float) -> OpenLoad:
+    """A rate for so long, or until twenty requests have come."""
+    arrivals = Arrivals(Steady(rate), spacing)
+    if rate * duration_s < MIN_REQUESTS:
+        return OpenLoad(arrivals, num_requests=MIN_REQUESTS)
+    return OpenLoad(arrivals, duration_s=duration_s)
 
 
 def _streams(num: int) -> str:

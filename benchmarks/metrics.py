@@ -21,12 +21,22 @@ Of a run that took `duration`:
     prefix_hit_rate  sum of cached prompt tokens / sum of prompt tokens, over the answers whose server tells
     chunk_chars      chunks by their text's length: itl is between chunks, and speculation bundles tokens in them
 
+Of a run that is held against a service level objective, such as ttft_p99<500ms; its latencies are those of users:
+
+    good             answered, and every objective defined and held
+    goodput          good / duration
+    attainment       good / (good + missed + failed): errors, timeouts and rejects are missed promises
+    passed           each objective's share of requests is shown, with 99 % confidence, by the exact binomial test of MLPerf's
+                     early stopping: P(at most t of n miss | the share is just reached) <= 1 - confidence
+    capacity@SLO     the highest offered rate that passed, below every rate that did not
+
 Latencies are taken over answered requests. Failed ones stay in the counts and in `success_rate`, their time stays in
 the duration, and their tokens do not count as output. Those that the client cut off on purpose are counted apart, as
 neither. Percentiles: see `percentile`.
 
 Version 2 has added send_lag, queue, total and per-GPU rates, tps_per_user, chunk_rate, prefix_hit_rate, chunk_chars,
-and the counts of cancelled requests and repetitive answers; what version 1 had means the same. `summary_of` reads both.
+and the counts of cancelled requests and repetitive answers; version 3 goodput, attainment and capacity@SLO. What earlier
+versions had means the same. `summary_of` reads all of them.
 """
 
 import itertools
@@ -40,7 +50,7 @@ from typing import Any
 from benchmarks.record import Record
 from benchmarks.statistics.goodput import Outcome
 
-VERSION = 2
+VERSION = 3
 
 USAGE_TOLERANCE = 0.02
 """Relative difference between tokens and chunks above which a request counts as differing."""
@@ -119,6 +129,11 @@ class Summary:
     """By length in characters: `1`, `2-3`, `4-7`, and so on."""
     prefix_hit_rate: float | None = None
     """None where no server told."""
+
+
+def definitions() -> str:
+    """What every figure of a result means, for its readers: this module's own text."""
+    return f"Definitions, version {VERSION}\n\n{__doc__}".strip()
 
 
 def percentile(samples: Sequence[float], q: float) -> float:

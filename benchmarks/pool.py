@@ -47,6 +47,8 @@ class Pool:
         limit: int | None = None,
     ) -> None:
         self.num_connects = 0
+        self.num_ended = 0
+        """Requests that were answered or failed."""
         self._target = target
         self._clock = clock
         self._keep_alive = keep_alive
@@ -139,6 +141,7 @@ class Pool:
             # The server closed an idle connection just as it was used again: RFC 9112, 9.3.1 asks clients to retry.
             self._dial(job)
         else:
+            self.num_ended += 1
             job.on_end(exchange)
 
     def _give_back(self, connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""What a reader gets: a table for people, JSON with a version for programs, both with the environment."""
+"""What programs get: JSON with a version, all figures, and the environment they were measured in."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from benchmarks import metrics
+from benchmarks.beyond import Beyond
 from benchmarks.campaign import Level, MeasuredRun, Plan
+from benchmarks.capacity import Capacity
 from benchmarks.environment import environment, shown_command
-from benchmarks.metrics import Distribution
 from benchmarks.quantiles import curve
 from benchmarks.record import Record
-from benchmarks.steadystate import Run, steady_state
+from benchmarks.statistics.binomial import Answer
+from benchmarks.steadystate import Run, SteadyState, steady_state
 from benchmarks.timeline import timeline
 from benchmarks.traffic.errors import WorkloadError
+from benchmarks.verdicts import capacity_dict, settling_dict, slo_dict, slo_of
 
 FORMAT = "forgegate.benchmark"
 FORMAT_VERSION = 1
@@ -39,20 +39,51 @@ def document(kind: str, command: Sequence[str], **content: Any) -> dict[str, Any
 
 
 def run_document(
-    command: Sequence[str], url: str, plan: Plan, levels: Sequence[Level], too_much: Level | None = None
+    command: Sequence[str],
+    url: str,
+    plan: Plan,
+    levels: Sequence[Level],
+    *,
+    profile: str = "closed",
+    beyond: Sequence[Beyond] = (),
+    stop: Beyond | None = None,
+    capacity: Capacity | None = None,
 ) -> dict[str, Any]:
-    """The result of `bench run`; `too_much` is the load at which a sweep stopped."""
+    """The result of `bench run`. Loads that were `beyond` what the server carries are in it, and no faults of the run; `stop` is
+    the one of them at which a sweep stopped.
+    """
     faults = [f"{level.label}, {fault}" for level in levels for fault in level.faults]
+    levels_found = [level_dict(level, plan) for level in levels]
+    is_met = capacity.rate is not None if capacity else _is_met(levels_found)
+    found = {"slo": slo_of(plan.slo), "is_slo_met": is_met} if plan.slo else {}
     return document(
         "run",
         command,
         url=url,
+        profile=profile,
         plan=plan_dict(plan),
         is_valid=not faults,
         faults=faults,
-        levels=[level_dict(level) for level in levels],
-        **({} if too_much is None else {"too_much": level_dict(too_much)}),
+        **found,
+        **({"capacity": capacity_dict(capacity)} if capacity else {}),
+        **({"stopped": {"load": stop.level.label, "cause": stop.cause.value, "because": stop.because}} if stop else {}),
+        levels=levels_found,
+        beyond=[_beyond_dict(each, plan) for each in beyond],
     )
+
+
+def _beyond_dict(found: Beyond, plan: Plan) -> dict[str, Any]:
+    """A level that breaks every promise, now or later."""
+    level = level_dict(found.level, plan)
+    if level.get("slo", {}).get("answer"):
+        level["slo"]["answer"] = Answer.FAILED.value
+    return {**level, "because": found.because}
+
+
+def _is_met(levels: Sequence[dict[str, Any]]) -> bool | None:
+    """Whether the SLO is shown to hold at any load; None where it asks nothing of a load."""
+    answers = [level["slo"]["answer"] for level in levels if "slo" in level]
+    return None if None in answers else Answer.PASSED.value in answers
 
 
 def plan_dict(plan: Plan) -> dict[str, Any]:
@@ -88,28 +119,33 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
     }
 
 
-def level_dict(level: Level) -> dict[str, Any]:
-    """One level with its repeats."""
+def level_dict(level: Level, plan: Plan | None = None) -> dict[str, Any]:
+    """One level with its repeats, held against the plan's SLO where it has one."""
     median, low, high = level.output_tps
+    steady = steady_state(
+        [Run(run.load.records, run.load.started_s, run.load.ended_s, run.load.concurrency) for run in level.runs]
+    )
     return {
+        "label": level.label,
         "concurrency": level.concurrency,
+        **({"num_gpus": plan.num_gpus} if plan and plan.num_gpus else {}),
         **({} if (rate := level.runs[0].offered.rate) is None else {"rate": rate}),
         "output_tps": {"median": median, "min": low, "max": high},
         "is_valid": not level.faults,
         "faults": level.faults,
         "remarks": level.remarks,
         "pooled": asdict(level.pooled),
-        "steady": steady_dict(level),
+        "steady": steady_dict(level, steady),
+        "settling": settling_dict(steady),
+        **({"slo": slo_dict(level, plan.slo)} if plan and plan.slo else {}),
         "curves": curves_dict([record for run in level.runs for record in run.load.records]),
         "runs": [_run_dict(run) for run in level.runs],
     }
 
 
-def steady_dict(level: Level) -> dict[str, Any]:
+def steady_dict(level: Level, found: SteadyState) -> dict[str, Any]:
     """What is left of the repeats without warm-up and cool-down, each figure with its interval and whether it is settled."""
-    loads = [run.load for run in level.runs]
-    found = steady_state([Run(each.records, each.started_s, each.ended_s, each.concurrency) for each in loads])
-    kept = zip(loads, found.kept, strict=True)
+    kept = zip((run.load for run in level.runs), found.kept, strict=True)
     return {
         "kept": [
             {"rule": part.rule, "start_s": part.window.start_s - load.started_s, "duration_s": part.window.duration_s}
@@ -154,53 +190,13 @@ def write(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
-def print_levels(levels: Sequence[Level], console: Console) -> None:
-    """The table of `bench run`, then remarks and faults."""
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    is_closed = all(level.concurrency for level in levels)
-    for name in ("streams" if is_closed else "load", "ok/asked", "output tok/s", "min-max", "req/s"):
-        table.add_column(name, justify="right")
-    for name in ("ttft ms p50 / p99", "tpot ms p50 / p99", "itl ms p50 / p99", "e2e ms p50 / p99"):
-        table.add_column(name, justify="right")
-    for level in levels:
-        table.add_row(*_row(level))
-    console.print(table)
-    for level in levels:
-        if not level.concurrency:
-            lag = milliseconds(level.pooled.send_lag_s)
-            console.print(
-                f"{escape(level.label)}: latencies count from when requests were due; sent {lag} ms after (p50 / p99)"
-            )
-        for remark in level.remarks:
-            console.print(f"{escape(level.label)}: note: {escape(remark)}")
-        for fault in level.faults:
-            console.print(f"[bold red]INVALID[/] {escape(level.label)}, {escape(fault)}")
-
-
-def progress_line(run: MeasuredRun, num_runs: int) -> str:
-    """One line when a run has ended."""
+def progress_line(run: MeasuredRun, num_runs: int | None) -> str:
+    """One line when a run has ended; of a search it is not known how many there will be."""
     state = "" if run.verdict.is_valid else "  INVALID: " + "; ".join(run.verdict.faults)
     return (
-        f"[{run.order + 1}/{num_runs}] {run.label}, repeat {run.repeat}: "
+        f"[{run.order + 1}{f'/{num_runs}' if num_runs else ''}] {run.label}, repeat {run.repeat}: "
         f"{run.summary.output_tps:,.0f} tok/s, {run.summary.num_ok}/{run.summary.num_requests} answered{state}"
     )
-
-
-def milliseconds(of: Distribution | None) -> str:
-    """`p50 / p99`; `-` where undefined or beyond what the samples can tell."""
-    return "-" if of is None else f"{_ms(of.p50)} / {_ms(of.p99)}"
-
-
-def _row(level: Level) -> list[str]:
-    pooled = level.pooled
-    median, low, high = level.output_tps
-    spread = f"{low:,.0f}-{high:,.0f}" if len(level.runs) > 1 else ""
-    is_open = not level.concurrency  # users of an open loop have waited since their request was due
-    ttft, e2e = (pooled.ttft_user_s, pooled.e2e_user_s) if is_open else (pooled.ttft_s, pooled.e2e_s)
-    latencies = [milliseconds(of) for of in (ttft, pooled.tpot_s, pooled.itl_s, e2e)]
-    counts = f"{pooled.num_ok}/{pooled.num_requests}"
-    load = str(level.concurrency) if level.concurrency else escape(level.label)
-    return [load, counts, f"{median:,.1f}", spread, f"{pooled.request_rate:,.2f}", *latencies]
 
 
 def _run_dict(run: MeasuredRun) -> dict[str, Any]:
@@ -216,7 +212,3 @@ def _run_dict(run: MeasuredRun) -> dict[str, Any]:
         "summary": asdict(run.summary),
         "timeline": asdict(timeline(run.load.records, run.load.started_s, run.load.ended_s)),
     }
-
-
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1e3:,.2f}"

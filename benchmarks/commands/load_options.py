@@ -6,21 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import arguments
+from benchmarks.commands.profile_options import Profile, add_profile_options, profile_of
 from benchmarks.loads import Load, OpenLoad, SavedLoad, TraceLoad
+from benchmarks.sweep import RATE_ANSWERS, RATE_DURATION_S, Sweep
 from benchmarks.traffic.arrivals import Arrivals, Spacing, Steady, parse_ramp
 from benchmarks.traffic.errors import WorkloadError
 from benchmarks.traffic.saved import read_requests
 from benchmarks.traffic.traces import FORMATS, read_trace
 
 DEFAULT_LEVELS = (1, 8, 32)
-SWEEP_DURATION_S = 30.0
 _OPEN = "--rate, --ramp or --trace"
 
 
-def add_load_options(parser: argparse.ArgumentParser) -> None:
-    """Closed loop, open loop, traces, saved lists, and from how many processes."""
+def add_load_options(parser: argparse.ArgumentParser, default: Profile = Profile.CLOSED) -> None:
+    """Closed loop, open loop, traces, saved lists, from how many processes, and surveys; `default` is what is run without any."""
+    add_profile_options(parser, default)
     add = parser.add_argument_group("load").add_argument
-    add("--concurrency", type=arguments.levels, metavar="C,C", help="closed loop: streams (default 1,8,32)")
+    add("--concurrency", type=arguments.levels, metavar="C,C", help="closed loop: streams (of --profile closed 1,8,32)")
     add(
         "--rate",
         type=arguments.rates,
@@ -41,7 +43,7 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
         "--duration",
         type=arguments.number(0.01),
         metavar="S",
-        help="of an open loop: seconds in which requests come (or --requests)",
+        help="of an open loop: seconds in which requests come (or --requests); of each rate of a sweep (default 40, or seven answers)",
     )
     add("--trace", type=Path, metavar="FILE", help="open loop: replay recorded arrivals and lengths")
     add("--trace-format", choices=list(FORMATS), help="of --trace")
@@ -52,16 +54,10 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
         help="multiply its gaps: 0.5 is twice as fast (default 1)",
     )
     add(
-        "--profile",
-        choices=("sweep",),
-        help="one at a time, then full throughput, then rates in between until one is too much",
-    )
-    add("--sweep-rates", type=arguments.whole(1), metavar="N", help="of --profile sweep, between both ends (default 5)")
-    add(
         "--requests",
         type=arguments.whole(1),
         metavar="N",
-        help="per load and repeat (default 4 per stream, at least 8)",
+        help="per load and repeat, of a sweep those of its closed loops (default 4 per stream, at least 8)",
     )
     add(
         "--requests-from",
@@ -81,12 +77,30 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
 
 def levels_of(options: argparse.Namespace) -> tuple[int, ...]:
     """Streams of closed loops; of other loads, with how many to warm up."""
+    if profile_of(options).is_survey:
+        return (num_streams_of(options),)
     return tuple(options.concurrency or (DEFAULT_LEVELS if is_closed(options) else (8,)))
 
 
 def is_closed(options: argparse.Namespace) -> bool:
     """Whether the run is the plain one, of closed loops."""
-    return not (options.rate or options.ramp or options.trace or options.requests_from or options.profile)
+    return profile_of(options) is Profile.CLOSED and not options.requests_from
+
+
+def num_streams_of(options: argparse.Namespace) -> int:
+    """At a survey's full throughput."""
+    return options.sweep_streams or Sweep().num_streams
+
+
+def sweep_of(options: argparse.Namespace) -> Sweep:
+    """The shape of a sweep; raises WorkloadError."""
+    return Sweep(
+        options.sweep_rates or Sweep().num_rates,
+        options.duration or RATE_DURATION_S,
+        num_streams_of(options),
+        spacing_of(options),
+        0.0 if options.duration else RATE_ANSWERS,
+    )
 
 
 def loads_of(options: argparse.Namespace) -> tuple[Load, ...]:
@@ -137,17 +151,15 @@ def _saved(options: argparse.Namespace) -> Load:
 
 
 def _check(options: argparse.Namespace) -> None:
-    _exclude(options, ("rate", "ramp", "trace", "requests_from", "profile"))
-    _exclude(options, ("concurrency", "rate"))
-    _exclude(options, ("concurrency", "ramp"))
-    _exclude(options, ("concurrency", "trace"))
-    _exclude(options, ("concurrency", "profile"))
-    is_open = bool(options.rate or options.ramp or options.profile)
+    _exclude(options, ("rate", "ramp", "trace", "requests_from"))
+    for name in ("rate", "ramp", "trace"):
+        _exclude(options, ("concurrency", name))
+    is_survey = profile_of(options).is_survey
+    is_open = bool(options.rate or options.ramp or is_survey)
     _need(options, "arrivals", is_open, "--rate or --ramp")
     _need(options, "duration", is_open or options.trace, _OPEN)
     for name in ("trace_format", "trace_scale"):
         _need(options, name, options.trace, "--trace")
-    _need(options, "sweep_rates", options.profile, "--profile sweep")
     _need(options, "max_connections", not is_closed(options), _OPEN)
     if options.trace and not options.trace_format:
         raise WorkloadError(f"--trace needs --trace-format: one of {', '.join(FORMATS)}")
@@ -155,12 +167,14 @@ def _check(options: argparse.Namespace) -> None:
         raise WorkloadError("an open loop needs either --duration S or --requests N")
     if options.requests_from:
         _check_saved(options)
-    if options.think_time and not (is_closed(options) or options.turns or options.profile):
+    if options.think_time and not (is_closed(options) or options.turns):
         raise WorkloadError(
             "--think-time goes with a closed loop or with --turns: an open loop does not wait for users"
         )
-    if options.save_requests and (options.repeats > 1 or options.profile or _num_loads(options) > 1):
+    if options.save_requests and (options.repeats > 1 or is_survey or _num_loads(options) > 1):
         raise WorkloadError("--save-requests saves one list: name one load, and no --repeats")
+    if profile_of(options) is Profile.CAPACITY and options.repeats > 1:
+        raise WorkloadError("--profile capacity measures a rate as often as its verdict takes: leave --repeats out")
 
 
 def _check_saved(options: argparse.Namespace) -> None:

@@ -4,40 +4,45 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 from rich.console import Console
 
-from benchmarks import arguments, eventloop, forms, report
-from benchmarks.campaign import Level, MeasuredRun, Plan, WarmUpError, run_plan
+from benchmarks import arguments, eventloop, report, table
+from benchmarks.campaign import Plan, WarmUpError
 from benchmarks.ceiling import CeilingError, measure_ceiling
 from benchmarks.client import Client, Target
-from benchmarks.commands import traffic_options
+from benchmarks.commands import outputs, traffic_options
 from benchmarks.commands.exits import EXIT_DONE, EXIT_NEGATIVE
-from benchmarks.commands.load_options import SWEEP_DURATION_S, add_load_options, levels_of, loads_of, spacing_of
+from benchmarks.commands.load_options import add_load_options, levels_of, loads_of
+from benchmarks.commands.measure import Measured, measured
+from benchmarks.commands.profile_options import Profile, profile_of
+from benchmarks.commands.slo_options import add_slo_options, slo_of
 from benchmarks.commands.workload_options import add_workload_options, workload_of
 from benchmarks.probe import UnusableError, find_model
 from benchmarks.record import FailureKind
-from benchmarks.sweep import Sweep, run_sweep
 from benchmarks.traffic.errors import WorkloadError
 from benchmarks.traffic.saved import save_requests
 from benchmarks.validity import Ceiling
 from benchmarks.workload import Workload
 
 _EXAMPLE = """examples:
-  forgegate bench run --url http://127.0.0.1:8080 --model demo --concurrency 1,8,32 --output-tokens 128
+  forgegate bench run --url http://127.0.0.1:8080 --model demo
+  forgegate bench run --model demo --slo "ttft_p99<500ms,tpot_p99<30ms" --out sweep.html
+  forgegate bench run --model demo --concurrency 1,8,32 --output-tokens 128 --repeats 3
   forgegate bench run --model demo --rate 2,4,8 --duration 60 --input-tokens lognormal:550,0.8 --shared-prefix 8x512
   forgegate bench run --model demo --trace conversations.jsonl --trace-format mooncake --duration 300
 
-a closed loop waits for answers, an open loop (--rate, --ramp, --trace) does not: its latencies, counted from when a request
+without a load it is a sweep: one request at a time, full throughput, then rates in between, some four minutes and the time of
+the first two. A closed loop waits for answers, an open loop (--rate, --ramp, --trace) does not: its latencies, counted from when a request
 was due, are those that users of a service see.
 
-exit codes: 0 done, 1 measured but not valid (requests failed, short answers, client too slow), 2 bad usage,
-3 the server cannot be reached"""
+exit codes: 0 done, 1 measured but not valid (requests failed, short answers, client too slow), or the --slo is shown to hold at
+no load, 2 bad usage, 3 the server cannot be reached"""
 
 _WORKLOAD_NAMES = (
     "endpoint", "input_tokens", "output_tokens", "prompt_form", "vocab_size", "prompts", "ignore_eos", "min_tokens", "temperature",
@@ -48,13 +53,14 @@ _TRACED_NAMES = ("input_tokens", "output_tokens", "prompts", "turns")
 
 def add(commands: Any) -> None:
     """Its parser."""
-    text = "measure throughput and latency, in closed and in open loops"
+    text = "measure throughput and latency by load, and the load at which a promise still holds"
     run = commands.add_parser("run", help=text, description=text, epilog=_EXAMPLE)
     add = run.add_argument
     add("--url", default="http://127.0.0.1:8080", help="server's root (default %(default)s)")
     add("--model", help="default: the server's only one")
     add("--api-key", help="bearer token (default: $FORGEGATE_API_KEY); never written to results")
-    add_load_options(run)
+    add_load_options(run, Profile.SWEEP)
+    add_slo_options(run)
     add("--repeats", type=arguments.whole(1), default=1, metavar="R", help="of all levels, interleaved (default 1)")
     add(
         "--warmup",
@@ -67,7 +73,8 @@ def add(commands: Any) -> None:
     add("--seed", type=arguments.whole(0), default=0, help="of the prompts, lengths and arrivals (default 0)")
     add(
         "--out", type=Path, action="append", default=[], metavar="FILE",
-        help="write the result here too, as its name says: .json, .csv, .md, .html; more than once for several",
+        help="write the result here too, as its name says: .json, .csv, .md, .html, .vllm.json (as `vllm bench serve` does), .parquet "
+        "(every request); more than once for several",
     )  # fmt: skip
     add("--json", action="store_true", help="print JSON instead of the table")
     add(
@@ -85,31 +92,29 @@ def add(commands: Any) -> None:
     run.set_defaults(defaults={name: str(run.get_default(name)) for name in (*_WORKLOAD_NAMES, *traffic_options.NAMES)})
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    plan: Plan
-    levels: Sequence[Level]
-    too_much: Level | None = None
-    """Where a sweep stopped."""
-
-
 def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     target = Target.from_url(options.url, _key(options))
     _plan(options, "")  # bad input is refused before the server is asked
     for path in options.out:
-        report.require_writable(forms.require_known(path))
+        outputs.require_possible(path)
     found = eventloop.run(_measure(options, target))
-    result = report.run_document(["forgegate", "bench", *words], target.url, found.plan, found.levels, found.too_much)
+    result = _document(options, words, target, found)
     data = report.dump(result)
+    levels = [*found.levels, *(each.level for each in found.beyond)]
     for path in options.out:
-        report.write(path, forms.rendered(orjson.loads(data), path))
+        outputs.write(path, data, levels)
     if options.json:
         sys.stdout.write(data.decode())
     else:
-        report.print_levels(found.levels, console())
-    if found.too_much is not None:
-        sys.stderr.write(f"stopped at {found.too_much.label}: more than the server carries\n")
-    return EXIT_DONE if result["is_valid"] else EXIT_NEGATIVE
+        table.print_run(orjson.loads(data), console())
+    return EXIT_DONE if result["is_valid"] and result.get("is_slo_met") is not False else EXIT_NEGATIVE
+
+
+def _document(options: argparse.Namespace, words: Sequence[str], target: Target, found: Measured) -> dict[str, Any]:
+    return report.run_document(
+        ["forgegate", "bench", *words], target.url, found.plan, found.levels, profile=profile_of(options).value,
+        beyond=found.beyond, stop=found.stop, capacity=found.capacity,
+    )  # fmt: skip
 
 
 def console() -> Console:
@@ -117,7 +122,7 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
-async def _measure(options: argparse.Namespace, target: Target) -> _Measured:
+async def _measure(options: argparse.Namespace, target: Target) -> Measured:
     client = Client(
         target,
         keep_alive=options.keep_alive == "on",
@@ -132,12 +137,7 @@ async def _measure(options: argparse.Namespace, target: Target) -> _Measured:
         for load in plan.loads:
             if left_out := load.as_dict().get("left_out"):
                 sys.stderr.write(f"{load.label}: {left_out} recorded failures are left out\n")
-        if options.profile == "sweep":
-            sweep = Sweep(options.sweep_rates or 5, options.duration or SWEEP_DURATION_S, spacing=spacing_of(options))
-            swept = await run_sweep(client, plan, sweep, _progress((2 + sweep.num_rates) * plan.repeats))
-            plan = replace(plan, loads=tuple(level.runs[0].offered for level in swept.levels))
-            return _Measured(plan, swept.levels, swept.too_much)
-        return _Measured(plan, await run_plan(client, plan, _progress(len(plan.all_loads) * plan.repeats)))
+        return await measured(options, client, plan)
     except WarmUpError as exc:
         raise UnusableError(_with_hint(exc), is_environment=not _is_refusal(exc)) from exc
     finally:
@@ -148,8 +148,9 @@ async def _measure(options: argparse.Namespace, target: Target) -> _Measured:
 def _plan(options: argparse.Namespace, model: str) -> Plan:
     """Raises WorkloadError."""
     _refuse_unheard(options)
+    workload = _workload(options, model)
     return Plan(
-        _workload(options, model),
+        workload,
         levels_of(options),
         options.requests,
         options.repeats,
@@ -159,6 +160,8 @@ def _plan(options: argparse.Namespace, model: str) -> Plan:
         num_processes=options.processes,
         gauge=Target.from_url(options.metrics_url or options.url, _key(options)),
         is_synthetic=options.synthetic_weights,
+        slo=slo_of(options, workload),
+        num_gpus=options.gpus,
     )
 
 
@@ -208,10 +211,6 @@ def _save(path: Path, plan: Plan) -> None:
         save_requests(path, load.requests(plan.workload, plan.seed_of(load.key, 0)))
     except OSError as exc:
         raise WorkloadError(f"cannot write {path}: {exc.strerror or exc}") from exc
-
-
-def _progress(num_runs: int) -> Callable[[MeasuredRun], None]:
-    return lambda run: print(report.progress_line(run, num_runs), file=sys.stderr)
 
 
 def _is_refusal(error: WarmUpError) -> bool:

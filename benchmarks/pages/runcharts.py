@@ -17,10 +17,23 @@ _LATENCIES = (
 )
 
 
-def charts(levels: Sequence[Level], slo: Mapping[str, float] | None = None) -> list[Chart]:
-    """Those that have a point, in the order of the page. `slo`: by metric, seconds."""
-    made = (*_against_load(levels, slo or {}), *_pareto(levels), *_cdfs(levels), *_timelines(levels))
+_ANSWERED = "requests/s answered"
+
+
+def charts(levels: Sequence[Level], slo: Mapping[str, float] | None = None, *, is_survey: bool = False) -> list[Chart]:
+    """Those that have a point, in the order of the page. `slo`: by metric, seconds. The closed and open loops of a survey are of
+    one server from idle to full: they share an axis, the requests that were answered.
+    """
+    groups = {_ANSWERED: sorted(levels, key=_answered)} if is_survey else _grouped(levels)
+    made = (*_against_load(groups, slo or {}), *_pareto(levels), *_cdfs(levels), *_timelines(levels))
     return [each for each in made if not each.is_empty]
+
+
+def limits_of(slo: Mapping[str, Any] | None) -> dict[str, float]:
+    """Of a document's SLO, by the names of the latencies that are drawn."""
+    names = {key.partition("_")[0]: key for key, _ in _LATENCIES}
+    objectives = slo["objectives"] if slo else ()
+    return {names[each["metric"]]: each["limit_s"] for each in objectives if each["metric"] in names}
 
 
 def load_of(level: Level) -> tuple[str, float]:
@@ -41,42 +54,63 @@ def interval_of(level: Level, figure: str) -> tuple[float, float] | None:
     return None if found is None or None in (found["low"], found["high"]) else (found["low"], found["high"])
 
 
-def _against_load(levels: Sequence[Level], slo: Mapping[str, float]) -> Iterator[Chart]:
-    for axis, group in _grouped(levels).items():
-        kind = "rate" if axis != "streams" else "streams"
+_KINDS = {"streams": "streams", _ANSWERED: "answered"}
+
+
+def _against_load(groups: Mapping[str, Sequence[Level]], slo: Mapping[str, float]) -> Iterator[Chart]:
+    for axis, group in groups.items():
+        kind = _KINDS.get(axis, "rate")
         yield _throughput(group, axis, kind)
+        yield _goodput(group, axis, kind)
         for key, title in _LATENCIES:
             limits = ((f"limit {slo[key] * _MS:g} ms", slo[key] * _MS),) if key in slo else ()
-            lines = (_percentile(group, key, "p50"), _percentile(group, key, "p99"))
+            lines = (_percentile(group, axis, key, "p50"), _percentile(group, axis, key, "p99"))
             yield Chart(f"{key}-{kind}", f"{title.capitalize()}, ms", axis, "ms", lines, is_log_y=True, limits=limits)
+
+
+def _place(level: Level, axis: str) -> float:
+    return _answered(level) if axis == _ANSWERED else load_of(level)[1]
+
+
+def _answered(level: Level) -> float:
+    return float(level["pooled"]["request_rate"])
+
+
+def _goodput(group: Sequence[Level], axis: str, kind: str) -> Chart:
+    held = [level for level in group if "slo" in level]
+    labels = tuple(map(name_of, held))
+    good = Series(
+        "within the SLO", tuple((_place(each, axis), each["slo"]["requests_per_s"]) for each in held), labels=labels
+    )
+    answered = Series("answered", tuple((_place(each, axis), _answered(each)) for each in held), labels=labels)
+    return Chart(f"goodput-{kind}", "Goodput, requests per second", axis, "requests/s", (good, answered))
 
 
 def _throughput(group: Sequence[Level], axis: str, kind: str) -> Chart:
     points, band = [], []
     for level in group:
         rates = level["output_tps"]
-        points.append((load_of(level)[1], float(rates["median"])))
+        points.append((_place(level, axis), float(rates["median"])))
         low, high = interval_of(level, "output_tps") or (rates["min"], rates["max"])
         band.append((float(low), float(high)))
-    series = Series("output", tuple(points), tuple(band))
+    series = Series("output", tuple(points), tuple(band), tuple(map(name_of, group)))
     return Chart(f"throughput-{kind}", "Output tokens per second", axis, "tok/s", (series,))
 
 
-def _percentile(group: Sequence[Level], key: str, which: str) -> Series:
-    found = [
-        (load_of(level)[1], summary[which] * _MS) for level in group if (summary := level["pooled"].get(key)) and summary.get(which)
-    ]  # fmt: skip
-    return Series(which, tuple(found))
+def _percentile(group: Sequence[Level], axis: str, key: str, which: str) -> Series:
+    known = [level for level in group if (level["pooled"].get(key) or {}).get(which)]
+    points = tuple((_place(level, axis), level["pooled"][key][which] * _MS) for level in known)
+    return Series(which, points, labels=tuple(map(name_of, known)))
 
 
 def _pareto(levels: Sequence[Level]) -> Iterator[Chart]:
-    points, labels = [], []
-    for level in levels:
-        tpot = level["pooled"].get("tpot_s")
-        if tpot and tpot["mean"] > 0:
-            points.append((1 / tpot["mean"], float(level["output_tps"]["median"]) / level.get("num_gpus", 1)))
-            labels.append(name_of(level))
-    series = Series("level", tuple(points), labels=tuple(labels))
+    known = [
+        (1 / tpot["mean"], float(level["output_tps"]["median"]) / level.get("num_gpus", 1), name_of(level))
+        for level in levels
+        if (tpot := level["pooled"].get("tpot_s")) and tpot["mean"] > 0
+    ]
+    known.sort()
+    series = Series("level", tuple((x, y) for x, y, _ in known), labels=tuple(name for _, _, name in known))
     has_gpu = any("num_gpus" in level for level in levels)
     y_label = "tok/s per GPU" if has_gpu else "tok/s of the machine"
     yield Chart("pareto", "What a user gets, and what the machine makes of it", "tok/s per user", y_label, (series,))

@@ -1,10 +1,13 @@
 """How much of what was asked for was answered within the service level objectives.
 
-good         answered, every objective defined and held missed       answered, at least one objective not held failed
-errors, timeouts and rejects: in the denominator, as the user did not get an answer in time either undefined
-answered, nothing missed, but an objective has no value (tpot of one token): neither good nor missed, counted apart
-cancelled    cut off by the client on purpose: counted apart goodput      good / duration, and their output tokens /
-duration attainment   good / (good + missed + failed)
+good        answered, every objective defined and held
+missed      answered, at least one objective not held
+failed      errors, timeouts and rejects: in the denominator, as the user did not get an answer in time either
+undefined   answered, nothing missed, but an objective has no value (tpot of one token): neither good nor missed
+cancelled   cut off by the client on purpose: counted apart
+
+goodput     good / duration, and their output tokens / duration
+attainment  good / (good + missed + failed)
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,6 +59,21 @@ class Goodput:
     attainment: float | None
     """None without a request that counts."""
     objectives: tuple[ObjectiveResult, ...]
+
+    @property
+    def answer(self) -> Answer | None:
+        """All objectives' tests together: failed where one has failed, passed where all have passed. None for an SLO without
+        percentiles, which asks nothing of a run.
+        """
+        if any(result.objective.percentile is None for result in self.objectives):
+            return None
+        answers = {result.test.answer if result.test else Answer.UNDECIDED for result in self.objectives}
+        return next(each for each in (Answer.FAILED, Answer.UNDECIDED, Answer.PASSED) if each in answers)
+
+    @property
+    def num_more(self) -> int:
+        """Further requests without a miss that it would take to pass; 0 when passed, or where nothing is tested."""
+        return max((result.test.num_more for result in self.objectives if result.test), default=0)
 
     @property
     def is_met(self) -> bool:

@@ -23,6 +23,11 @@ class Interval:
     """
 
     @property
+    def is_unknown(self) -> bool:
+        """True when it is open to both sides: an estimate about whose spread nothing is known."""
+        return self.low is None and self.high is None
+
+    @property
     def relative_half_width(self) -> float:
         """The farther end's distance from the estimate, as a share of it; infinite for an open interval."""
         if self.low is None or self.high is None:

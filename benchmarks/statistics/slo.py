@@ -1,10 +1,11 @@
 """Service level objectives: what users are promised, in one line.
 
-ttft_p99<500ms,tpot_p99<30ms     each: this share of all requests stays below the limit ttft:500,tpot:30
-milliseconds; a request is good when it holds all (the form of `vllm bench serve --goodput`) interactive
-a preset
+ttft_p99<500ms,tpot_p99<30ms     each: this share of all requests stays below the limit
+ttft:500,tpot:30                 milliseconds; a request is good when it holds all (the form of `vllm bench serve --goodput`)
+interactive                      a preset
 """
 
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -17,8 +18,19 @@ _ALIASES = {"e2el": "e2e"}
 PRESETS = {
     "interactive": "ttft_p99<500ms,tpot_p99<30ms",
     "conversational": "ttft_p99<2s,tpot_p99<100ms",
+    "llama3.1-8b": "ttft_p99<2s,tpot_p99<100ms",
+    "llama3.1-8b-interactive": "ttft_p99<500ms,tpot_p99<30ms",
+    "mixtral-8x7b": "ttft_p99<2s,tpot_p99<200ms",
+    "llama2-70b": "ttft_p99<2s,tpot_p99<200ms",
+    "llama2-70b-interactive": "ttft_p99<450ms,tpot_p99<40ms",
+    "llama3.1-405b": "ttft_p99<6s,tpot_p99<175ms",
+    "llama3.1-405b-interactive": "ttft_p99<4.5s,tpot_p99<80ms",
+    "deepseek-r1": "ttft_p99<2s,tpot_p99<80ms",
+    "deepseek-r1-interactive": "ttft_p99<1.5s,tpot_p99<15ms",
 }
-"""MLPerf Inference's limits for Llama-3.1-8B, by scenario (mlcommons/inference_policies, inference_rules)."""
+"""MLPerf Inference's limits of the server and the interactive scenario, by model (mlcommons/inference, loadgen/mlperf.conf as of
+6.0); the first two are those of Llama-3.1-8B.
+"""
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _NUMBER = r"(?P<value>\d+(?:\.\d*)?|\.\d+)"
@@ -88,7 +100,9 @@ def _objective(part: str) -> Objective:
         )
     if found := _REQUEST_FORM.fullmatch(part):
         return Objective(_metric(found["metric"], part), _limit(found["value"], 1e-3, part), None)
-    raise SloError(f"{part!r} is no service level objective: write {_examples()}")
+    near = difflib.get_close_matches(part, PRESETS, n=1)
+    guess = f"did you mean {near[0]!r}?" if near else f"write {_examples()}"
+    raise SloError(f"{part!r} is no service level objective: {guess}")
 
 
 def _metric(name: str, part: str) -> str:
@@ -113,4 +127,4 @@ def _share(words: str, part: str) -> float:
 
 
 def _examples() -> str:
-    return f"ttft_p99<500ms,tpot_p99<30ms, or ttft:500,tpot:30 (milliseconds), or {' or '.join(PRESETS)}"
+    return "ttft_p99<500ms,tpot_p99<30ms, or ttft:500,tpot:30 (milliseconds), or a preset such as interactive or conversational"

@@ -1,6 +1,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import orjson
 import pytest
@@ -51,8 +52,14 @@ def ask(client: Client) -> Callable[..., Awaitable[Record]]:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """A mock in a thread of its own, since the command runs an event loop itself."""
-    engine = MockEngine(Behaviour(ttft_ms=1, itl_ms=1, tokens=6), models=("alpha", "beta"))
+    """A mock that answers at once."""
+    with serving(MockEngine(Behaviour(ttft_ms=1, itl_ms=1, tokens=6), models=("alpha", "beta"))) as url:
+        yield url
+
+
+@contextmanager
+def serving(engine: MockEngine) -> Iterator[str]:
+    """In a thread of its own, since the command runs an event loop itself; its URL."""
     ready, stop = threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -65,6 +72,8 @@ def url() -> Iterator[str]:
     thread = threading.Thread(target=eventloop.run, args=(serve(),))
     thread.start()
     assert ready.wait(10)
-    yield engine.url
-    loops[0].call_soon_threadsafe(stop.set)
-    thread.join(10)
+    try:
+        yield engine.url
+    finally:
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join(10)

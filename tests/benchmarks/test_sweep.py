@@ -1,13 +1,15 @@
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from benchmarks import campaign, sweep
+from benchmarks.beyond import Cause, beyond_of
 from benchmarks.campaign import MeasuredRun, Plan
 from benchmarks.client import Client, Target
 from benchmarks.loads import Load
-from benchmarks.statistics.saturation import Saturation, Slope
+from benchmarks.statistics.saturation import MIN_DURATION_S, Saturation, Slope
 from benchmarks.sweep import Sweep, run_sweep
 from benchmarks.workload import Length, Workload
 from tests.benchmarks.virtual import run
@@ -19,8 +21,26 @@ RISING = Slope(1.0, 0.1, 0.5)
 
 def test_rates_lie_strictly_between_both_ends():
     assert Sweep(num_rates=3).rates(10, 50) == (20, 30, 40)
-    assert Sweep(num_rates=3).rates(10, 10) == ()
-    assert Sweep(num_rates=1).rates(10, 5) == ()
+    assert Sweep(num_rates=3).rates(0, 0) == ()
+
+
+def test_a_server_that_answers_one_at_a_time_is_asked_from_half_of_its_throughput_on():
+    assert Sweep(num_rates=3).rates(10, 10) == (6.25, 7.5, 8.75)
+    assert Sweep(num_rates=1).rates(10, 4) == (3,)
+
+
+def test_a_rate_shows_over_saturation():
+    """From the first request to the last it must be half a minute."""
+    times_s = sweep.steady_load(1.0, Sweep().spacing, Sweep().duration_s).arrivals.until(
+        Sweep().duration_s, random.Random(1)
+    )
+    assert times_s[-1] - times_s[0] > MIN_DURATION_S
+
+
+def test_a_slow_rate_goes_on_until_enough_requests_have_come():
+    slow, fast = (sweep.steady_load(rate, Sweep().spacing, 40.0) for rate in (0.1, 10.0))
+    assert (slow.num_requests, slow.duration_s) == (20, None)
+    assert (fast.num_requests, fast.duration_s) == (None, 40.0)
 
 
 @pytest.fixture
@@ -63,13 +83,28 @@ async def swept(num_rates: int, repeats: int = 1, plan: Plan = PLAN) -> sweep.Sw
 
 
 async def test_one_stream_then_full_throughput_then_rates_in_between(measured: list[tuple[str, int]]):
-    found = await swept(3, repeats=2)
+    found = await swept(
+        3, repeats=2, plan=replace(PLAN, seed=1)
+    )  # a queue at 0.9 is taken for one that grows in 5 of 100
     assert [label for label, _ in measured[:4]] == ["1 stream", "1 stream", "8 streams", "8 streams"]
     lowest, highest = (level.pooled.request_rate for level in found.levels[:2])
     assert (lowest, highest) == (pytest.approx(CAPACITY / 2), pytest.approx(CAPACITY))
     rates = [level.runs[0].offered.rate for level in found.levels[2:]]
     assert rates == [pytest.approx(rate) for rate in (12.5, 15, 17.5)]
+    assert found.stop is None
     assert found.too_much is None
+
+
+async def test_slow_answers_make_rates_longer(measured: list[tuple[str, int]]):
+    alone = (await swept(1)).levels[0]  # its answers take 0.1 s
+    assert Sweep(duration_s=60.0).length_s(alone) == 60.0
+    assert Sweep(duration_s=0.5, num_answers=7).length_s(alone) == pytest.approx(0.7)
+
+
+async def test_rates_of_sessions_are_those_of_sessions(measured: list[tuple[str, int]]):
+    found = await swept(1, plan=replace(PLAN, workload=replace(PLAN.workload, turns=Length(4, 4))))
+    full = found.levels[1]
+    assert sweep.arrival_rate(full) == pytest.approx(full.pooled.request_rate / 4)
 
 
 async def test_it_stops_at_the_first_rate_that_is_too_much(
@@ -81,6 +116,9 @@ async def test_it_stops_at_the_first_rate_that_is_too_much(
     assert [level.label for level in found.levels] == ["1 stream", "8 streams", "10 req/s"]
     assert found.too_much is not None
     assert found.too_much.label == "40 req/s"
+    assert found.stop is not None
+    assert found.stop.cause is Cause.QUEUE
+    assert "requests in flight grew by" in found.stop.because
     assert [label for label, _ in measured] == ["1 stream", "8 streams", "10 req/s", "40 req/s"]
 
 
@@ -89,5 +127,35 @@ async def test_requests_that_could_not_be_sent_stop_it_too(measured: list[tuple[
     assert not sweep.is_too_much(level)
     slow = replace(level.runs[0], achieved=0.9)
     assert sweep.is_too_much(replace(level, runs=(slow,)))
+    unsent = beyond_of(replace(level, runs=(slow,)))
+    assert unsent is not None
+    assert (unsent.cause, unsent.because) == (Cause.UNSENT, "90.0% of the requests could be sent in time")
     grown = replace(level.runs[0], saturation=Saturation(60, RISING, RISING))
     assert sweep.is_too_much(replace(level, runs=(grown,)))
+
+
+async def test_a_server_that_turns_requests_away_stops_it_too(measured: list[tuple[str, int]]):
+    level = (await swept(1)).levels[-1]
+    num = level.runs[0].summary.num_requests
+    few, many = (
+        replace(level.runs[0], summary=replace(level.runs[0].summary, failures={"http_status": failed}))
+        for failed in (int(0.05 * num), int(0.05 * num) + 1)
+    )
+    assert not sweep.is_too_much(replace(level, runs=(few,)))
+    turned_away = beyond_of(replace(level, runs=(many,)))
+    assert turned_away is not None
+    assert turned_away.cause is Cause.FAILED
+    assert "requests failed (http_status)" in turned_away.because
+
+
+async def test_who_watches_hears_of_every_run(measured: list[tuple[str, int]]):
+    started: list[tuple[str, int, int]] = []
+
+    class Watcher(campaign.Observer):
+        def started(self, load: Load, repeat: int, order: int) -> None:
+            started.append((load.label, repeat, order))
+
+    await run_sweep(
+        Client(Target.from_url("127.0.0.1:9")), PLAN, Sweep(1, 60, num_streams=8), lambda _run: None, Watcher()
+    )
+    assert started == [("1 stream", 0, 0), ("8 streams", 0, 1), ("15 req/s", 0, 2)]

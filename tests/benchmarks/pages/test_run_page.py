@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import copy
+import csv
+import io
 from array import array
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from benchmarks import report
+from benchmarks.beyond import Beyond, Cause
 from benchmarks.campaign import MeasuredRun, Plan, level_of
+from benchmarks.capacity import capacity_of, trial_of
 from benchmarks.forms import FormError, rendered, require_known, table_csv, table_markdown
 from benchmarks.loadgen import LoadRun
-from benchmarks.loads import ClosedLoad
+from benchmarks.loads import ClosedLoad, OpenLoad
 from benchmarks.metrics import summarise
-from benchmarks.pages.run import render
-from benchmarks.pages.runcharts import charts
+from benchmarks.pages.run import loads, render
+from benchmarks.pages.runcharts import charts, limits_of
+from benchmarks.statistics.slo import parse_slo
+from benchmarks.table import print_run
+from benchmarks.traffic.arrivals import Arrivals, Steady
 from benchmarks.validity import Verdict
 from benchmarks.workload import Workload
 from tests.benchmarks.records import failed, record
@@ -89,6 +98,74 @@ def test_rates_and_streams_do_not_share_an_axis() -> None:
     keys = {each.key for each in charts(result["levels"])}
     assert {"throughput-streams", "throughput-rate"} < keys
     assert "12.5 requests/s" in render(result)
+
+
+def a_survey() -> dict[str, Any]:
+    """Two closed loops, two rates and one that was too much, under an SLO."""
+    slo = parse_slo("ttft_p99<5s,tpot_p99<2s")
+    plan = Plan(Workload("demo"), (1, 8), slo=slo, num_gpus=2)
+    ends = [level_of(1, [a_run(1, 0)], 2), level_of(8, [a_run(8, 0)], 2)]
+    rates = [level_of(0, [a_rate(rate)], 2) for rate in (5.0, 10.0, 20.0)]
+    stop = Beyond(rates[2], Cause.QUEUE, "over 38 s it <grew>")
+    capacity = capacity_of([trial_of(level, level.runs[0].offered.rate or 0.0, slo) for level in rates])
+    return report.run_document(
+        ["forgegate", "bench", "run"], "http://127.0.0.1:1", plan, [*ends, *rates[:2]],
+        profile="sweep", beyond=[stop], stop=stop, capacity=capacity,
+    )  # fmt: skip
+
+
+def a_rate(rate: float) -> MeasuredRun:
+    return replace(a_run(0, 0), offered=OpenLoad(Arrivals(Steady(rate)), duration_s=40.0))
+
+
+def test_a_survey_is_drawn_from_idle_to_full_on_one_axis() -> None:
+    result = a_survey()
+    drawn = charts(loads(result), limits_of(result["slo"]), is_survey=True)
+    by_key = {each.key: each for each in drawn}
+    assert {
+        "throughput-answered",
+        "goodput-answered",
+        "ttft_user_s-answered",
+        "tpot_s-answered",
+        "pareto",
+    } < by_key.keys()
+    assert not any(key.endswith(("-streams", "-rate")) for key in by_key)
+    assert {len(series.points) for series in by_key["ttft_user_s-answered"].series} == {5}
+    assert by_key["ttft_user_s-answered"].limits == (("limit 5000 ms", 5000.0),)
+    assert by_key["tpot_s-answered"].limits == (("limit 2000 ms", 2000.0),)
+    assert by_key["pareto"].y_label == "tok/s per GPU"
+
+
+def test_a_survey_says_what_it_found_and_how_sure_it_is() -> None:
+    page = render(a_survey())
+    assert page.index("capacity@SLO: none shown; 5 requests/s is undecided") < page.index("<table")
+    assert "the sweep stopped at 20 req/s, more than the server carries: over 38 s it &lt;grew&gt;" in page
+    assert "Held against ttft_p99&lt;5000ms,tpot_p99&lt;2000ms" in page
+    assert "How sure it is" in page
+    assert page.count("not settled: ") == 4
+    assert "What the figures mean (definitions, version 3)" in page
+
+
+def test_a_survey_as_a_table_of_values() -> None:
+    rows = list(csv.DictReader(io.StringIO(table_csv(a_survey()))))
+    assert [row["load"] for row in rows] == ["1", "8", "5", "10", "20"]
+    assert {row["slo_confidence"] for row in rows} == {"0.99"}
+    assert {row["capacity_requests_per_s"] for row in rows} == {""}
+    assert [row["slo_answer"] for row in rows] == ["undecided"] * 4 + ["failed"]
+    assert [row["too_much"] for row in rows] == [""] * 4 + ["over 38 s it <grew>"]
+
+
+def test_definitions_of_another_version_are_not_shown() -> None:
+    assert "What the figures mean" not in render(a_result() | {"metrics_version": 1})
+
+
+def test_a_table_shows_a_survey(capsys: pytest.CaptureFixture[str]) -> None:
+    print_run(a_survey(), Console(width=220))
+    printed = capsys.readouterr().out
+    assert "20 req/s: more than the server carries: over 38 s it <grew>; the sweep stopped there" in printed
+    assert "capacity@SLO: none shown; 5 requests/s is undecided" in printed
+    assert printed.count("too much") == 1
+    assert printed.count("not settled") == 4
 
 
 def test_another_kind_of_document_is_refused() -> None:

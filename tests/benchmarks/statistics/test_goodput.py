@@ -71,6 +71,17 @@ def test_a_load_is_met_when_every_test_passes():
     assert {result.test.answer for result in bad.objectives if result.test} == {Answer.FAILED}
 
 
+def test_the_answer_is_that_of_all_objectives_together():
+    assert goodput([outcome()] * 459, SLO, 1.0).answer is Answer.PASSED
+    few = goodput([outcome()] * 400, SLO, 1.0)
+    assert (few.answer, few.num_more) == (Answer.UNDECIDED, 59)
+    slow = goodput([outcome()] * 459 + [outcome(tpot_s=0.05)] * 50, SLO, 1.0)
+    assert slow.answer is Answer.FAILED
+    assert goodput([outcome(tpot_s=None)] * 459, SLO, 1.0).answer is Answer.UNDECIDED
+    without = goodput([outcome()], parse_slo("ttft:500"), 1.0)
+    assert (without.answer, without.num_more) == (None, 0)
+
+
 def test_without_percentiles_nothing_can_be_met():
     found = goodput([outcome()], parse_slo("ttft:500"), 1.0)
     assert found.attainment == 1.0

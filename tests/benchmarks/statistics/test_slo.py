@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.statistics.slo import Objective, SloError, parse_slo
+from benchmarks.statistics.slo import PRESETS, Objective, SloError, parse_slo
 
 
 def test_the_form_with_percentiles():
@@ -23,6 +23,12 @@ def test_presets_are_mlperfs(name: str, ttft_s: float, tpot_s: float):
     assert parse_slo(name).objectives == (Objective("ttft", ttft_s, 0.99), Objective("tpot", tpot_s, 0.99))
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_read(name: str):
+    assert [objective.metric for objective in parse_slo(name).objectives] == ["ttft", "tpot"]
+    assert all(objective.percentile == 0.99 for objective in parse_slo(name).objectives)
+
+
 @pytest.mark.parametrize("text", ["ttft_p99<500ms,tpot_p99<30ms", "ttft:500,e2e:1200"])
 def test_what_is_shown_can_be_read(text: str):
     assert str(parse_slo(text)) == text
@@ -34,6 +40,7 @@ def test_what_is_shown_can_be_read(text: str):
         ("", "no service level objective"),
         ("ttft_p99<500ms,", "an empty part"),
         ("fast", "interactive or conversational"),
+        ("deepseek-r1-interactiv", "did you mean 'deepseek-r1-interactive'"),
         ("ttft<500ms", "write ttft_p99<500ms"),
         ("ttft_p99>500ms", "is no service level objective"),
         ("ttft_p99<500", "has no unit"),
