@@ -3,6 +3,7 @@
 <!-- output of: forgegate --help -->      what the command prints, in a code block
 <!-- from: FILE.md -->                    the file
 <!-- table of: A.json B.json -->          the results of `forgegate bench run`
+<!-- claims of: A.json B.json -->         what `python -m benchmarks.claims` has shown
 <!-- end -->
 """
 
@@ -16,9 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.claims import page
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-_BLOCK = re.compile(r"(<!-- (output of|from|table of): (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (output of|from|table of|claims of): (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def rendered(text: str) -> str:
@@ -61,7 +64,17 @@ def _row(model: str, level: dict[str, Any]) -> str:
     return f"| {model} | {level['concurrency']} | {pooled['output_tps']:,.0f} | {ttft:.1f} | {tpot:.2f} | {answered} |"
 
 
-_MAKERS: dict[str, Callable[[str], str]] = {"output of": _output, "from": _file, "table of": _table}
+def _claims(paths: str) -> str:
+    results = [json.loads((ROOT / path).read_text(encoding="utf-8")) for path in paths.split()]
+    return "\n".join(page.summary(results)) + "\n"
+
+
+_MAKERS: dict[str, Callable[[str], str]] = {
+    "output of": _output,
+    "from": _file,
+    "table of": _table,
+    "claims of": _claims,
+}
 
 if __name__ == "__main__":
     text = rendered(README.read_text(encoding="utf-8"))

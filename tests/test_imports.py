@@ -18,7 +18,15 @@ def imported_by(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["gateway.cli", "gateway.data.worker", "gateway.control.app", "benchmarks.cli", "backends.adapter.proof"]
+    "module",
+    [
+        "gateway.cli",
+        "gateway.data.worker",
+        "gateway.control.app",
+        "benchmarks.cli",
+        "benchmarks.optimize.command",
+        "backends.adapter.proof",
+    ],
 )
 def test_no_heavy_framework_is_imported(module: str) -> None:
     assert not imported_by(module) & HEAVY
