@@ -25,6 +25,9 @@ MAX_REPEATS = 20
 MAX_DURATION_S = 3600.0
 MAX_RUN_S = 7200.0
 MAX_TOKENS = 1_000_000
+MAX_PROMPT_TOKENS = 50_000_000
+"""Of all requests of a load: they are made before the first one is sent, at some 5 bytes a token."""
+MAX_SLO_CHARS = 200
 MAX_SEED = 2**63 - 1
 _UNIFORM = re.compile(r"([1-9]\d{0,6})(?:-([1-9]\d{0,6}))?")
 _LOGNORMAL = re.compile(r"lognormal:(\d{1,7}(?:\.\d+)?),(\d(?:\.\d+)?)")
@@ -84,8 +87,35 @@ def require_sound(body: BenchmarkBody) -> None:
     for name in ("input_tokens", "output_tokens"):
         _require(name, _is_length(getattr(body, name)), f"{getattr(body, name)!r} is no length: write {_LENGTHS}")
     if body.slo:
+        _require("slo", len(body.slo) <= MAX_SLO_CHARS, f"{len(body.slo):,} characters: {MAX_SLO_CHARS} at most")
         _require("slo", _is_slo(body.slo), f"{body.slo[:80]!r} is no service level objective: write {_SLO}")
     _require_end(body)
+    _require_memory(body)
+
+
+def _require_memory(body: BenchmarkBody) -> None:
+    """The child's own, beside engines that need theirs."""
+    requests, tokens = _most_requests(body), _most_tokens(str(body.input_tokens))
+    most = requests * tokens
+    _require(
+        "requests" if body.requests else "input_tokens", most <= MAX_PROMPT_TOKENS,
+        f"{requests:,.0f} requests of up to {tokens:,.0f} tokens are {most:,.0f} tokens of prompts: {MAX_PROMPT_TOKENS:,} at most",
+    )  # fmt: skip
+
+
+def _most_requests(body: BenchmarkBody) -> float:
+    """Of one load."""
+    if body.requests is not None:
+        return body.requests
+    if body.rate:
+        return max(body.rate) * (body.duration_s or 0)
+    return max(8, 4 * max(body.concurrency or DEFAULT_STREAMS))
+
+
+def _most_tokens(length: str) -> float:
+    """Of a prompt; of lognormal lengths their mean, which is what many of them come to."""
+    found = _LOGNORMAL.fullmatch(length)
+    return float(found[1]) if found else int(length.rpartition("-")[2])
 
 
 def _require_end(body: BenchmarkBody) -> None:
@@ -139,13 +169,18 @@ def _load(body: BenchmarkBody) -> Iterator[str]:
     else:
         yield from ("--concurrency", _joined(body.concurrency or DEFAULT_STREAMS))
     if body.duration_s is not None:
-        yield from ("--duration", f"{body.duration_s:g}")
+        yield from ("--duration", _exact(body.duration_s))
     if body.requests is not None:
         yield from ("--requests", str(body.requests))
 
 
 def _joined(numbers: Sequence[float], between: str = ",") -> str:
-    return between.join(f"{number:g}" for number in numbers)
+    return between.join(map(_exact, numbers))
+
+
+def _exact(number: float) -> str:
+    """All of its digits: the child measures what was asked for."""
+    return str(int(number)) if number == int(number) else repr(number)
 
 
 def _is_length(length: int | str) -> bool:

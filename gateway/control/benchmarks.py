@@ -84,6 +84,8 @@ class Benchmarks:
         self._active: str | None = None
         """The id of the run that is on, or is about to begin."""
         self._task: asyncio.Task[None] | None = None
+        self._beginning = asyncio.Lock()
+        """Held from where a run can be seen until there is a task to break off: who ends it meanwhile waits for that."""
         self._first_word = asyncio.Event()
         """The child has said something, or the run is over."""
         self._refusal = ""
@@ -102,6 +104,8 @@ class Benchmarks:
     async def close(self) -> None:
         """A run that is on is cut, and none begins any more."""
         self._is_closed = True
+        async with self._beginning:
+            pass
         await self._break_off()
 
     def runs(self) -> tuple[Run, ...]:
@@ -134,16 +138,13 @@ class Benchmarks:
         self._active = run.id
         try:
             run = replace(run, user_share=await self._require_quiet(body, target.model))
-            if self._is_closed:
-                raise errors.Conflict("the gateway is stopping: it begins no benchmark any more")
-            await self._keep(run)
+            async with self._beginning:
+                await self._start(run)
         except BaseException:
             self._active = None
+            self._runs.pop(run.id, None)
             raise
         self._means.say(f"benchmark {run.id}: {body.model} at {load_words(body)}, for {who}")
-        self._ending, self._refusal = (RunState.CUT, _CUT), ""
-        self._first_word.clear()
-        self._task = asyncio.create_task(self._run(run), name=f"benchmark {run.id}")
         with suppress(TimeoutError):
             await asyncio.wait_for(self._first_word.wait(), FIRST_WORD_S)
         if self._refusal:
@@ -152,10 +153,20 @@ class Benchmarks:
             raise errors.BadRequest(self._refusal)
         return self._runs[run.id]
 
+    async def _start(self, run: Run) -> None:
+        """Raises Conflict, OSError."""
+        if self._is_closed:
+            raise errors.Conflict("the gateway is stopping: it begins no benchmark any more")
+        await self._keep(run)
+        self._ending, self._refusal = (RunState.CUT, _CUT), ""
+        self._first_word.clear()
+        self._task = asyncio.create_task(self._run(run), name=f"benchmark {run.id}")
+
     async def stop(self, run_id: str, who: str) -> Run:
         """Returns once it has ended; one that has ended already stays as it is. Raises NotFound."""
         if self.run(run_id).state is RunState.RUNNING:
-            self._ending = (RunState.STOPPED, f"by {who}")
+            async with self._beginning:
+                self._ending = (RunState.STOPPED, f"by {who}")
             await self._break_off()
         return self.run(run_id)
 

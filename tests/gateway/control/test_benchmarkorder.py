@@ -24,7 +24,7 @@ SOUND: list[dict[str, Any]] = [
     {"rate": (2.0, 4.5), "duration_s": 30.0},
     {"rate": (2.0,), "requests": 50, "endpoint": "completions"},
     {"concurrency": (2,), "endpoint": "embeddings", "input_tokens": 16},
-    {"input_tokens": 1_000_000, "slo": "ttft_p99<500ms, tpot_p99.9<1.5s"},
+    {"input_tokens": 1_000_000, "concurrency": (1,), "slo": "ttft_p99<500ms, tpot_p99.9<1.5s"},
     {"slo": "ttft:500,e2el:30.5"},
     {"slo": "interactive", "rate": (1.0,), "duration_s": 5.0},
 ]
@@ -62,6 +62,12 @@ def test_the_loads_are_those_asked_for() -> None:
     assert load_words(BenchmarkBody("demo", rate=(2.0, 4.5))) == "2, 4.5 requests/s"
 
 
+def test_numbers_keep_all_of_their_digits() -> None:
+    options = parsed(BenchmarkBody("demo", rate=(1000.001, 1000.002, 3.0), duration_s=1234.5678))
+    assert options.rate == (1000.001, 1000.002, 3.0)
+    assert options.duration == 1234.5678
+
+
 def test_no_chat_of_a_benchmark_is_kept() -> None:
     assert parsed(BenchmarkBody("demo")).body == '{"store": false}'
     assert parsed(BenchmarkBody("demo", endpoint="completions")).body == "{}"
@@ -88,6 +94,10 @@ def test_no_chat_of_a_benchmark_is_kept() -> None:
         ({"slo": "ttft_p99<500"}, "slo", "'ttft_p99<500' is no service level objective: write ttft_p99<500ms"),
         ({"slo": "ttft_p99<500ms,"}, "slo", "no service level objective"),
         ({"slo": "--help"}, "slo", "no service level objective"),
+        ({"slo": "ttft_p99<500ms," * 20}, "slo", "300 characters: 200 at most"),
+        ({"requests": 100_000, "input_tokens": 1_000_000}, "requests", "100,000,000,000 tokens of prompts: 50,000,000 at most"),
+        ({"input_tokens": "9-1000000"}, "input_tokens", "128 requests of up to 1,000,000 tokens"),
+        ({"rate": (1000.0,), "duration_s": 90.0, "input_tokens": "lognormal:8000,1"}, "input_tokens", "90,000 requests of up to 8,000"),
         ({"seed": -1}, "seed", "got -1"),
         ({"limit_s": math.inf}, "limit_s", "must be 1 to 7,200, got inf"),
         ({"input_tokens": 0}, "input_tokens", "0 is no length"),
