@@ -26,10 +26,9 @@ def size(facts: Facts) -> str | None:
 
 
 def class_balance(facts: Facts) -> str | None:
-    if facts.task != CLASSIFICATION or len(facts.classes) < 2:
-        return None
-    counts = {name: count for name, count in facts.classes.items() if count >= 3}
-    if len(counts) < 2:
+    """A class of one or two rows counts, too: it is one that is hardly ever shown, or a name that was mistyped."""
+    counts = facts.classes
+    if facts.task != CLASSIFICATION or len(counts) < 2:
         return None
     (most, largest), (least, smallest) = max(counts.items(), key=_count), min(counts.items(), key=_count)
     if largest > _MAX_CLASS_RATIO * smallest:

@@ -143,6 +143,17 @@ def test_labels_are_not_too_short(doctor: Examine) -> None:
     assert "too_short" not in found_in(found)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_class_of_hardly_any_rows_is_rare(doctor: Examine, count: int) -> None:
+    labels = ["배송", "결제"] * 30 + ["교환"] * count
+    rows = [
+        {"instruction": "알맞은 부서로 분류하세요.", "input": f"{place}번째 고객이 남긴 문의입니다.", "output": label}
+        for place, label in enumerate(labels)
+    ]
+    said = doctor(rows).findings["class_balance"].of_set
+    assert said == f"'배송' has 30 rows, '교환' {count}: more than 10 to 1"
+
+
 def test_none_is_an_answer_where_the_set_uses_it(doctor: Examine) -> None:
     rows = classes()
     for row in rows[::2]:
