@@ -135,7 +135,7 @@ types() {
 
 # What starts whole process trees has the machine to itself; of all else two files run at a time.
 tests() { "$bin/python" -m pytest "$@"; }
-in_twos() { tests -n 2 "$@"; }
+in_twos() { OMP_WAIT_POLICY=PASSIVE tests -n 2 "$@"; } # threads that spin while they wait would hold up the other process
 
 part "virtual environment" virtual_environment
 with_engine=
