@@ -3,7 +3,8 @@
     python -m benchmarks.agreement --url http://127.0.0.1:9000 --model mock --tokenizer DIR --vllm-python PYTHON --out FILE.json
 
 Each is a child of its own interpreter; who has none here is left out, and it is said. FILE.md has the table, with what each tool means
-by a figure. Exit codes: 0 they agree, or a definition says why not; 1 a difference is unexplained; 2 bad usage; 3 a tool did not measure.
+by a figure. Exit codes: 0 they agree, or a definition can account for it; 1 a difference is unexplained; 2 bad usage; 3 a tool did not
+measure.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks.agreement_bounds import may_explain
 from benchmarks.foreign.definitions import (
     DEFINITIONS,
     HIGHER_IS_BETTER,
@@ -37,7 +38,7 @@ class Row:
     """Theirs / ours, of the runs of the same turn."""
     verdict: str
     because: tuple[str, ...]
-    """What differs by definition."""
+    """What differs by definition, where that can account for a difference of this size and direction."""
 
     @property
     def is_unexplained(self) -> bool:
@@ -96,8 +97,9 @@ def _row(figure: str, tool: str, ours: Sequence[MeasuredLoad], theirs: Sequence[
         return None
     ratio = paired(pairs, figure in HIGHER_IS_BETTER).ratio
     verdict = _verdict(ratio)
-    because = tuple(provisos(figure, OURS, tool)) if verdict == DIFFER else ()
     of_ours, of_theirs = (between(values) for values in zip(*pairs, strict=True))
+    is_by_definition = verdict == DIFFER and may_explain(figure, tool, of_ours.estimate, of_theirs.estimate)
+    because = tuple(provisos(figure, OURS, tool)) if is_by_definition else ()
     return Row(figure, tool, of_ours, of_theirs, ratio, verdict, because)
 
 

@@ -60,19 +60,41 @@ class Comparison:
         return any(row.difference is not None and row.difference.verdict is Verdict.WORSE for row in self.rows)
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What is compared of a result."""
+
+    loads: Mapping[str, Mapping[str, Interval]]
+    """Those of FIGURES that have an interval, by load."""
+    environment: Mapping[str, Any]
+    workload: Mapping[str, Any]
+
+
 def compared(a: Result, b: Result, names: tuple[str, str] = ("A", "B")) -> Comparison:
     """`names` are what messages call the two.
 
-    Raises CompareError for documents of another kind or version, void ones, and results without a load in common.
+    Raises CompareError for documents of another kind or version, void ones, broken ones, and results without a load in
+    common.
     """
-    for name, result in zip(names, (a, b), strict=True):
-        _require_usable(name, result)
-    of_a, of_b = ({name_of(level): level for level in result["levels"]} for result in (a, b))
-    common = [name for name in of_a if name in of_b]
+    of_a, of_b = (_run(name, result) for name, result in zip(names, (a, b), strict=True))
+    common = [load for load in of_a.loads if load in of_b.loads]
     if not common:
-        raise CompareError(f"no load in common: {names[0]} has {', '.join(of_a)}, {names[1]} has {', '.join(of_b)}")
-    rows = (row for name in common for row in _rows(name, of_a[name], of_b[name]))
-    return Comparison(tuple(rows), tuple(_remarks(a, b, set(of_a) ^ set(of_b))))
+        raise CompareError(
+            f"no load in common: {names[0]} has {', '.join(of_a.loads)}, {names[1]} has {', '.join(of_b.loads)}"
+        )
+    rows = (row for load in common for row in _rows(load, of_a.loads[load], of_b.loads[load]))
+    return Comparison(tuple(rows), tuple(_remarks(of_a, of_b)))
+
+
+def _run(name: str, result: Result) -> _Run:
+    try:
+        _require_usable(name, result)
+        loads = {name_of(level): _figures(level["steady"]["figures"]) for level in result["levels"]}
+        return _Run(loads, dict(result["environment"]), dict(result["plan"]["workload"]))
+    except CompareError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise CompareError(f"{name} is not as its tool writes it: {exc!r}") from exc
 
 
 def _require_usable(name: str, result: Result) -> None:
@@ -86,9 +108,9 @@ def _require_usable(name: str, result: Result) -> None:
         raise CompareError(f"{name} is void: {'; '.join(result['faults'])}")
 
 
-def _rows(load: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Row]:
+def _rows(load: str, a: Mapping[str, Interval], b: Mapping[str, Interval]) -> Iterator[Row]:
     for figure, is_higher_better in FIGURES.items():
-        of_a, of_b = (_interval(level["steady"]["figures"].get(figure)) for level in (a, b))
+        of_a, of_b = a.get(figure), b.get(figure)
         if of_a is None and of_b is None:
             continue
         is_comparable = of_a is not None and of_b is not None and min(of_a.estimate, of_b.estimate) > 0
@@ -96,18 +118,25 @@ def _rows(load: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Row
         yield Row(load, figure, of_a, of_b, difference)
 
 
-def _interval(found: Mapping[str, Any] | None) -> Interval | None:
-    if found is None:
-        return None
-    return Interval(**{name: value for name, value in found.items() if name != "settling"})
+def _figures(found: Mapping[str, Any]) -> dict[str, Interval]:
+    return {figure: _interval(found[figure]) for figure in FIGURES if found.get(figure) is not None}
 
 
-def _remarks(a: Result, b: Result, lonely: set[str]) -> Iterator[str]:
-    if lonely:
+def _interval(found: Mapping[str, Any]) -> Interval:
+    """Raises TypeError for fields of other names, and for ends that are no numbers."""
+    known = {name: value for name, value in found.items() if name != "settling"}
+    for name, value in known.items():
+        if not isinstance(value, int | float) and (value is not None or name not in ("low", "high")):
+            raise TypeError(f"{name} is {value!r}")
+    return Interval(**known)
+
+
+def _remarks(a: _Run, b: _Run) -> Iterator[str]:
+    if lonely := set(a.loads) ^ set(b.loads):
         yield f"measured in one of them only: {', '.join(sorted(lonely))}"
-    if changes := _changes(a["environment"], b["environment"], _MACHINE):
+    if changes := _changes(a.environment, b.environment, _MACHINE):
         yield f"on different machines: {changes}"
-    if changes := _changes(a["plan"]["workload"], b["plan"]["workload"]):
+    if changes := _changes(a.workload, b.workload):
         yield f"different requests: {changes}"
 
 

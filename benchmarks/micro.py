@@ -5,6 +5,7 @@ Cases are measured in turns, each once in every turn, in a context as the engine
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +22,15 @@ from backends.llamacpp.binding.context import Context
 from backends.llamacpp.binding.errors import BindingError
 from backends.llamacpp.binding.model import Model
 from backends.llamacpp.convert import ensure_gguf
+from backends.llamacpp.header import Header, read_parts
 from backends.llamacpp.options import Options
 from backends.llamacpp.threads import num_physical_cores
 from benchmarks.environment import cpu_model
-from benchmarks.roofline import Device, Floor, Shape, Work, floor, of_cpu, of_gpu
+from benchmarks.roofline import Device, Floor, RooflineError, Shape, Work, floor, of_cpu, of_gpu
 
 DEMO = "demo"
 CHUNK, STEPS = 512, 16
+_EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 FIRST_ID = 300
 """Ids below are kept for bytes and control tokens."""
 
@@ -95,12 +98,12 @@ def cases_of(prompts: Sequence[int], batches: Sequence[int], contexts: Sequence[
 def work_of(case: Case) -> list[Work]:
     """The steps of a case: a prompt in chunks, or one token of each sequence at a time."""
     if case.kind == "decode":
-        return [Work(case.batch, case.batch * (case.context + step)) for step in range(STEPS)]
+        return [Work(case.batch, case.batch * (case.context + step), case.batch) for step in range(STEPS)]
     works = []
     for begin in range(0, case.num_new, CHUNK):
         count = min(CHUNK, case.num_new - begin)
         seen = sum(case.context + begin + place for place in range(count))
-        works.append(Work(count, seen))
+        works.append(Work(count, seen, 1))
     return works
 
 
@@ -115,16 +118,20 @@ def measure(model: Path, plan: Plan, say: Callable[[str], None]) -> dict[str, An
     try:
         with _opened(model, plan) as context:
             found = _rates(context, plan, say)
-            shape, description = shape_of(context.model), context.model.description
-    except BindingError as exc:
+            shape, description = shape_of(context.model, read_parts(model)), context.model.description
+        device = _device(plan, shape)
+    except (BindingError, BackendError, RooflineError) as exc:
         raise MicroError(str(exc)) from exc
-    device = (
-        of_gpu(shape.weight_bytes) if plan.num_gpu_layers else of_cpu(plan.num_threads, shape.weight_bytes, cpu_model())
-    )
     return {
         "model": description, "device": {"name": device.name, "bytes_per_s": device.bytes_per_s, "flops": device.flops},
         "cases": [_row(case, rates, floor_of(case, shape, device)) for case, rates in found.items()],
     }  # fmt: skip
+
+
+def _device(plan: Plan, shape: Shape) -> Device:
+    if plan.num_gpu_layers:
+        return of_gpu(shape.weight_bytes)
+    return of_cpu(plan.num_threads, shape.weight_bytes, cpu_model())
 
 
 def _rates(context: Context, plan: Plan, say: Callable[[str], None]) -> dict[Case, list[float]]:
@@ -147,8 +154,8 @@ def _row(case: Case, rates: Sequence[float], least: Floor) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shape_of(model: Model) -> Shape:
-    """From the file's header."""
+def shape_of(model: Model, headers: Sequence[Header]) -> Shape:
+    """From the file's header, or those of its parts."""
     prefix = model.metadata("general.architecture") or ""
 
     def number(name: str, default: int = 0) -> int:
@@ -157,13 +164,35 @@ def shape_of(model: Model) -> Shape:
     layers, heads = number("block_count"), number("attention.head_count")
     key = number("attention.key_length", number("embedding_length") // max(heads, 1))
     kv_heads = number("attention.head_count_kv", heads)
-    return Shape(model.size_bytes, model.n_params, 4 * layers * kv_heads * key, layers * heads * key)
+    body, head, num_unread = params_of(headers)
+    return Shape(model.size_bytes - num_unread, body, head, 4 * layers * kv_heads * key, layers * heads * key)
+
+
+def _num_layers(model: Model) -> int:
+    return int(model.metadata(f"{model.metadata('general.architecture') or ''}.block_count") or 0)
+
+
+def params_of(headers: Sequence[Header]) -> tuple[int, int, int]:
+    """Parameters of the body and of the output head, and bytes of a table that is only looked up: the embedding, unless it is the head."""
+    params = {tensor.name: math.prod(tensor.shape) for header in headers for tensor in header.tensors}
+    num_bytes = {name: size for header in headers for name, size in header.tensor_bytes.items()}
+    embedding, head = params.pop(_EMBEDDING, 0), params.pop(_HEAD, 0)
+    return sum(params.values()), head or embedding, num_bytes.get(_EMBEDDING, 0) if head else 0
+
+
+def require_one_device(num_gpu_layers: int, num_layers: int) -> None:
+    """Raises MicroError for layers on both: neither's peaks are a roof for the other. The output head counts as a layer."""
+    if 0 < num_gpu_layers <= num_layers:
+        raise MicroError(
+            f"--gpu-layers {num_gpu_layers} of {num_layers + 1} leaves work on both devices, for which there is no roof: give 0 or -1"
+        )
 
 
 @contextmanager
 def _opened(path: Path, plan: Plan) -> Iterator[Context]:
     model = Model(path, plan.options)
     try:
+        require_one_device(plan.num_gpu_layers, _num_layers(model))
         longest = max(case.length for case in plan.cases)
         if not model.can_generate:
             raise MicroError(f"{path.name} generates no text: there is nothing to prefill or decode")

@@ -50,12 +50,16 @@ def run_document(
     capacity: Capacity | None = None,
 ) -> dict[str, Any]:
     """The result of `bench run`. Loads that were `beyond` what the server carries are in it, and no faults of the run; `stop` is
-    the one of them at which a sweep stopped.
+    the one of them, or the void one of the `levels`, at which a sweep stopped.
     """
     faults = [f"{level.label}, {fault}" for level in levels for fault in level.faults]
     levels_found = [level_dict(level, plan) for level in levels]
+    is_void = stop is not None and stop.cause.is_fault
+    for level, found in zip(levels, levels_found, strict=True):
+        if stop and is_void and level is stop.level:
+            found["remarks"].append(f"the sweep stopped here: {stop.because}")
     is_met = capacity.rate is not None if capacity else _is_met(levels_found)
-    found = {"slo": slo_of(plan.slo), "is_slo_met": is_met} if plan.slo else {}
+    promise = {"slo": slo_of(plan.slo), "is_slo_met": is_met} if plan.slo else {}
     return document(
         "run",
         command,
@@ -64,9 +68,13 @@ def run_document(
         plan=plan_dict(plan),
         is_valid=not faults,
         faults=faults,
-        **found,
+        **promise,
         **({"capacity": capacity_dict(capacity)} if capacity else {}),
-        **({"stopped": {"load": stop.level.label, "cause": stop.cause.value, "because": stop.because}} if stop else {}),
+        **(
+            {"stopped": {"load": stop.level.label, "cause": stop.cause.value, "because": stop.because}}
+            if stop and not is_void
+            else {}
+        ),
         levels=levels_found,
         beyond=[_beyond_dict(each, plan) for each in beyond],
     )

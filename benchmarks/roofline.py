@@ -8,6 +8,9 @@ The bandwidth is measured over as many bytes as the model has: a small model lie
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +19,11 @@ from dataclasses import dataclass
 LEAST_S, ROUNDS = 0.1, 5
 _LEAST_BYTES = 1 << 20
 _CPU_SIDE, _GPU_SIDE = 1536, 8192
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+class RooflineError(RuntimeError):
+    """A device's peaks cannot be measured; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +41,11 @@ class Shape:
     """What a step of a model moves and computes."""
 
     weight_bytes: int
-    num_params: int
+    """That a step reads."""
+    body_params: int
+    """That every token is multiplied by."""
+    head_params: int
+    """That make logits of a token, where they are asked for."""
     kv_bytes: int
     """Of one token in the KV cache, all layers."""
     attention_width: int
@@ -42,10 +54,13 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Of one step: `num_new` tokens are computed, and all of them together look at `num_seen` cached ones."""
+    """Of one step: `num_new` tokens are computed, all of them together look at `num_seen` cached ones, and of `num_logits` of them the
+    logits are asked for.
+    """
 
     num_new: int
     num_seen: int
+    num_logits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +82,54 @@ class Floor:
 
 
 def floor(shape: Shape, work: Work, device: Device) -> Floor:
-    """Weights and seen tokens are read once; a token is two operations a parameter, and four a seen token and unit of attention."""
+    """Weights and seen tokens are read once; a token is two operations a parameter of the body, its logits two a parameter of the
+    head, and four a seen token and unit of attention.
+    """
     num_bytes = shape.weight_bytes + work.num_seen * shape.kv_bytes
-    operations = 2 * shape.num_params * work.num_new + 4 * shape.attention_width * work.num_seen
+    products = shape.body_params * work.num_new + shape.head_params * work.num_logits
+    operations = 2 * products + 4 * shape.attention_width * work.num_seen
     return Floor(num_bytes / device.bytes_per_s, operations / device.flops)
 
 
 def of_cpu(num_threads: int, working_set: int, name: str) -> Device:
-    """By numpy: the dot product of arrays that together are as large as `working_set`, and a product of float32 matrices."""
+    """By numpy: the dot product of arrays that together are as large as `working_set`, and a product of float32 matrices, each in a child
+    of its own, since BLAS reads its number of threads when it is loaded. Raises RooflineError.
+    """
+    bandwidth = _in_child(1, "bandwidth", num_threads, working_set)  # one array a thread: BLAS must not divide it again
+    return Device(name, bandwidth, _in_child(num_threads, "flops"))
+
+
+def threads_env(num_threads: int) -> dict[str, str]:
+    """This process's environment, for a BLAS of so many threads."""
+    return {**os.environ, **dict.fromkeys(_BLAS_THREADS, str(num_threads))}
+
+
+def _in_child(num_blas_threads: int, *words: object) -> float:
+    argv = [sys.executable, "-m", "benchmarks.roofline", *map(str, words)]
+    try:
+        done = subprocess.run(argv, env=threads_env(num_blas_threads), capture_output=True, text=True, check=True)
+        return float(done.stdout)
+    except subprocess.CalledProcessError as exc:
+        last = (exc.stderr.strip().splitlines() or [f"exit code {exc.returncode}"])[-1]
+        raise RooflineError(f"cannot measure this CPU's peaks: {last}") from exc
+    except (OSError, ValueError) as exc:
+        raise RooflineError(f"cannot measure this CPU's peaks: {exc}") from exc
+
+
+def _bandwidth(num_threads: int, working_set: int) -> float:
     import numpy as np
 
     size = max(_LEAST_BYTES, working_set) // (8 * num_threads)
     pairs = [(np.ones(size, dtype=np.float32), np.ones(size, dtype=np.float32)) for _ in range(num_threads)]
-    square = np.ones((_CPU_SIDE, _CPU_SIDE), dtype=np.float32)
     with ThreadPoolExecutor(num_threads) as pool:
-        bandwidth = _best(lambda: list(pool.map(lambda pair: np.vdot(*pair), pairs)), 8 * size * num_threads)
-    return Device(name, bandwidth, _best(lambda: square @ square, 2 * _CPU_SIDE**3))
+        return _best(lambda: list(pool.map(lambda pair: np.vdot(*pair), pairs)), 8 * size * num_threads)
+
+
+def _flops() -> float:
+    import numpy as np
+
+    square = np.ones((_CPU_SIDE, _CPU_SIDE), dtype=np.float32)
+    return _best(lambda: square @ square, 2 * _CPU_SIDE**3)
 
 
 def of_gpu(working_set: int) -> Device:
@@ -114,3 +161,8 @@ def _best(do: Callable[[], object], amount: float, clock: Callable[[], float] = 
             count += 1
         rates.append(count * amount / (clock() - began_s))
     return max(rates)
+
+
+if __name__ == "__main__":
+    what, *numbers = sys.argv[1:]
+    print(_bandwidth(*map(int, numbers)) if what == "bandwidth" else _flops())

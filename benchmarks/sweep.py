@@ -1,5 +1,5 @@
 """Where a server stands: one request at a time, full throughput, then open loops at rates in between, lowest first, until
-one is more than it carries.
+one is more than it carries, or is void because the server failed or the client was too slow.
 """
 
 from collections.abc import Callable
@@ -52,14 +52,11 @@ class Swept:
     """What was found."""
 
     levels: tuple[Level, ...]
-    """One stream, full throughput, then the rates that the server carried."""
+    """One stream, full throughput, then the rates that the server carried; last the one at which the sweep stopped, if that is
+    void: its faults are the sweep's.
+    """
     stop: Beyond | None
-    """The rate at which the sweep stopped; its latencies tell how long the run was."""
-
-    @property
-    def too_much(self) -> Level | None:
-        """The level of the stop."""
-        return self.stop.level if self.stop else None
+    """The rate at which the sweep stopped; of one that is too much, latencies tell how long the run was."""
 
 
 class Surveyor:
@@ -117,9 +114,11 @@ async def swept(surveyor: Surveyor, sweep: Sweep) -> Swept:
     levels = list(ends)
     for rate in sweep.rates(*map(arrival_rate, ends)):
         found = await surveyor.level(steady_load(rate, sweep.spacing, sweep.length_s(ends[0])))
-        if stop := beyond_of(found):
+        stop = beyond_of(found)
+        if stop is None or stop.cause.is_fault:
+            levels.append(found)
+        if stop:
             return Swept(tuple(levels), stop)
-        levels.append(found)
     return Swept(tuple(levels), None)
 
 
@@ -128,8 +127,3 @@ def arrival_rate(level: Level) -> float:
     records = [record for run in level.runs for record in run.load.records]
     share = sum(record.turn == 0 for record in records) / len(records) if records else 1.0
     return level.pooled.request_rate * share
-
-
-def is_too_much(level: Level) -> bool:
-    """True when any repeat's queue grew for as long as requests came, when its requests could not be sent, or failed."""
-    return beyond_of(level) is not None

@@ -64,6 +64,8 @@ class Verdict:
 
     faults: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    client: tuple[str, ...] = ()
+    """Those of the faults that say that the client may be what was measured."""
 
     @property
     def is_valid(self) -> bool:
@@ -76,13 +78,14 @@ _NOTHING = Evidence()
 
 def judge(summary: Summary, client_busy: float, evidence: Evidence = _NOTHING) -> Verdict:
     """Faults and remarks of one run; `client_busy` is the share of a core that the client used."""
+    client = tuple(_client(summary, client_busy, evidence.ceiling))
     faults = (
         *_answers(summary),
         *(() if evidence.is_synthetic else _output(summary)),
-        *_client(summary, client_busy, evidence.ceiling),
+        *client,
         *_load(summary, evidence),
     )
-    return Verdict(faults, tuple(_remarks(summary, evidence)))
+    return Verdict(faults, tuple(_remarks(summary, evidence)), client)
 
 
 def _answers(summary: Summary) -> Iterator[str]:

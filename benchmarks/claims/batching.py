@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.claims.child import torch_child
-from benchmarks.claims.claim import Claim
+from benchmarks.claims.claim import Claim, Judgement
 from benchmarks.claims.contest import Kept, hold, judged, outcome
 from benchmarks.claims.contestants import Generated, Rounds, Served
-from benchmarks.claims.figures import AT_ONCE, OUTPUT_TPS
+from benchmarks.claims.figures import OUTPUT_TPS, advantage
 from benchmarks.claims.fleet import descriptions, direct, started
 from benchmarks.claims.setting import BLOCK, Setting
 from benchmarks.claims.side_by_side import Contest, compare
 from benchmarks.engine_choice import LLAMACPP
+from benchmarks.loads import ClosedLoad
 from benchmarks.traffic.lengths import LengthDraw
 
 ARTICLE = "on-prem LLM article, part 9"
 THROUGHPUT = Claim(ARTICLE, "continuous batching: throughput 2-3x that of static batching", 2, 3)
-AT_ONCE_CLAIM = Claim(ARTICLE, "PagedAttention: 2-4x as many requests at the same time", 2, 4)
 PAGED_TPS = Claim(ARTICLE, "PagedAttention: throughput of concurrent requests 2-4x", 2, 4)
 
 CONTINUOUS, ROUNDS, GENERATE = "continuous", "static, same engine", "transformers generate"
@@ -26,7 +26,9 @@ PAGED, RESERVED = "paged", "reserved"
 
 
 async def continuous(setting: Setting) -> dict[str, Any]:
-    """The same requests to an engine as it is, to that engine in static batches, and to transformers' `generate`."""
+    """The same requests to an engine as it is, to that engine in static batches, and to transformers' `generate`, which is another engine
+    and judges nothing.
+    """
     scale, folder = setting.scale, setting.folder("continuous")
     room = scale.input_tokens + scale.output_tokens.high
     pools = {CONTINUOUS: setting.pool(scale.streams, room + 32, setting.uncached)}
@@ -42,9 +44,16 @@ async def continuous(setting: Setting) -> dict[str, Any]:
             [Served(CONTINUOUS, target, plan), Rounds(ROUNDS, target, plan), generated], [load], setting.repeats, kept
         )
         engines = await descriptions(fleet)
-    judgements = [judged(kept, load, THROUGHPUT, OUTPUT_TPS, without, CONTINUOUS) for without in (GENERATE, ROUNDS)]
     tried = {"batch_sizes": generated.tried, "best_batch": generated.best} if generated.tried else {}
-    return outcome(judgements, [kept], engines=engines, **tried)
+    return of_continuous(kept, load) | {"engines": engines, **tried}
+
+
+def of_continuous(kept: Kept, load: ClosedLoad) -> dict[str, Any]:
+    """Batching by static batches on the same engine; `beside`: how many times another engine's speed, whatever makes it so."""
+    scores = kept.scores[load.key]
+    ratio = advantage(scores[GENERATE], scores[CONTINUOUS], OUTPUT_TPS)
+    beside = {GENERATE: {"estimate": ratio.estimate, "low": ratio.low, "high": ratio.high}} if ratio else {}
+    return outcome([judged(kept, load, THROUGHPUT, OUTPUT_TPS, ROUNDS, CONTINUOUS)], [kept], beside=beside)
 
 
 async def paged(setting: Setting) -> dict[str, Any]:
@@ -53,11 +62,12 @@ async def paged(setting: Setting) -> dict[str, Any]:
     contest = Contest("turns", setting.plan(setting.workload()), [load])
     held = await compare(setting, "paged", paged_pools(setting), [contest])
     (kept,) = held.kept
-    judgements = [
-        judged(kept, load, AT_ONCE_CLAIM, AT_ONCE, RESERVED, PAGED),
-        judged(kept, load, PAGED_TPS, OUTPUT_TPS, RESERVED, PAGED),
-    ]
-    return outcome(judgements, held.kept, **held.told, computed=reservation(setting))
+    return outcome(of_paged(kept, load), held.kept, **held.told, computed=reservation(setting))
+
+
+def of_paged(kept: Kept, load: ClosedLoad) -> list[Judgement]:
+    """By throughput alone: how many answers run at once follows from the sizes that were configured, and cannot fail."""
+    return [judged(kept, load, PAGED_TPS, OUTPUT_TPS, RESERVED, PAGED)]
 
 
 def paged_pools(setting: Setting) -> dict[str, Mapping[str, Any]]:
@@ -84,10 +94,11 @@ def reservation(setting: Setting) -> dict[str, float]:
     whole = [scale.input_tokens + length for length in lengths]
     blocks = [math.ceil(tokens / BLOCK) * BLOCK for tokens in whole]
     mean, held = sum(whole) / len(whole), sum(blocks) / len(blocks)
+    num_reserved, num_paged = scale.cells // scale.max_length, scale.cells / held
     return {
         "cells": scale.cells, "reserved_each": scale.max_length, "mean_tokens": mean,
         "reserved_per_token": scale.max_length / mean, "paged_per_token": held / mean,
-        "reserved_at_once": scale.cells // scale.max_length, "paged_at_once": scale.cells / held,
+        "reserved_at_once": num_reserved, "paged_at_once": num_paged, "at_once_ratio": num_paged / num_reserved,
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Who is measured: an engine over HTTP, static batches on an engine, transformers' `generate`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +32,13 @@ class Served:
 
     async def warm_up(self) -> None:
         """Raises WarmUpError."""
-        await warm_up(Client(self.target, timeout_s=TIMEOUT_S), self.plan)
+        with asking(self.target) as client:
+            await warm_up(client, self.plan)
 
     async def run(self, load: ClosedLoad, turn: int) -> Score:
         """Requests of this turn's seed."""
-        client = Client(self.target, timeout_s=TIMEOUT_S)
-        measured = await measure_load(client, self.plan, load, turn, 0)
-        client.close()
+        with asking(self.target) as client:
+            measured = await measure_load(client, self.plan, load, turn, 0)
         return score_of(measured.summary, measured.load.records, measured.verdict.faults)
 
 
@@ -53,14 +54,14 @@ class Rounds:
 
     async def warm_up(self) -> None:
         """Raises WarmUpError."""
-        await warm_up(Client(self.target, timeout_s=TIMEOUT_S), self.plan)
+        with asking(self.target) as client:
+            await warm_up(client, self.plan)
 
     async def run(self, load: ClosedLoad, turn: int) -> Score:
         """The same requests as a closed loop of this turn."""
         requests = load.requests(self.plan.workload, self.plan.seed_of(load.key, turn))
-        client = Client(self.target, timeout_s=TIMEOUT_S)
-        runs = [await closed_loop(client, batch, len(batch)) for batch in batches(requests, load.concurrency)]
-        client.close()
+        with asking(self.target) as client:
+            runs = [await closed_loop(client, batch, len(batch)) for batch in batches(requests, load.concurrency)]
         records = [record for run in runs for record in run.records]
         summary = summarise(records, sum(run.duration_s for run in runs))
         verdict = judge(summary, max(run.client_busy for run in runs), Evidence(is_synthetic=self.plan.is_synthetic))
@@ -101,6 +102,16 @@ class Generated:
             do="generate", batch=size, ignore_eos=self.plan.workload.ignore_eos, **asked(requests)
         )
         return 0.0 if found.get("out_of_memory") else float(found["useful_tokens"]) / float(found["seconds"])
+
+
+@contextmanager
+def asking(target: Target) -> Iterator[Client]:
+    """A client whose connections are closed at the end, whatever that is."""
+    client = Client(target, timeout_s=TIMEOUT_S)
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 def asked(requests: Sequence[Request]) -> dict[str, Any]:

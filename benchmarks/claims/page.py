@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.claims.figures import OUTPUT_TPS
 from benchmarks.claims.sections import SECTIONS
 from benchmarks.engine_choice import CHOICES
 
@@ -79,9 +80,19 @@ def _section(part: Found) -> Iterator[str]:
         )
     faults = [f"- {found['case']}: {fault}" for found in part["judgements"] for fault in found["faults"]]
     yield from ("", *faults) if faults else ()
+    for line in beside(part):
+        yield from ("", line)
     yield from _medians(part.get("medians", {}))
     yield from _levels(part.get("levels", {}))
     yield from _said(part)
+
+
+def beside(part: Found) -> Iterator[str]:
+    """How other engines did with the same requests."""
+    for name, ratio in part.get("beside", {}).items():
+        yield (
+            f"Beside it: {_measured({'ratio': ratio})} of {name}'s {OUTPUT_TPS}, which is another engine: no claim is judged by it."
+        )
 
 
 def _medians(contests: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Iterator[str]:

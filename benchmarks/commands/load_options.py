@@ -1,4 +1,4 @@
-"""How requests reach the server, as options of `bench run`."""
+"""How requests reach the server, as options of `bench run` and `bench versus`."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,8 +19,16 @@ _OPEN = "--rate, --ramp or --trace"
 
 
 def add_load_options(parser: argparse.ArgumentParser, default: Profile = Profile.CLOSED) -> None:
-    """Closed loop, open loop, traces, saved lists, from how many processes, and surveys; `default` is what is run without any."""
+    """Closed loop, open loop, traces, saved lists, from how many processes; `default` is what is run without any. Surveys too
+    where that is one.
+    """
     add_profile_options(parser, default)
+    of_rates, of_loops = ("", "")
+    if default.is_survey:
+        of_rates, of_loops = (
+            "; of each rate of a sweep (default 40, or seven answers)",
+            ", of a sweep those of its closed loops",
+        )
     add = parser.add_argument_group("load").add_argument
     add("--concurrency", type=arguments.levels, metavar="C,C", help="closed loop: streams (of --profile closed 1,8,32)")
     add(
@@ -43,7 +51,7 @@ def add_load_options(parser: argparse.ArgumentParser, default: Profile = Profile
         "--duration",
         type=arguments.number(0.01),
         metavar="S",
-        help="of an open loop: seconds in which requests come (or --requests); of each rate of a sweep (default 40, or seven answers)",
+        help=f"of an open loop: seconds in which requests come (or --requests){of_rates}",
     )
     add("--trace", type=Path, metavar="FILE", help="open loop: replay recorded arrivals and lengths")
     add("--trace-format", choices=list(FORMATS), help="of --trace")
@@ -57,7 +65,7 @@ def add_load_options(parser: argparse.ArgumentParser, default: Profile = Profile
         "--requests",
         type=arguments.whole(1),
         metavar="N",
-        help="per load and repeat, of a sweep those of its closed loops (default 4 per stream, at least 8)",
+        help=f"per load and repeat{of_loops} (default 4 per stream, at least 8)",
     )
     add(
         "--requests-from",

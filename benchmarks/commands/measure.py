@@ -1,6 +1,7 @@
 """Measures what `bench run` was asked for: loads that are named, a sweep, or the search for a capacity."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from dataclasses import dataclass, replace
 from benchmarks.beyond import Beyond
 from benchmarks.campaign import Level, Plan, run_plan
 from benchmarks.capacity import (
+    FIRST,
     LOOKS,
     Capacity,
     Search,
@@ -21,11 +23,12 @@ from benchmarks.capacity import (
 from benchmarks.client import Client
 from benchmarks.commands.load_options import sweep_of
 from benchmarks.commands.profile_options import Profile, profile_of
-from benchmarks.loads import ClosedLoad
+from benchmarks.loads import ClosedLoad, Load, OpenLoad
 from benchmarks.progress import Expected, Progress, expected_of, span
 from benchmarks.statistics.binomial import Answer
 from benchmarks.statistics.slo import Slo
 from benchmarks.sweep import Surveyor, Sweep, swept
+from benchmarks.traffic.arrivals import Steady
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Measured:
     beyond: Sequence[Beyond] = ()
     """Loads that were more than the server carries, lowest rate first."""
     stop: Beyond | None = None
-    """Of those the one at which a sweep stopped."""
+    """Of those, or of the `levels` if it is void, the one at which a sweep stopped."""
     capacity: Capacity | None = None
 
 
@@ -76,7 +79,7 @@ async def _of_plan(client: Client, plan: Plan, kind: Profile) -> Measured:
         levels = await run_plan(client, plan, progress.ended, progress)
     finally:
         progress.close()
-    rates = [level for level in levels if level.runs[0].offered.rate is not None]
+    rates = [level for level in levels if _is_steady(level.runs[0].offered)]
     capacity = capacity_of(_trials(rates, plan.slo)) if rates and plan.slo else None
     return Measured(plan, levels, capacity=capacity if _is_tested(plan.slo) else None)
 
@@ -85,14 +88,16 @@ async def _of_sweep(surveyor: Surveyor, sweep: Sweep, search: Search | None) -> 
     found = await swept(surveyor, sweep)
     levels, stop = found.levels, found.stop
     if search is None or not _is_tested(search.slo):
-        return Measured(_with_loads(surveyor.plan, levels), levels, [stop] if stop else [], stop)
-    known = _trials([*levels[2:], *([stop.level] if stop else [])], search.slo)
+        beyond = [stop] if stop and not stop.cause.is_fault else []
+        return Measured(_with_loads(surveyor.plan, levels), levels, beyond, stop)
+    is_void = stop is not None and stop.cause.is_fault
+    known = _trials([*levels[2:], *([stop.level] if stop and not is_void else [])], search.slo)
     why_none = missed_alone(levels[0], search.slo)
-    open_ones = [trial for trial in known if trial.answer is Answer.UNDECIDED]
-    trials = [trial for trial in known if trial not in open_ones]
+    open_ones = [trial for trial in known if trial.answer is Answer.UNDECIDED and not trial.is_void]
+    trials = [trial for trial in known if trial.answer is not Answer.UNDECIDED or trial.is_void]
     if not why_none:
-        search = replace(search, duration_s=sweep.length_s(levels[0]))
-        trials = list(await find_capacity(surveyor, search, trials, first_rate(levels[1])))
+        search = replace(search, duration_s=sweep.length_s(levels[0]), num_sent=surveyor.plan.repeats)
+        trials = list(await _searched(surveyor, search, trials, first_rate(levels[1])))
     return _survey(surveyor.plan, levels[:2], trials, open_ones, stop, why_none)
 
 
@@ -100,8 +105,17 @@ async def _of_capacity(surveyor: Surveyor, sweep: Sweep, search: Search) -> Meas
     ends = await surveyor.ends(sweep.num_streams)
     why_none = missed_alone(ends[0], search.slo)
     search = replace(search, duration_s=sweep.length_s(ends[0]))
-    trials = () if why_none else await find_capacity(surveyor, search, (), first_rate(ends[1]))
+    trials = () if why_none else await _searched(surveyor, search, (), first_rate(ends[1]))
     return _survey(surveyor.plan, ends, trials, (), None, why_none)
+
+
+async def _searched(surveyor: Surveyor, search: Search, known: Sequence[Trial], first: float) -> Sequence[Trial]:
+    """Says how long that takes, now that it is known how fast the server is."""
+    shortest, longest = span(search.look_s(first)), span(search.longest_s(first))
+    sys.stderr.write(
+        f"capacity: a rate near {first:.4g} requests/s takes {shortest} to {longest}, a lower one longer\n"
+    )
+    return await find_capacity(surveyor, search, known, first)
 
 
 def _survey(
@@ -114,8 +128,8 @@ def _survey(
 ) -> Measured:
     """`open_ones` were measured and are shown, but say nothing about the capacity: the search has looked elsewhere for longer."""
     ordered = sorted((*trials, *open_ones), key=lambda trial: trial.rate)
-    levels = (*ends, *(trial.level for trial in ordered if trial.beyond is None))
-    beyond = [trial.beyond for trial in ordered if trial.beyond]
+    levels = (*ends, *(trial.level for trial in ordered if trial.beyond is None or trial.is_void))
+    beyond = [trial.beyond for trial in ordered if trial.beyond and not trial.is_void]
     capacity = replace(capacity_of(trials), why_none=why_none)
     return Measured(_with_loads(plan, levels), levels, beyond, stop, capacity)
 
@@ -128,6 +142,11 @@ def _trials(levels: Sequence[Level], slo: Slo | None) -> list[Trial]:
     if slo is None or not _is_tested(slo):
         return []
     return [trial_of(level, level.runs[0].offered.rate or 0.0, slo) for level in levels]
+
+
+def _is_steady(load: Load) -> bool:
+    """Capacity is of a rate that stays: the mean of a ramp, a trace or a saved list says nothing about one."""
+    return isinstance(load, OpenLoad) and isinstance(load.arrivals.profile, Steady)
 
 
 def _is_tested(slo: Slo | None) -> bool:
@@ -150,14 +169,18 @@ def _expected(plan: Plan, kind: Profile, sweep: Sweep, search: Search | None) ->
     """How long it takes, and how many runs it has where that is known."""
     ends = [ClosedLoad(num, plan.requests_at(num)) for num in (1, sweep.num_streams)]
     num_rates = sweep.num_rates if kind is Profile.SWEEP else 0
-    most_looks = search.num_rates if search is not None and _is_tested(search.slo) else 0
+    is_search = search is not None and _is_tested(search.slo)
 
     def expected(e2e_s: float) -> tuple[float, float]:
         rate_s = max(sweep.duration_s, sweep.num_answers * e2e_s)
         least_s = plan.repeats * (sum(load.expected_s(e2e_s) for load in ends) + num_rates * (rate_s + e2e_s))
-        return least_s, least_s + most_looks * sum(times * rate_s + e2e_s for times in LOOKS)
+        if search is None or not is_search:
+            return least_s, least_s
+        # The rates follow from what is measured: those of a server that answers one at a time are the slowest to try.
+        longest_s = replace(search, duration_s=rate_s).longest_s(FIRST / e2e_s if e2e_s else math.inf)
+        return least_s, least_s + search.num_rates * (longest_s + len(LOOKS) * e2e_s)
 
-    return expected, None if most_looks else (len(ends) + num_rates) * plan.repeats
+    return expected, None if is_search else (len(ends) + num_rates) * plan.repeats
 
 
 def _described(kind: Profile, sweep: Sweep, search: Search | None) -> str:
@@ -165,6 +188,8 @@ def _described(kind: Profile, sweep: Sweep, search: Search | None) -> str:
     rates = f"{sweep.num_rates} rates between, {span(sweep.duration_s)} each" if kind is Profile.SWEEP else ""
     looks = ""
     if search is not None and _is_tested(search.slo):
-        longest = span(sum(LOOKS) * sweep.duration_s)
-        looks = f"up to {search.num_rates} rates until it is known where {search.slo} holds, {span(sweep.duration_s)} to {longest} each"
+        looks = (
+            f"up to {search.num_rates} rates until it is known where {search.slo} holds, each for at least "
+            f"{span(search.duration_s)}, to pass for {search.num_needed:,} requests or more"
+        )
     return f"{kind.value}: {', then '.join(filter(None, (ends, rates, looks)))}"

@@ -19,7 +19,8 @@ _EXAMPLE = """examples:
   forgegate bench micro --model model.gguf --batch 1,8,32 --context 1,2048 --prompt 512
 
 The roofline is what the device's measured bandwidth and arithmetic would allow: weights and cached tokens read once a step, two
-operations a parameter and token. exit codes: 0 done, 2 bad usage, 3 the llama.cpp engine is not installed here"""
+operations a parameter and token, the output head only for the tokens whose logits are asked for.
+exit codes: 0 done, 2 bad usage, 3 the llama.cpp engine is not installed here"""
 
 
 def add(commands: Any) -> None:
@@ -42,14 +43,31 @@ def add(commands: Any) -> None:
         metavar="N,N",
         help="sequences of decoding (default 1,8,32)",
     )
-    add("--context", type=arguments.cores, default=(0, 512), metavar="N,N", help="tokens before (default 0,512)")
+    add("--context", type=_contexts, default=(0, 512), metavar="N,N", help="tokens before (default 0,512)")
     add("--repeats", type=arguments.whole(1), default=5, metavar="R", help="turns of all cases (default 5)")
     add("--threads", type=arguments.whole(0), default=0, metavar="N", help="0: one for each physical core (default 0)")
-    add("--gpu-layers", type=arguments.whole(-1), default=0, metavar="N", help="on the GPU; -1: all (default 0)")
+    add(
+        "--gpu-layers",
+        type=arguments.whole(-1),
+        default=0,
+        metavar="N",
+        help="on the GPU: 0 or all of them, -1 (default 0)",
+    )
     add("--separate-kv", action="store_true", help="KV cells of its own for each sequence, as kv_unified: false")
     add("--out", type=Path, metavar="FILE.json", help="write the result here too")
     add("--json", action="store_true", help="print JSON instead of the table")
     micro.set_defaults(function=_micro)
+
+
+def _contexts(text: str) -> tuple[int, ...]:
+    """`0,512`: numbers of tokens, each once."""
+    parse = arguments.whole(0)
+    found = tuple(parse(part.strip()) for part in text.split(",") if part.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("names no number of tokens: write for example 0,512")
+    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} names a number of tokens twice: use --repeats for that")
+    return found
 
 
 def _micro(options: argparse.Namespace, words: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""What kind of campaign a run is, and the shape of a survey, as options of `bench run`."""
+"""What kind of campaign a run is, as an option of `bench run` and `bench versus`, and the shape of a survey, of `bench run` alone."""
 
 import argparse
 from enum import StrEnum
@@ -25,18 +25,31 @@ class Profile(StrEnum):
 
 _NAMED = {"concurrency": Profile.CLOSED, "rate": Profile.OPEN, "ramp": Profile.OPEN, "trace": Profile.OPEN}
 """Options that name a load, and what they make of the run."""
+_SURVEY = ("sweep_rates", "sweep_streams", "capacity_rates", "capacity_precision")
+"""Options of a survey; None without them."""
 
 
 def add_profile_options(parser: argparse.ArgumentParser, default: Profile) -> None:
-    """`default` is what a run without any load is."""
+    """`default` is what a run without any load is; where that is a survey, surveys can be asked for."""
     add = parser.add_argument_group("profile").add_argument
+    kinds = [each for each in Profile if default.is_survey or not each.is_survey]
+    surveys = (
+        "sweep: one at a time, then full throughput, then rates in between until one is too much; capacity: the highest rate at "
+        "which --slo holds; "
+    )
     add(
         "--profile",
-        choices=[each.value for each in Profile],
-        help="sweep: one at a time, then full throughput, then rates in between until one is too much; capacity: the highest rate at "
-        "which --slo holds; closed: --concurrency; open: --rate, --ramp or --trace "
+        choices=[each.value for each in kinds],
+        help=f"{surveys if default.is_survey else ''}closed: --concurrency; open: --rate, --ramp or --trace "
         f"(default: as the load that is named, or {default.value})",
     )
+    parser.set_defaults(default_profile=default.value, slo=None, **dict.fromkeys(_SURVEY))
+    if default.is_survey:
+        _add_survey_options(parser)
+
+
+def _add_survey_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("survey").add_argument
     add("--sweep-rates", type=arguments.whole(1), metavar="N", help="of a sweep, between both ends (default 5)")
     add(
         "--sweep-streams",
@@ -56,7 +69,6 @@ def add_profile_options(parser: argparse.ArgumentParser, default: Profile) -> No
         metavar="X",
         help="the search ends when it knows the capacity within this share (default 0.05)",
     )
-    parser.set_defaults(default_profile=default.value, slo=None)
 
 
 def profile_of(options: argparse.Namespace) -> Profile:

@@ -17,7 +17,6 @@ from benchmarks.client import Client, Target
 from benchmarks.commands import traffic_options
 from benchmarks.commands.exits import EXIT_DONE, EXIT_NEGATIVE
 from benchmarks.commands.load_options import add_load_options, levels_of, loads_of
-from benchmarks.commands.profile_options import profile_of
 from benchmarks.commands.run import console
 from benchmarks.commands.workload_options import add_workload_options, workload_of
 from benchmarks.probe import UnusableError, find_model
@@ -69,10 +68,6 @@ def _versus(options: argparse.Namespace, words: Sequence[str]) -> int:
             raise WorkloadError(
                 f"--{name.replace('_', '-')} goes with `bench run`: versus draws the requests of both itself"
             )
-    if (kind := profile_of(options)).is_survey:
-        raise WorkloadError(
-            f"versus compares at loads that are named: --concurrency or --rate, not --profile {kind.value}"
-        )
     key = options.api_key or os.environ.get("FORGEGATE_API_KEY")
     targets = (Target.from_url(options.url_a, key), Target.from_url(options.url_b, options.api_key_b or key))
     plan = _plan(options)

@@ -14,10 +14,13 @@ from typing import Any
 import orjson
 
 from benchmarks.optimize.quality import Reference
+from benchmarks.optimize.settings import Setting
 from benchmarks.optimize.trial import Probe, Trial, probe_of, trial_of
 
 FORMAT = 1
 _NAME = "journal.jsonl"
+_FIRST_LINE = 2
+"""Of what was measured: the one before says what is searched."""
 
 
 class JournalError(RuntimeError):
@@ -25,7 +28,7 @@ class JournalError(RuntimeError):
 
 
 class Journal:
-    """Opened by `opened`; whole lines only, written through at once."""
+    """Opened by `opened`; whole lines only, written through at once. Raises JournalError for lines that it never wrote."""
 
     def __init__(self, path: Path, lines: list[dict[str, Any]]) -> None:
         self._path = path
@@ -34,9 +37,14 @@ class Journal:
         self.reference: Reference | None = None
         self._trials: dict[str, Trial] = {}
         self._spent_s: dict[str, float] = {}
+        self._judged: dict[Setting, int] = {}
+        """In the order in which they were judged."""
         self._probes: dict[tuple[str, float], Probe] = {}
-        for line in lines:
-            self._take(line)
+        for number, line in enumerate(lines, start=_FIRST_LINE):
+            try:
+                self._take(line)
+            except (KeyError, TypeError, ValueError, AttributeError) as exc:
+                raise JournalError(_not_ours(path, number, repr(exc))) from exc
 
     @property
     def num_trials(self) -> int:
@@ -61,6 +69,17 @@ class Journal:
     def add_probe(self, key: str, probe: Probe, spent_s: float) -> None:
         self._add({"kind": "probe", "key": key, "spent_s": spent_s, "data": probe})
 
+    def num_judged_pairs(self, setting: Setting) -> int | None:
+        """By how many pairs a candidate was judged; None where it was not."""
+        return self._judged.get(setting)
+
+    def num_judged_before(self, setting: Setting) -> int:
+        """Other candidates that were judged before this one."""
+        return list(self._judged).index(setting) if setting in self._judged else len(self._judged)
+
+    def add_judged(self, setting: Setting, num_pairs: int, spent_s: float) -> None:
+        self._add({"kind": "judged", "spent_s": spent_s, "data": {"setting": setting.options, "num_pairs": num_pairs}})
+
     def add_reference(self, reference: Reference, spent_s: float) -> None:
         self._add({"kind": "reference", "spent_s": spent_s, "data": reference})
 
@@ -81,6 +100,8 @@ class Journal:
         elif line["kind"] == "probe":
             probe = probe_of(data)
             self._probes[line["key"], probe.load] = probe
+        elif line["kind"] == "judged":
+            self._judged[Setting.of(data["setting"])] = int(data["num_pairs"])
         else:
             self.reference = _reference_of(data)
 
@@ -115,11 +136,19 @@ def _read(path: Path) -> list[dict[str, Any]]:
     if len(whole) < len(data):
         os.truncate(path, len(whole))
     try:
-        return [orjson.loads(line) for line in whole.splitlines()]
+        lines = [orjson.loads(line) for line in whole.splitlines()]
     except orjson.JSONDecodeError as exc:
         raise JournalError(
             f"{path}: not a journal of forgegate optimize ({exc}); name another folder by --work"
         ) from exc
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, dict):
+            raise JournalError(_not_ours(path, number, f"{line!r} is no object"))
+    return lines
+
+
+def _not_ours(path: Path, number: int, why: str) -> str:
+    return f"{path}: line {number} is not as forgegate optimize writes it ({why}); remove that line, or name another folder by --work"
 
 
 def _other_search(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> str:

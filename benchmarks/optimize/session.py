@@ -1,7 +1,7 @@
 """The whole of a search: the defaults first, then settings, then the best one in turns with the defaults, which come last again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.optimize import search, verify
 from benchmarks.optimize.journal import Journal
@@ -75,7 +75,7 @@ class Session:
             reason = f"none of {num} settings was measured to be better than the defaults"
             return self._found(explored, await self._last(explored.cost), (), None, Judgement(False, reason))
         pairs, last = await self._verify(best.setting, explored.cost)
-        return self._found(explored, last, pairs, best.setting, verify.judge(pairs, self._least_pairs))
+        return self._found(explored, last, pairs, best.setting, self._judged(best.setting, pairs))
 
     async def explore(self, num_after: int) -> Explored:
         """The defaults, then the search; time for so many more launches is left over. Raises BudgetError, DefaultsError."""
@@ -112,7 +112,9 @@ class Session:
     async def _verify(self, candidate: Setting, cost: Cost) -> tuple[tuple[Pair, ...], Trial | None]:
         """Whole pairs, and the last of the defaults."""
         left_s = self._task.budget_s - self._journal.spent_until([FIRST, SEARCH])
-        num = verify.num_pairs(self._least_pairs, left_s, SLACK * 2 * cost.of(FULL))
+        num = self._journal.num_judged_pairs(candidate) or verify.num_pairs(
+            self._least_pairs, left_s, SLACK * 2 * cost.of(FULL)
+        )
         found: dict[int, dict[bool, Trial]] = {}
         last: Trial | None = None
         try:
@@ -127,6 +129,19 @@ class Session:
             pass  # the judgement says that pairs are missing
         pairs = tuple(Pair(pair[False], pair[True]) for pair in found.values() if len(pair) == 2)
         return pairs, last
+
+    def _judged(self, candidate: Setting, pairs: Sequence[Pair]) -> Judgement:
+        """Once for all calls: the journal keeps by how many pairs, and after how many other candidates."""
+        least, known = self._least_pairs, self._journal.num_judged_pairs(candidate)
+        level = verify.level_of(self._journal.num_judged_before(candidate))
+        if known is None:
+            if len(pairs) >= least:
+                self._journal.add_judged(candidate, len(pairs), self._runner.spent_s)
+            return verify.judge(pairs, least, level)
+        found = verify.judge(pairs, min(least, known), level)
+        if known >= least:
+            return found
+        return replace(found, reason=f"{found.reason}; judged by its first {known} pairs, which more would not change")
 
     async def _last(self, cost: Cost) -> Trial | None:
         try:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import agreement
+from benchmarks.agreement_bounds import BOUNDS
 from benchmarks.agreement_report import AGREE, DIFFER, NOT_SHOWN, rows_of
 from benchmarks.agreement_tools import Load, Tool, tools
 from benchmarks.foreign import guidellm, vllm
-from benchmarks.foreign.definitions import GUIDELLM, OURS, VLLM
+from benchmarks.foreign.definitions import DEFINITIONS, GUIDELLM, OURS, VLLM
 from benchmarks.foreign.measured import MeasuredLoad, known
 from tests.benchmarks.foreign import results
 from tests.vllm_environment import MISSING, vllm_python
@@ -39,7 +40,7 @@ def test_what_agrees_and_what_does_not() -> None:
     runs = {
         OURS: [a_run(output_tps=100 * x, request_rate=10.0, ttft_s__p50=0.02 * x, tpot_s__p50=0.01) for x in steady],
         VLLM: [
-            a_run(output_tps=101 * x, request_rate=10 * y, ttft_s__p50=0.03 * x, tpot_s__p50=0.02)
+            a_run(output_tps=101 * x, request_rate=10 * y, ttft_s__p50=0.03 * x, tpot_s__p50=0.0107)
             for x, y in zip(steady, wild, strict=True)
         ],
     }
@@ -58,6 +59,40 @@ def test_a_difference_without_a_definition_is_unexplained() -> None:
     assert row.is_unexplained
     with pytest.raises(ValueError, match="2 turns show nothing"):
         rows_of({tool: loads[:2] for tool, loads in runs.items()})
+
+
+@pytest.mark.parametrize(
+    ("tool", "figure", "ours", "theirs", "is_explained"),
+    [
+        (VLLM, "ttft_s.p50", 0.010, 0.025, True),
+        (VLLM, "ttft_s.p50", 0.010, 0.100, False),  # no client needs that long
+        (VLLM, "ttft_s.mean", 0.100, 0.070, True),  # a role comes first
+        (VLLM, "ttft_s.mean", 0.100, 0.010, False),
+        (VLLM, "tpot_s.p50", 0.010, 0.0108, True),
+        (VLLM, "tpot_s.p50", 0.010, 0.020, False),
+        (VLLM, "tpot_s.p50", 0.010, 0.008, False),  # a later end makes no gap smaller
+        (VLLM, "itl_s.mean", 0.010, 0.008, True),
+        (VLLM, "itl_s.mean", 0.010, 0.012, False),
+        (VLLM, "e2e_s.p50", 0.100, 0.110, True),
+        (VLLM, "e2e_s.p50", 0.100, 0.080, False),
+        (VLLM, "output_tps", 100.0, 80.0, False),
+        (GUIDELLM, "output_tps", 100.0, 85.0, True),
+        (GUIDELLM, "output_tps", 100.0, 50.0, False),
+        (GUIDELLM, "ttft_s.p50", 0.010, 0.012, False),  # the same definition
+        (GUIDELLM, "e2e_s.mean", 0.100, 0.090, False),
+    ],
+)
+def test_a_definition_explains_its_own_direction_and_size(
+    tool: str, figure: str, ours: float, theirs: float, is_explained: bool
+) -> None:
+    (row,) = rows_of({OURS: [a_run(**{figure: ours})] * 3, tool: [a_run(**{figure: theirs})] * 3})
+    assert (row.verdict, row.is_unexplained, bool(row.because)) == (DIFFER, not is_explained, is_explained)
+
+
+def test_every_proviso_has_its_bound() -> None:
+    for tool, figures in DEFINITIONS.items():
+        known = {name for name, found in figures.items() if found.proviso}
+        assert known == set(BOUNDS.get(tool, {})), tool
 
 
 def test_a_figure_that_one_of_them_has_not_is_left_out() -> None:

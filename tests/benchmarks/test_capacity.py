@@ -23,6 +23,8 @@ from benchmarks.capacity import (
     trial_of,
 )
 from benchmarks.client import Client, Target
+from benchmarks.commands.measure import _expected
+from benchmarks.commands.profile_options import Profile
 from benchmarks.loads import ClosedLoad, Load, OpenLoad
 from benchmarks.record import Failure, FailureKind, Record
 from benchmarks.statistics.binomial import Answer
@@ -141,7 +143,10 @@ def test_what_passed_above_what_did_not_is_not_believed():
     assert found.rate == 8.0
     assert found.above is not None
     assert found.above.rate == 9.0
-    assert found.sentence() == "capacity@SLO: 8 requests/s passes with 99% confidence; 9 requests/s is undecided"
+    assert found.sentence() == (
+        "capacity@SLO: 8 requests/s passes with 99% confidence; 9 requests/s is undecided: 42 more requests without a miss would "
+        "pass, about 22 s"
+    )
     assert (
         Capacity(None, trial(2.0, Answer.FAILED)).sentence() == "capacity@SLO: none shown; 2 requests/s does not pass"
     )
@@ -155,6 +160,78 @@ def test_what_passed_above_what_did_not_is_not_believed():
 def test_bisection(low: float | None, high: float | None, expected: float | None):
     found = Capacity(low, None if high is None else trial(high, Answer.FAILED))
     assert next_rate(found, SEARCH, 7.0) == (None if expected is None else pytest.approx(expected))
+
+
+async def test_slow_servers_are_looked_at_until_enough_requests_have_come(lengths_s: dict[float, list[float]]):
+    """Of a p99 it takes 597 requests without a miss: at 1.5 per second that is seven minutes."""
+    search = replace(SEARCH, slo=parse_slo("ttft_p99<500ms"), duration_s=40.0, num_rates=1)
+    assert search.num_needed == 597
+    (trial,) = await find_capacity(surveyor(), search, (), 1.5)
+    assert trial.answer is Answer.PASSED
+    assert lengths_s[1.5][0] == pytest.approx(597 / 2 / 1.5)
+    assert sum(lengths_s[1.5]) <= search.longest_s(1.5)
+    assert search.look_s(100.0) == 40.0
+
+
+def test_what_is_expected_counts_the_looks_as_they_will_be():
+    """A request takes half a second: the first rate of a server that answers one at a time is 1.5 per second."""
+    search = replace(SEARCH, slo=parse_slo("ttft_p99<500ms"), duration_s=40.0, num_rates=2)
+    expected, num_runs = _expected(PLAN, Profile.CAPACITY, sweep.Sweep(), search)
+    least_s, most_s = expected(0.5)
+    assert num_runs is None
+    assert most_s - least_s == pytest.approx(2 * (search.longest_s(1.5) + len(LOOKS) * 0.5))
+    assert search.longest_s(1.5) == pytest.approx(4 * 597 / 1.5)
+    least_s, most_s = expected(0.0)
+    assert most_s - least_s == 2 * 8 * 40.0
+
+
+def test_a_look_is_never_shorter_than_the_fewest_requests_of_a_rate():
+    search = replace(SEARCH, slo=parse_slo("ttft_p50<500ms"), duration_s=1.0)
+    assert search.num_needed < 20
+    assert search.look_s(0.1) == 200.0
+
+
+async def test_too_few_requests_do_not_send_the_search_down(lengths_s: dict[float, list[float]]):
+    """A level of two requests shows nothing: what is lower would show less."""
+    short = trial(8.0, Answer.UNDECIDED)
+    assert short.has_too_few
+    assert next_rate(Capacity(None, short), SEARCH, 7.0) is None
+    assert next_rate(Capacity(4.0, short), SEARCH, 7.0) is None
+    assert await find_capacity(surveyor(), SEARCH, [short], 7.0) == (short,)
+    assert lengths_s == {}
+
+
+async def test_the_search_ends_where_the_server_has_died(
+    lengths_s: dict[float, list[float]], monkeypatch: pytest.MonkeyPatch
+):
+    measure = sweep.measure_load
+
+    async def dying(client: Client, plan: Plan, load: Load, repeat: int, order: int) -> MeasuredRun:
+        found = await measure(client, plan, load, repeat, order)
+        died = [replace(each, failure=Failure(FailureKind.CONNECT, "refused")) for each in found.load.records]
+        return measured_run(died, load, repeat, order) if load.rate == 7.5 else found
+
+    monkeypatch.setattr(sweep, "measure_load", dying)
+    trials = await find_capacity(surveyor(), SEARCH, (), 5.0)
+    assert [trial.rate for trial in trials] == [5.0, 7.5]
+    assert (trials[-1].answer, trials[-1].is_void) == (Answer.UNDECIDED, True)
+    assert "7.5 requests/s is undecided: its run is void" in capacity_of(trials).sentence()
+    assert lengths_s[7.5] == [60.0]
+
+
+async def test_looks_have_other_requests_than_the_repeats_of_a_sweep(
+    lengths_s: dict[float, list[float]], monkeypatch: pytest.MonkeyPatch
+):
+    numbers: list[int] = []
+    measure = sweep.measure_load
+
+    async def noted(client: Client, plan: Plan, load: Load, repeat: int, order: int) -> MeasuredRun:
+        numbers.append(repeat)
+        return await measure(client, plan, load, repeat, order)
+
+    monkeypatch.setattr(sweep, "measure_load", noted)
+    await find_capacity(surveyor(), replace(SEARCH, num_rates=1, num_sent=3), (), 15.0)
+    assert numbers == list(range(3, 3 + len(numbers)))
 
 
 def test_an_slo_that_is_missed_with_one_request_at_a_time_needs_no_search():

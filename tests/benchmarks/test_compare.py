@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.cli import main
 from benchmarks.compare import CompareError, compared
 from benchmarks.report import FORMAT, FORMAT_VERSION
 
@@ -74,6 +77,14 @@ def test_what_else_differs_is_said() -> None:
         ({"kind": "peers"}, "B is no result of `forgegate bench run`"),
         ({"format_version": 99}, "B has format version 99"),
         ({"is_valid": False, "faults": ["the client was slow"]}, "B is void: the client was slow"),
+        ({"levels": None}, "B is not as its tool writes it"),
+        ({"levels": [1, 2]}, "B is not as its tool writes it"),
+        ({"levels": [{"concurrency": 8, "steady": None}]}, "B is not as its tool writes it"),
+        ({"levels": [{"concurrency": 8, "steady": {"figures": {"output_tps": {"estimate": 1}}}}]}, "B is not as its tool"),
+        ({"levels": [{"concurrency": 8, "steady": {"figures": {"output_tps": interval(1) | {"low": "x"}}}}]}, "B is not as"),
+        ({"environment": None}, "B is not as its tool writes it"),
+        ({"plan": {}}, "B is not as its tool writes it"),
+        ({"is_valid": False, "faults": None}, "B is not as its tool writes it"),
         ({"levels": [{"concurrency": 8}]}, "B has no intervals"),
         ({"levels": [{"concurrency": 1, "steady": {"figures": {}}}]}, "no load in common: A has 8 streams, B has 1 stream"),
     ],
@@ -81,3 +92,17 @@ def test_what_else_differs_is_said() -> None:
 def test_what_cannot_be_compared_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(CompareError, match=message):
         compared(a_result(), a_result() | change)
+
+
+@pytest.mark.parametrize("more", [{}, {"levels": [1, 2]}])
+def test_a_file_that_only_says_it_is_ours_is_one_line(
+    more: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(
+        json.dumps({"format": FORMAT, "kind": "run", "format_version": FORMAT_VERSION, "is_valid": True, **more})
+    )
+    assert main(["compare", str(path), str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path} is not as its tool writes it")
+    assert len(said.splitlines()) == 1

@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import campaign, sweep
+from benchmarks import campaign, report, sweep
 from benchmarks.beyond import Cause, beyond_of
 from benchmarks.campaign import MeasuredRun, Plan
 from benchmarks.client import Client, Target
 from benchmarks.loads import Load
+from benchmarks.record import Failure, FailureKind
 from benchmarks.statistics.saturation import MIN_DURATION_S, Saturation, Slope
 from benchmarks.sweep import Sweep, run_sweep
+from benchmarks.validity import Verdict
 from benchmarks.workload import Length, Workload
 from tests.benchmarks.virtual import run
 
@@ -92,7 +94,6 @@ async def test_one_stream_then_full_throughput_then_rates_in_between(measured: l
     rates = [level.runs[0].offered.rate for level in found.levels[2:]]
     assert rates == [pytest.approx(rate) for rate in (12.5, 15, 17.5)]
     assert found.stop is None
-    assert found.too_much is None
 
 
 async def test_slow_answers_make_rates_longer(measured: list[tuple[str, int]]):
@@ -114,38 +115,96 @@ async def test_it_stops_at_the_first_rate_that_is_too_much(
     monkeypatch.setattr(Sweep, "rates", lambda *_: (10.0, 40.0, 80.0))
     found = await swept(3)
     assert [level.label for level in found.levels] == ["1 stream", "8 streams", "10 req/s"]
-    assert found.too_much is not None
-    assert found.too_much.label == "40 req/s"
     assert found.stop is not None
+    assert found.stop.level.label == "40 req/s"
     assert found.stop.cause is Cause.QUEUE
     assert "requests in flight grew by" in found.stop.because
     assert [label for label, _ in measured] == ["1 stream", "8 streams", "10 req/s", "40 req/s"]
 
 
-async def test_requests_that_could_not_be_sent_stop_it_too(measured: list[tuple[str, int]]):
-    level = (await swept(1)).levels[-1]
-    assert not sweep.is_too_much(level)
-    slow = replace(level.runs[0], achieved=0.9)
-    assert sweep.is_too_much(replace(level, runs=(slow,)))
-    unsent = beyond_of(replace(level, runs=(slow,)))
-    assert unsent is not None
-    assert (unsent.cause, unsent.because) == (Cause.UNSENT, "90.0% of the requests could be sent in time")
-    grown = replace(level.runs[0], saturation=Saturation(60, RISING, RISING))
-    assert sweep.is_too_much(replace(level, runs=(grown,)))
+async def test_it_stops_too_where_requests_fail_and_keeps_the_fault(
+    measured: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+):
+    """A server that has died is not one that is too slow: the run is void, and is not measured on."""
+    measure = sweep.measure_load
+
+    async def dying(client: Client, plan: Plan, load: Load, repeat: int, order: int) -> MeasuredRun:
+        found = await measure(client, plan, load, repeat, order)
+        return failing(found, len(found.load.records), FailureKind.CONNECT) if load.rate == 15.0 else found
+
+    monkeypatch.setattr(sweep, "measure_load", dying)
+    found = await swept(3)
+    assert [level.label for level in found.levels] == ["1 stream", "8 streams", "12.5 req/s", "15 req/s"]
+    assert found.stop is not None
+    assert (found.stop.level, found.stop.cause) == (found.levels[-1], Cause.FAILED)
+    document = report.run_document([], "", PLAN, found.levels, profile="sweep", stop=found.stop)
+    assert not document["is_valid"]
+    assert "stopped" not in document
+    assert document["beyond"] == []
+    assert any("15 req/s, repeat 0" in fault and "failed" in fault for fault in document["faults"])
+    assert f"the sweep stopped here: {found.stop.because}" in document["levels"][-1]["remarks"]
 
 
-async def test_a_server_that_turns_requests_away_stops_it_too(measured: list[tuple[str, int]]):
-    level = (await swept(1)).levels[-1]
-    num = level.runs[0].summary.num_requests
-    few, many = (
-        replace(level.runs[0], summary=replace(level.runs[0].summary, failures={"http_status": failed}))
-        for failed in (int(0.05 * num), int(0.05 * num) + 1)
+def failing(found: MeasuredRun, num: int, kind: FailureKind, status: int | None = None) -> MeasuredRun:
+    """The run, had its first requests failed."""
+    failure = Failure(kind, "as told")
+    records = found.load.records
+    changed = tuple(
+        replace(each, failure=failure, status=status, chunk_times_s=(), chunk_chars=()) for each in records[:num]
     )
-    assert not sweep.is_too_much(replace(level, runs=(few,)))
-    turned_away = beyond_of(replace(level, runs=(many,)))
-    assert turned_away is not None
-    assert turned_away.cause is Cause.FAILED
-    assert "requests failed (http_status)" in turned_away.because
+    return _judged(found.offered, [*changed, *records[num:]], found.repeat, found.order)
+
+
+GROWN = Saturation(60, RISING, RISING)
+BUSY = ("the client used 90% of a core",)
+
+
+async def test_a_queue_that_grew_is_too_much_unless_the_run_is_void(measured: list[tuple[str, int]]):
+    level = (await swept(1)).levels[-1]
+    (run,) = level.runs
+    assert beyond_of(level) is None
+    grown = replace(run, saturation=GROWN)
+    broken = replace(failing(run, 1, FailureKind.RESET), saturation=GROWN)
+    busy = replace(grown, verdict=Verdict(BUSY, client=BUSY))
+    for changed, cause in (
+        (grown, Cause.QUEUE),
+        (replace(grown, achieved=0.9), Cause.UNSENT),
+        (broken, Cause.FAILED),
+        (busy, Cause.CLIENT),
+    ):
+        found = beyond_of(replace(level, runs=(changed,)))
+        assert found is not None
+        assert found.cause is cause
+    worst = beyond_of(replace(level, runs=(grown, replace(run, achieved=0.9))))
+    assert worst is not None
+    assert (worst.cause, worst.because) == (Cause.UNSENT, "90.0% of the requests could be sent in time")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "cause"),
+    [
+        (FailureKind.HTTP_STATUS, 429, Cause.REJECTED),
+        (FailureKind.HTTP_STATUS, 503, Cause.REJECTED),
+        (FailureKind.HTTP_STATUS, 404, Cause.FAILED),
+        (FailureKind.HTTP_STATUS, 500, Cause.FAILED),
+        (FailureKind.CONNECT, None, Cause.FAILED),
+        (FailureKind.RESET, None, Cause.FAILED),
+        (FailureKind.TIMEOUT, None, Cause.FAILED),
+        (FailureKind.TRUNCATED, 200, Cause.FAILED),
+    ],
+)
+async def test_only_a_server_that_turns_requests_away_says_itself_that_it_is_too_much(
+    measured: list[tuple[str, int]], kind: FailureKind, status: int | None, cause: Cause
+):
+    level = (await swept(1)).levels[-1]
+    (run,) = level.runs
+    most = int(0.05 * run.summary.num_requests)
+    assert beyond_of(replace(level, runs=(failing(run, most, kind, status),))) is None
+    found = beyond_of(replace(level, runs=(failing(run, most + 1, kind, status),)))
+    assert found is not None
+    assert found.cause is cause
+    assert f"requests failed ({most + 1} {kind.value}" in found.because
+    assert found.cause.is_fault is (cause is Cause.FAILED)
 
 
 async def test_who_watches_hears_of_every_run(measured: list[tuple[str, int]]):

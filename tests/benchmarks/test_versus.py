@@ -77,10 +77,26 @@ def test_wrong_words_are_one_line(words: list[str], says: str, capsys: pytest.Ca
     assert says in capsys.readouterr().err
 
 
-def test_a_sweep_cannot_be_compared_in_turns(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["versus", url, url, "--model", "alpha", "--profile", "sweep"]
-    assert main(words) == 2
-    assert "not --profile sweep" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("word", "value", "says"),
+    [
+        ("--profile", "sweep", "'sweep'; one of closed, open"),
+        ("--profile", "capacity", "'capacity'; one of closed, open"),
+        ("--sweep-rates", "3", "unknown argument '--sweep-rates'"),
+        ("--sweep-streams", "3", "unknown argument '--sweep-streams'"),
+        ("--capacity-rates", "3", "unknown argument '--capacity-rates'"),
+        ("--capacity-precision", "0.1", "unknown argument '--capacity-precision'"),
+    ],
+)
+def test_surveys_cannot_be_compared_in_turns_and_are_not_offered(
+    word: str, value: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["versus", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "sweep" not in shown
+    assert "capacity" not in shown
+    assert main(["versus", "http://127.0.0.1:1", "http://127.0.0.1:1", word, value]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_files_are_compared_figure_by_figure(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,3 +65,32 @@ def test_another_file_of_that_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="not a journal"):
         with opened(tmp_path, SEARCH):
             pass
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "{}",
+        "null",
+        '{"kind": "trial", "key": "one", "spent_s": 1.0, "data": {}}',
+        '{"kind": "trial", "key": "one", "spent_s": "1", "data": {}}',
+        '{"kind": "probe", "key": "one", "spent_s": 1.0, "data": []}',
+        '{"kind": "reference", "spent_s": 1.0, "data": 3}',
+    ],
+)
+def test_a_line_that_it_never_wrote_is_refused_by_its_number(tmp_path: Path, line: str) -> None:
+    with opened(tmp_path, SEARCH) as journal:
+        journal.add_trial("one", TRIAL, 3.0)
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(JournalError, match="line 3 is not as forgegate optimize writes it"):
+        with opened(tmp_path, SEARCH):
+            pass
+
+
+def test_a_first_line_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text("[]\n")
+    with pytest.raises(JournalError, match="line 1 is not as forgegate optimize writes it"):
+        with opened(tmp_path, SEARCH):
+            pass

@@ -177,3 +177,35 @@ async def test_a_larger_budget_goes_on(tmp_path: Path) -> None:
     assert len(found.trials) > len(short.trials)
     assert found.candidate == BEST
     assert {} not in launches.launched[:3]  # the defaults are known
+
+
+async def test_a_candidate_is_judged_once(tmp_path: Path) -> None:
+    """Whatever budget and pairs are given later: to look again until it is better would find what is not there."""
+    task = replace(TASK, strategy=Strategy.GRID, space=Space((Dimension("size", (None, 3)),)), budget_s=700.0)
+    short = await searched(SimulatedLaunches(truth_of, noise=0.02), tmp_path, task)
+    assert 3 <= len(short.pairs) < 9
+    for more in (replace(task, budget_s=7200.0), replace(task, budget_s=7200.0, num_pairs=9)):
+        launches = SimulatedLaunches(truth_of, noise=0.02)
+        found = await searched(launches, tmp_path, more)
+        assert (found.pairs, found.judgement.ratio) == (short.pairs, short.judgement.ratio)
+        assert not launches.launched
+    assert f"judged by its first {len(short.pairs)} pairs" in found.judgement.reason
+
+
+async def test_pairs_that_were_cut_off_before_they_were_judged_go_on(tmp_path: Path) -> None:
+    task = replace(TASK, strategy=Strategy.GRID, space=Space((Dimension("size", (None, 3)),)))
+    whole = await searched(SimulatedLaunches(truth_of), tmp_path / "whole", task)
+    launches = SimulatedLaunches(truth_of)
+    launches.kill_after = _num_probes(whole) - 3
+    with pytest.raises(Killed):
+        await searched(launches, tmp_path / "killed", task)
+    assert _story(await searched(SimulatedLaunches(truth_of), tmp_path / "killed", task)) == _story(whole)
+
+
+async def test_a_second_candidate_is_judged_at_less_error(tmp_path: Path) -> None:
+    with opened(tmp_path, {"search": TASK.strategy.value}) as journal:
+        journal.add_judged(Setting.of({"size": 1}), 3, 0.0)
+    found = await searched(SimulatedLaunches(truth_of, noise=0.02), tmp_path)
+    assert found.candidate == BEST
+    assert found.judgement.ratio is not None
+    assert found.judgement.ratio.level == 0.975

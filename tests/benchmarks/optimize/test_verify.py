@@ -1,3 +1,5 @@
+import math
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -84,6 +86,30 @@ def test_defaults_that_never_hold_the_slo_are_beaten_by_whatever_does() -> None:
     assert found.is_recommended
     assert found.ratio is None
     assert not verify.judge(pairs([0, 4, 0], [5, 5, 5])).is_recommended
+
+
+def test_looking_again_with_larger_budgets_makes_no_luck() -> None:
+    """Equal settings; budgets of 3, 5, 7 and 9 pairs, a call each, every one of which may recommend."""
+    rng, num, num_better = random.Random(7), 2000, 0
+    for _ in range(num):
+        logs = [(10.0, 10.0 * math.exp(rng.gauss(0, 0.1))) for _ in range(9)]
+        known: int | None = None
+        is_better = False
+        for fitting in (3, 5, 7, 9):
+            known = known or verify.num_pairs(3, fitting * 10.0, 10.0)
+            is_better |= verify.judge(pairs(*zip(*logs[:known], strict=True))).is_recommended
+        num_better += is_better
+    assert num_better / num < 0.035, "one side of 95 % is 2.5 %; four looks at the same pairs would make it 6.5 %"
+
+
+def test_each_further_candidate_has_less_of_the_error() -> None:
+    levels = [verify.level_of(number) for number in range(40)]
+    assert levels[:3] == [0.95, 0.975, 0.9875]
+    assert sum(1 - level for level in levels) / 2 <= 0.05, "of `better` where nothing is"
+    found = verify.judge(pairs([10, 10, 10], [12, 12.4, 12.9]), level=levels[2])
+    assert found.ratio is not None
+    assert found.ratio.level == levels[2]
+    assert "98.75 %" in found.reason
 
 
 def test_it_is_said_whether_the_requests_show_the_percentiles() -> None:
