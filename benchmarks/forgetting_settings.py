@@ -25,7 +25,6 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "replay-20-rate-1e-3": _replayed("0.2", learning_rate="1e-3"),
     "replay-20-rate-2e-3-ewc-0.1": {**_replayed("0.2", learning_rate="2e-3"), **_held("0.1")},
     "replay-30-rate-2e-3": _replayed("0.3", learning_rate="2e-3"),
-    "replay-30": _replayed("0.3"),
     "one-epoch": {"num_epochs": "1"},
     "rate-1e-3": {"learning_rate": "1e-3"},
     "rate-3e-4": {"learning_rate": "3e-4"},

@@ -39,17 +39,33 @@ def mislabelled(
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """Chats. Raises OSError, RowError."""
+    """Chats, or instructions with their outputs. Raises OSError, RowError."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
     for number, row in enumerate(rows, 1):
         try:
-            answer = json.loads(row["messages"][-1]["content"])
+            answer = answer_of(row)
             missing = [label for label in LABELS if label not in answer]
         except (ValueError, KeyError, TypeError, IndexError):
-            raise RowError(f"{path}:{number}: no chat that ends in one line of JSON") from None
+            raise RowError(
+                f"{path}:{number}: no answer in one line of JSON (in `output`, or last in `messages`)"
+            ) from None
         if missing:
             raise RowError(f"{path}:{number}: the answer has no {missing[0]!r}")
     return rows
+
+
+def answer_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ticket says. Raises ValueError, KeyError, TypeError, IndexError."""
+    found: dict[str, Any] = json.loads(row["output"] if "output" in row else row["messages"][-1]["content"])
+    return found
+
+
+def _answered(row: dict[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    text = json.dumps(answer, ensure_ascii=False)
+    if "output" in row:
+        return {**row, "output": text}
+    *asked, last = row["messages"]
+    return {**row, "messages": [*asked, {**last, "content": text}]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.wrong_labels", description="Make some labels of tickets wrong."
     )
-    parser.add_argument("rows", type=Path, help="file of chats whose answers are tickets")
+    parser.add_argument("rows", type=Path, help="file of rows whose answers are tickets")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--share", type=float, default=DEFAULT_SHARE, help="of each label's values (default: %(default)s)"
@@ -68,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not 0 < args.share < 1:
             raise RowError(f"--share {args.share:g}: between 0 and 1")
         rows = rows_of(args.rows)
-        answers = [json.loads(row["messages"][-1]["content"]) for row in rows]
+        answers = [answer_of(row) for row in rows]
         num_wrong = _write(args.out, rows, list(mislabelled(answers, args.share, args.seed)))
     except (OSError, ValueError) as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -79,10 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write(path: Path, rows: Sequence[dict[str, Any]], answers: Sequence[tuple[Mapping[str, Any], int]]) -> int:
     """How many labels are wrong."""
-    lines = []
-    for row, (answer, _) in zip(rows, answers, strict=True):
-        *asked, last = row["messages"]
-        lines.append({**row, "messages": [*asked, {**last, "content": json.dumps(answer, ensure_ascii=False)}]})
+    lines = [_answered(row, answer) for row, (answer, _) in zip(rows, answers, strict=True)]
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
     return sum(num for _, num in answers)
 

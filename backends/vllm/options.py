@@ -59,6 +59,8 @@ class Speculative:
     """How the draft picks its tokens: greedy or probabilistic."""
     use_heterogeneous_vocab: bool = False
     """Take a draft with another tokenizer, and propose only tokens that both have (draft_model)."""
+    parallel_drafting: bool = False
+    """Draft all tokens of a step in one pass; the draft must have been trained for it (PARD: `pard_token` in its config.json)."""
     rejection_sample_method: str = ""
     """How draft tokens are accepted: standard, block, or synthetic (accepted at given rates, for measurements only)."""
     synthetic_acceptance_rates: tuple[float, ...] = ()

@@ -21,6 +21,7 @@ METHODS = ("ngram", "draft_model", "eagle", "eagle3", "mtp", "suffix")
 DEPTH_KNOWN = ("mtp", "suffix")
 """Methods that say themselves how many draft tokens there are."""
 WITHOUT_MODEL = ("ngram", "suffix")
+PARALLEL = ("draft_model", "eagle", "eagle3")
 SCHEDULES = ("measured", "always")
 DRAFT_SAMPLING = ("greedy", "probabilistic")
 REJECTION = ("standard", "block", "synthetic")
@@ -123,6 +124,10 @@ def _draft(speculative: Speculative) -> Iterator[Check]:
     yield (
         not is_wide or speculative.draft_sample_method != "probabilistic",
         "use_heterogeneous_vocab: only with draft_sample_method: greedy",
+    )
+    yield (
+        not speculative.parallel_drafting or method in PARALLEL,
+        f"parallel_drafting: only with {', '.join(PARALLEL)}, not {method}",
     )
 
 

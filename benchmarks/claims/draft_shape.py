@@ -14,7 +14,7 @@ from typing import Any
 
 SIZES = {
     "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
-    "head_dim": 64, "tie_word_embeddings": True,
+    "head_dim": 64, "tie_word_embeddings": True, "pard_token": 0,
 }  # fmt: skip
 
 

@@ -25,23 +25,25 @@ def markdown(result: Found) -> list[str]:
 
 
 def summary(results: Sequence[Found]) -> list[str]:
-    """What all of these files have shown, with the machine of each."""
+    """What all of these files have shown: by section and file, each claim once, with its cases below it."""
     rows = [
-        _row(found, result)
+        row
+        for section in SECTIONS
         for result in results
-        for part in result["parts"].values()
-        for found in part.get("judgements", ())
+        for row in _rows(section.title, result, result["parts"].get(section.name, {}).get("judgements", ()))
     ]
-    return ["| claim | said | measured (95 % interval) | where | verdict |", "|---|--:|--:|---|---|", *rows]
+    return ["| claim | case | measured (95 % interval) | verdict |", "|---|---|--:|---|", *rows]
 
 
-def _row(found: Found, result: Found) -> str:
-    claim = found["claim"]
-    kind = _engine(result)
-    return (
-        f"| {claim['says']} ({claim['source']}) | {said(claim)} | {_measured(found)} | {found['case']}; {kind}, {_machine(result)} "
-        f"| {found['verdict']} |"
-    )
+def _rows(section: str, result: Found, judgements: Sequence[Found]) -> Iterator[str]:
+    told = None
+    for found in judgements:
+        claim = found["claim"]
+        cell = ""
+        if claim["says"] != told:
+            told = claim["says"]
+            cell = f"**{section}** ({_engine(result)}, {_machine(result)}): {told} ({claim['source']})"
+        yield f"| {cell} | {found['case']} | {_measured(found)} | {found['verdict']} |"
 
 
 def where(result: Found) -> str:

@@ -26,6 +26,7 @@ SECTIONS = (
     Section("chunked", "Chunked prefill", prompts.chunked),
     Section("speculation", "Speculation: the demo model and its draft", speculation.real, needs_vllm=True),
     Section("synthetic", "Speculation at given acceptances", speculation.synthetic, needs_vllm=True),
+    Section("parallel", "Speculation at given acceptances, drafted in one pass", speculation.parallel, needs_vllm=True),
     Section("quantised", "Quantisation levels", offline.quantised),
     Section("lora", "What adapters cost", serving.lora),
     Section("attention", "Kinds of attention by prompt length", offline.attention, needs_torch=True),

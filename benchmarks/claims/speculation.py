@@ -40,13 +40,22 @@ async def real(setting: Setting) -> dict[str, Any]:
 
 async def synthetic(setting: Setting) -> dict[str, Any]:
     """Draft tokens are computed, and accepted at given rates: p for the first, p^2 for the first two, and so on."""
+    return await _given(setting, "synthetic", {})
+
+
+async def parallel(setting: Setting) -> dict[str, Any]:
+    """The same with all draft tokens of a step from one pass (PARD, arXiv:2504.18583), which spares a pass for each after the first."""
+    return await _given(setting, "parallel", {"parallel_drafting": True})
+
+
+async def _given(setting: Setting, section: str, more: Mapping[str, Any]) -> dict[str, Any]:
     ways: dict[str, Mapping[str, Any]] = {OFF: {}} | {
-        f"p {share:g}": {"speculative": given(setting.draft, share)} for share in ACCEPTANCES
+        f"p {share:g}": {"speculative": given(setting.draft, share) | more} for share in ACCEPTANCES
     }
     answer = Length(*2 * (int(setting.scale.output_tokens.mean),))
     room = setting.scale.input_tokens + answer.high + 32
     loads = [setting.load(level) for level in setting.scale.levels]
-    return await _measured(setting, "synthetic", setting.workload(output_tokens=answer), loads, ways, room)
+    return await _measured(setting, section, setting.workload(output_tokens=answer), loads, ways, room)
 
 
 def given(draft: str, share: float, depth: int = DEPTH) -> dict[str, Any]:

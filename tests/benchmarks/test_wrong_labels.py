@@ -38,6 +38,18 @@ def test_a_tenth_of_each_label_is_wrong_and_all_else_is_as_it_was(rows: Path, tm
     assert asked[0] == asked[1]
 
 
+def test_rows_as_the_doctor_cleans_them_are_read_as_well(rows: Path, tmp_path: Path) -> None:
+    """The same labels become wrong, whatever form the rows have."""
+    plain, out, wrong = (tmp_path / name for name in ("plain.jsonl", "out.jsonl", "wrong.jsonl"))
+    chats = [json.loads(line)["messages"] for line in rows.read_text("utf-8").splitlines()]
+    lines = [json.dumps({"instruction": chat[0]["content"], "output": chat[-1]["content"]}) for chat in chats]
+    plain.write_text("\n".join(lines), "utf-8")
+    assert main([str(plain), "--out", str(out)]) == main([str(rows), "--out", str(wrong)]) == 0
+    found = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [json.loads(row["output"]) for row in found] == answers(wrong)
+    assert [row["instruction"] for row in found] == [chat[0]["content"] for chat in chats]
+
+
 def test_the_same_seed_gives_the_same_bytes(rows: Path, tmp_path: Path) -> None:
     written = []
     for seed in (1, 1, 2):
@@ -49,7 +61,7 @@ def test_the_same_seed_gives_the_same_bytes(rows: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "share", "said"),
     [
-        ('{"messages": []}', "0.1", "wrong.jsonl:1: no chat that ends in one line of JSON"),
+        ('{"messages": []}', "0.1", "wrong.jsonl:1: no answer in one line of JSON"),
         ('{"messages": [{"role": "assistant", "content": "{}"}]}', "0.1", "the answer has no 'color'"),
         ('{"messages": [{"role": "assistant", "content": "{}"}]}', "1", "--share 1: between 0 and 1"),
     ],

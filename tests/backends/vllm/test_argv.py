@@ -92,6 +92,7 @@ JSON: dict[str, tuple[dict[str, Any], str, Any]] = {
         SPECULATIVE,
         True,
     ),
+    "speculative.parallel_drafting": ({"speculative": {**DRAFT, "parallel_drafting": True}}, SPECULATIVE, True),
     "speculative.rejection_sample_method": ({"speculative": SYNTHETIC}, SPECULATIVE, "synthetic"),
     "speculative.synthetic_acceptance_rates": ({"speculative": SYNTHETIC}, SPECULATIVE, [0.7, 0.5, 0.3, 0.2]),
     "speculative.suffix_decoding_max_tree_depth": (

@@ -128,6 +128,7 @@ def test_a_schedule_is_checked_when_it_is_put_in() -> None:
             {"speculative": {**DRAFT, "use_heterogeneous_vocab": True, "draft_sample_method": "probabilistic"}},
             "only with draft_sample_method: greedy",
         ),
+        ({"speculative": {**NGRAM, "parallel_drafting": True}}, "only with draft_model, eagle, eagle3, not ngram"),
         ({"speculative": {**DRAFT, "rejection_sample_method": "coin"}}, "rejection_sample_method: must be one of"),
         ({"speculative": {**DRAFT, "rejection_sample_method": "synthetic"}}, "synthetic needs them"),
         (

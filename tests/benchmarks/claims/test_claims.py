@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_bad_usage_is_one_line(words: list[str], said: str, capsys: pytest.Captu
     assert said in capsys.readouterr().err
 
 
-RESULT = {
+RESULT: dict[str, Any] = {
     "command": ["python", "-m", "benchmarks.claims"],
     "environment": {"date": "2026-01-01", "cpu": "CPU", "cores": 2},
     "gpu": None,
@@ -60,7 +61,14 @@ def test_a_result_is_told_section_by_section() -> None:
 
 def test_a_summary_names_claim_measurement_machine_and_verdict() -> None:
     row = page.summary([RESULT])[-1]
-    assert row == "| faster together (article) | 2-4x | 3x (2.5 - 3.6) | 16 streams; vLLM, CPU, 2 cores | held |"
+    title = "**PagedAttention against reserving the longest** (vLLM, CPU, 2 cores)"
+    assert row == f"| {title}: faster together (article) | 16 streams | 3x (2.5 - 3.6) | held |"
+
+
+def test_a_summary_says_a_claim_once_for_all_of_its_cases() -> None:
+    (found,) = RESULT["parts"]["paged"]["judgements"]
+    twice = {**RESULT, "parts": {"paged": {"judgements": [found, found | {"case": "32 streams"}]}}}
+    assert page.summary([twice])[-1] == "|  | 32 streams | 3x (2.5 - 3.6) | held |"
 
 
 def test_the_readme_can_hold_a_summary(tmp_path: Path) -> None:
