@@ -182,7 +182,7 @@ def negative_lines(judgement: Judgement, remedies: Callable[[], Iterator[str]]) 
 
 def keep(judgement: Judgement, document: Mapping[str, Any], folder: Path) -> None:
     """The evaluation as `forgegate evaluate` writes it, and the verdict. Raises OSError, ArtifactError."""
-    write_all(judgement.evaluation, folder)
+    write_all(judgement.evaluation, folder, document)
     with atomic_path(folder / VERDICT) as temporary:
         temporary.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

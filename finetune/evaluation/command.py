@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from backends.atomicfile import atomic_path
 from finetune.errors import RecipeUnusable
@@ -51,12 +53,12 @@ def judge_of(args: argparse.Namespace) -> Judge | None:
     return Judge(args.judge, args.judge_model, os.environ.get(JUDGE_KEY, ""), rubric, args.judge_items)
 
 
-def write_all(found: Evaluation, folder: Path) -> None:
-    """The document, the answers, the table, the page. Raises OSError, ArtifactError."""
+def write_all(found: Evaluation, folder: Path, verdict: Mapping[str, Any] | None = None) -> None:
+    """The document, the answers, the table, the page, which tells the gate's `verdict`, too. Raises OSError, ArtifactError."""
     write(found, folder)
     with atomic_path(folder / TABLE) as table:
         table.write_text(show.markdown(found), encoding="utf-8")
-    report.write(found, folder / PAGE)
+    report.write(found, folder / PAGE, verdict)
 
 
 def summary(found: Evaluation, folder: Path) -> dict[str, object]:

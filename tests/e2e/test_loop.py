@@ -143,6 +143,8 @@ def test_with_replay_it_goes_live_by_its_verdict(gateway: Loop, story: Story) ->
     assert told["task"]["state"] == "better"
     assert {one["state"] for one in told["general"]} <= {"kept", "better"}
     assert f"{ALIAS} serves {story.new}: proven, parity holds on 20 rows, go" in story.done[TRAIN].err
+    page = (gateway.folder / "outputs" / "support" / "evaluation" / "evaluation.html").read_text(encoding="utf-8")
+    assert "GO, by the rule improve" in page
     record = json.loads((gateway.folder / "outputs" / "support" / "record.json").read_bytes())
     assert record["published"]["judged"] == told
 

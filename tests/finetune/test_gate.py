@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from finetune import release
-from finetune.evaluation.result import write
+from finetune.evaluation.result import PAGE, write
 from finetune.gate import main
 from finetune.gating.document import digest, read
 from finetune.release import VERDICT
-from tests.finetune.verdicts import BASE, NEW, OLD, Models, suite
+from tests.finetune.verdicts import BASE, NEW, OLD, Models, suite, written
 
 NUMBERS = {"tickets": 500, "facts": 500, "arithmetic": 500}
 
@@ -20,7 +20,7 @@ NUMBERS = {"tickets": 500, "facts": 500, "arithmetic": 500}
 @pytest.fixture
 def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The new one knows the task and forgot facts, the old one is like the base."""
-    monkeypatch.setattr(release, "write_all", write)  # tables and pages show what these models do not have
+    monkeypatch.setattr(release, "write_all", written)  # tables and pages show what these models do not have
     models = Models({NEW: {"facts": 0.8}, OLD: {"tickets": 0.2}, "demo": {"tickets": 0.2}})
     return write(models.evaluate(suite(), None, ("demo", OLD, NEW), NUMBERS, lambda *_: None, None), tmp_path / "seen")
 
@@ -64,6 +64,7 @@ def test_go_is_a_document_that_the_gateway_takes(
     assert (event["event"], event["outcome"], event["is_posted"]) == ("verdict", "GO", False)
     assert event["digest"] == digest(kept)
     assert read(kept).bound.live[0].adapter == OLD
+    assert json.loads((out / PAGE).read_bytes()) == kept
 
 
 def test_a_task_that_is_not_better_is_what_to_look_at(result: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,13 +13,13 @@ import pytest
 from finetune import candidacy
 from finetune import release as releasing
 from finetune.errors import RecipeUnusable
-from finetune.evaluation.result import write
+from finetune.evaluation.result import PAGE
 from finetune.gating.document import digest
 from finetune.jsonchild import silent
 from finetune.live import Live, Share, live_of
 from finetune.release import VERDICT, Canary, CanaryFailed, GateNegative, Plan, Release, Released
 from finetune.running import Gateway
-from tests.finetune.verdicts import NEW, OLD, Models, suite
+from tests.finetune.verdicts import NEW, OLD, Models, suite, written
 
 GATEWAY = Gateway("http://gateway", "http://admin", "token")
 
@@ -82,7 +82,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     """The new one is better at the task."""
     made = Models({OLD: {"tickets": 0.2}, "demo": {"tickets": 0.0}})
     monkeypatch.setattr(candidacy, "evaluate", made.evaluate)
-    monkeypatch.setattr(releasing, "write_all", write)  # tables and pages show what these models do not have
+    monkeypatch.setattr(releasing, "write_all", written)  # tables and pages show what these models do not have
     return made
 
 
@@ -104,6 +104,7 @@ def test_go_moves_the_alias_with_its_verdict(models: Models, plan: Plan) -> None
     assert admin.moves == [({NEW: 1}, "", digest(admin.posted[0]))]
     assert plan.folder is not None
     assert json.loads((plan.folder / VERDICT).read_bytes()) == admin.posted[0]
+    assert json.loads((plan.folder / PAGE).read_bytes()) == admin.posted[0], "the page tells it, too"
 
 
 def test_no_go_leaves_it_and_says_what_helps(models: Models, plan: Plan) -> None:

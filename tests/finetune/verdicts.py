@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from finetune.evaluation.items import Answer, Item, Task
-from finetune.evaluation.result import Evaluation, Model, Scored
+from finetune.evaluation.result import PAGE, Evaluation, Model, Scored, write
 from finetune.evaluation.suite import Rule, Suite
 from finetune.jsonchild import Tell
 
@@ -31,6 +32,12 @@ def suite(rule: Rule = "improve", **sizes: int) -> Suite:
     """`sizes`: how many items there are of a task."""
     tasks = [task(name, sizes.get(name, 10_000)) for name in ("tickets", *SKILLS)]
     return Suite(tasks[0], tuple(tasks[1:]), rule=rule)
+
+
+def written(result: Evaluation, folder: Path, verdict: Mapping[str, Any] | None = None) -> None:
+    """In place of all that is shown of an evaluation: the evaluation, and the verdict that the page is given."""
+    write(result, folder)
+    (folder / PAGE).write_text(json.dumps(verdict), encoding="utf-8")
 
 
 class Models:
