@@ -18,6 +18,8 @@ from backends.errors import AdminError
 TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 660.0
 """Of what loads an adapter on engines and proves it there."""
+BENCHMARK_TIMEOUT_S = 60.0
+"""Of what waits for the first word of a benchmark, or for its end."""
 SILENCE_S = 60.0
 """A publication tells every few seconds that it goes on."""
 Sent = Callable[[int, int], None]
@@ -184,6 +186,32 @@ class AdminClient:
         """Oldest first; those that fit what is named."""
         given = {"candidate": candidate, "live": live, "session": session}
         return self._list("/admin/v1/votes", {key: value for key, value in given.items() if value})
+
+    # Benchmarks -------------------------------------------------------------------------------------------------------
+
+    def start_benchmark(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """The run, under way; `order` names the model."""
+        return self._call("POST", "/admin/v1/benchmarks", json=dict(order), timeout=BENCHMARK_TIMEOUT_S)
+
+    def benchmarks(self) -> list[dict[str, Any]]:
+        """Newest first."""
+        return self._list("/admin/v1/benchmarks")
+
+    def benchmark(self, run_id: str) -> dict[str, Any]:
+        """How far it is, or what came of it."""
+        return self._call("GET", f"/admin/v1/benchmarks/{quote(run_id)}")
+
+    def benchmark_report(self, run_id: str, form: str) -> bytes:
+        """The whole result; `form`: `json` or `html`."""
+        with self._reaching():
+            reply = self._client.get(f"/admin/v1/benchmarks/{quote(run_id)}/report", params={"format": form})
+        if reply.is_error:
+            self._content(reply)
+        return reply.content
+
+    def stop_benchmark(self, run_id: str) -> dict[str, Any]:
+        """Returns once it has ended; one that has ended already stays as it is."""
+        return self._call("DELETE", f"/admin/v1/benchmarks/{quote(run_id)}", timeout=BENCHMARK_TIMEOUT_S)
 
     def close(self) -> None:
         self._client.close()

@@ -18,17 +18,15 @@
 sleeping engine wakes through the gate, too. In `draining` nobody sends it new requests, and the running ones end first; then
 it falls asleep, or its child is told to end. Only a drain that makes way for others, or for idleness, gives up where requests
 run on; a drain by command takes its place. A request that waits starts what is stopped or asleep, but not what was stopped by
-a drain by command, or has failed. An engine that cannot fall asleep is stopped. An engine without a child (remote) lives the
-same life: it never dies, it only stops answering.
+a drain by command, or has failed, nor, for a while, what is stopped since its start failed. An engine that cannot fall asleep
+is stopped. An engine without a child (remote) lives the same life: it never dies, it only stops answering.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-
 from backends.base import Facts, Identity
 from backends.errors import BackendError, ProbeFailed
+from backends.leaving import Leaving, Phase
 from backends.lifestate import LifeState
 from backends.process import REFUSED, exit_words
 from backends.status import (
@@ -54,24 +52,6 @@ MAX_PORT_RETRIES = 5
 DRAIN_LOOK_S = 0.05
 LAST_S = 1.0
 """For the child to end where its requests used up the grace."""
-
-_Phase = Callable[[], Awaitable["_Phase | None"]]
-
-
-@dataclass(slots=True)
-class _Leaving:
-    """Where an engine that drains goes, and how long its requests may keep it."""
-
-    after: _Phase
-    doing: str
-    done: str
-    patience_s: float
-    grace_s: float | None = None
-    """From SIGTERM to SIGKILL; None: what is left of the patience."""
-    level: int = 0
-    is_yielding: bool = False
-    """Requests that outlast the patience keep it ready; else they are cut."""
-    is_held: bool = False
 
 
 class EngineLife(LifeState):
@@ -114,8 +94,8 @@ class EngineLife(LifeState):
     # The task ---------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        self._leaving = _Leaving(self._stopped, "", "", 0.0)
-        phase: _Phase | None = self._rest
+        self._leaving = Leaving(self._stopped, "", "", 0.0)
+        phase: Phase | None = self._rest
         try:
             while phase is not None:
                 phase = await phase()
@@ -126,22 +106,25 @@ class EngineLife(LifeState):
             self._ties.gate.leave()
             self._settled.set()
 
-    async def _stopped(self) -> _Phase | None:
+    async def _stopped(self) -> Phase | None:
         self._start.reset(START)
-        self._change(pid=None, is_held=self._leaving.is_held)
+        is_held = self._leaving.is_held
+        self._change(pid=None, is_held=is_held, is_paused=not is_held and not self._pause.is_over)
         await self._enter(State.STOPPED, self._leaving.done)
         self._settled.set()
         return await self._rest()
 
-    async def _failed(self) -> _Phase | None:
+    async def _failed(self) -> Phase | None:
         self._settled.set()
         return await self._rest()
 
-    async def _rest(self) -> _Phase | None:
-        """Nothing runs: only commands matter."""
+    async def _rest(self) -> Phase | None:
+        """Nothing runs: only commands matter, and requests that may start it."""
         while True:
-            match await self._next(None):
-                case Start(is_wanted=True) if self.status.is_held or self.status.state is State.FAILED:
+            match await self._next(self._pause.retell_s if self.status.is_paused else None):
+                case None:
+                    await self._tell_pause()
+                case Start(is_wanted=True) if not self.status.may_be_wanted:
                     continue
                 case Start() | Restart():
                     self._early_deaths, self._num_port_retries = (), 0
@@ -155,7 +138,7 @@ class EngineLife(LifeState):
                 case _:
                     continue
 
-    async def _starting(self) -> _Phase | None:
+    async def _starting(self) -> Phase | None:
         self._begin_launch()
         await self._enter(State.STARTING, self._start.words(self.backend.title))
         self._lookout.prepare(self._attempt.number)
@@ -181,7 +164,7 @@ class EngineLife(LifeState):
                     if (phase := self._commanded(event)) is not None:
                         return phase
 
-    async def _loading(self) -> _Phase | None:
+    async def _loading(self) -> Phase | None:
         """Its child runs, or is awake again, and answers soon."""
         timeout_s, last, progress = self._timing.start_timeout_s, "it was not asked", ""
         deadline = self._clock() + timeout_s
@@ -208,8 +191,9 @@ class EngineLife(LifeState):
                         return phase
             await self._tell_start(progress)
 
-    async def _ready(self) -> _Phase | None:
+    async def _ready(self) -> Phase | None:
         self._num_port_retries = 0
+        self._pause.forget()
         self._change(ready_since=self.status.ready_since or self._clock(), sleep_level=0, is_held=False)
         await self._enter(State.READY)
         self._settled.set()
@@ -234,7 +218,7 @@ class EngineLife(LifeState):
                     if (phase := self._commanded(event)) is not None:
                         return phase
 
-    async def _draining(self) -> _Phase | None:
+    async def _draining(self) -> Phase | None:
         await self._enter(State.DRAINING, self._leaving.doing)  # from here on, no worker sends it requests
         deadline = self._clock() + self._leaving.patience_s
         while self._ties.num_running() > 0 and (left_s := deadline - self._clock()) > 0:
@@ -258,7 +242,7 @@ class EngineLife(LifeState):
         left_s = max(deadline - self._clock(), min(LAST_S, leaving.patience_s))
         return await self._end_within(left_s if leaving.grace_s is None else leaving.grace_s)
 
-    async def _end_within(self, grace_s: float) -> _Phase | None:
+    async def _end_within(self, grace_s: float) -> Phase | None:
         """The child is told to end, and killed where it does not."""
         child = self._attempt.child
         if child is None:
@@ -284,7 +268,7 @@ class EngineLife(LifeState):
                 case _:
                     continue
 
-    async def _falling_asleep(self) -> _Phase | None:
+    async def _falling_asleep(self) -> Phase | None:
         leaving = self._leaving
         await self._enter(State.DRAINING, f"{self.backend.title} falls asleep (level {leaving.level})")
         self._lookout.sleep(self._attempt.number, self.status, leaving.level, self._timing.sleep_timeout_s)
@@ -305,7 +289,7 @@ class EngineLife(LifeState):
                     if (phase := self._commanded(event)) is not None:
                         return phase
 
-    async def _asleep(self) -> _Phase | None:
+    async def _asleep(self) -> Phase | None:
         self._start.reset(WAKE)
         await self._enter(State.ASLEEP, f"asleep (level {self.status.sleep_level}): {self._leaving.done}")
         while True:
@@ -319,7 +303,7 @@ class EngineLife(LifeState):
                     if (phase := self._commanded(event)) is not None:
                         return phase
 
-    async def _waking(self) -> _Phase | None:
+    async def _waking(self) -> Phase | None:
         self._start.reset(WAKE)
         await self._enter(State.STARTING, self._start.words(self.backend.title))
         self._lookout.admit(self._attempt.number, self._ties.gate)
@@ -346,7 +330,7 @@ class EngineLife(LifeState):
                     if (phase := self._commanded(event)) is not None:
                         return phase
 
-    async def _backoff(self) -> _Phase | None:
+    async def _backoff(self) -> Phase | None:
         deadline = self._clock() + self.status.retry_after_s
         while (left_s := deadline - self._clock()) > 0:
             match await self._next(left_s):
@@ -357,7 +341,7 @@ class EngineLife(LifeState):
                         return phase
         return self._starting
 
-    def _commanded(self, event: Event | None) -> _Phase | None:
+    def _commanded(self, event: Event | None) -> Phase | None:
         """What commands lead to wherever they mean the same."""
         match event:
             case Restart():
@@ -371,7 +355,7 @@ class EngineLife(LifeState):
 
     # Effects, each done by the task itself ----------------------------------------------------------------------------
 
-    async def _after_exit(self, code: int) -> _Phase:
+    async def _after_exit(self, code: int) -> Phase:
         if self.status.facts is None and (failure := await self._attempt.explain()) is not None:
             return await (self._give_up if failure.is_final else self._after_failed_start)(failure.reason)
         error = self._attempt.error_line()
@@ -382,19 +366,19 @@ class EngineLife(LifeState):
             return self._starting
         return await self._give_up(error or "the engine refuses its configuration")
 
-    async def _after_failed_start(self, reason: str) -> _Phase:
-        """It may go better another time: by itself soon, or when somebody asks."""
+    async def _after_failed_start(self, reason: str) -> Phase:
+        """It may go better another time: by itself soon, or when somebody asks once it has paused."""
         self._note_failed_start()
         if self._policy.retries_starts:
             return await self._after_death(reason)
         await self._end_child()
         self.log.add(f"(control) {reason}")
-        return self._rest_for(f"{reason}; the next request tries again")
+        return self._rest_for(f"{reason}; the next request after {self._pause.begin():g} s tries again")
 
     def _note_failed_start(self) -> None:
         self._change(num_failed_starts=self.status.num_failed_starts + 1)
 
-    async def _after_death(self, reason: str) -> _Phase:
+    async def _after_death(self, reason: str) -> Phase:
         await self._end_child()
         self.log.add(f"(control) {reason}")
         now = self._clock()
@@ -408,32 +392,32 @@ class EngineLife(LifeState):
         self._settled.set()
         return self._backoff
 
-    async def _give_up(self, reason: str) -> _Phase:
+    async def _give_up(self, reason: str) -> Phase:
         await self._end_child()
         self.log.add(f"(control) given up: {reason}")
         await self._enter(State.FAILED, reason)
         return self._failed
 
-    def _after_drain(self) -> _Phase:
+    def _after_drain(self) -> Phase:
         """The child is gone, as it should."""
         self._attempt.child = None
         return self._leaving.after
 
-    def _rest_for(self, reason: str) -> _Phase:
+    def _rest_for(self, reason: str) -> Phase:
         """No command: the next request may start it."""
-        self._leaving = _Leaving(self._stopped, "", reason, 0.0)
+        self._leaving = Leaving(self._stopped, "", reason, 0.0)
         return self._stopped
 
-    def _drain_for(self, stop: Stop) -> _Phase:
+    def _drain_for(self, stop: Stop) -> Phase:
         grace_s = min(stop.grace_s, self._timing.stop_grace_s)
         return self._drain_to(self._closed if stop.is_last else self._stopped, grace_s)
 
-    def _drain_to(self, after: _Phase, grace_s: float) -> _Phase:
-        self._leaving = _Leaving(after, f"{self.backend.title} is being stopped", "stopped by command", grace_s)
+    def _drain_to(self, after: Phase, grace_s: float) -> Phase:
+        self._leaving = Leaving(after, f"{self.backend.title} is being stopped", "stopped by command", grace_s)
         return self._draining
 
-    def _make_way(self, drain: Drain) -> _Phase:
-        self._leaving = _Leaving(
+    def _make_way(self, drain: Drain) -> Phase:
+        self._leaving = Leaving(
             self._stopped, f"it takes no new requests: {drain.why}", drain.why, drain.patience_s, self._timing.stop_grace_s,
             drain.level, not drain.is_command, drain.is_command and not drain.level,
         )  # fmt: skip
@@ -443,7 +427,7 @@ class EngineLife(LifeState):
         """Whether an engine that leaves for something else may do so by this command."""
         return self._leaving.after != self._closed and (not drain.level or self.status.ready_since is not None)
 
-    async def _closed(self) -> _Phase | None:
+    async def _closed(self) -> Phase | None:
         self._change(pid=None)
         await self._enter(State.STOPPED, "stopped by command")
         return None

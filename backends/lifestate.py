@@ -16,6 +16,7 @@ from backends.errors import BackendError
 from backends.inbox import Inbox
 from backends.logring import LogRing
 from backends.lookout import Lookout
+from backends.pause import Pause
 from backends.probe import Prober
 from backends.process import Launcher
 from backends.restart import RestartPolicy
@@ -65,6 +66,7 @@ class LifeState:
         self._early_deaths: tuple[float, ...] = ()
         self._num_port_retries = 0
         self._start = StartClock(self._ties.times, clock)
+        self._pause = Pause(self._policy, clock)
 
     def _begin_launch(self) -> None:
         self._attempt.number += 1
@@ -74,7 +76,7 @@ class LifeState:
         secret = self.backend.secret_for(secrets.token_urlsafe(32))
         self._change(
             address=self.backend.address(self._pick_port()), secret=secret, pid=None, ready_since=None, facts=None,
-            num_restarts=self._attempt.number - 1, is_held=False, sleep_level=0,
+            num_restarts=self._attempt.number - 1, is_held=False, is_paused=False, sleep_level=0,
         )  # fmt: skip
 
     async def _spawn(self) -> str:
@@ -105,7 +107,14 @@ class LifeState:
         if state not in (State.READY, State.BACKOFF):
             is_ahead = state in (State.STARTING, State.STOPPED, State.ASLEEP)
             self._change(retry_after_s=self._start.left_s() if is_ahead else 1.0)
+        if self.status.is_paused:
+            self._change(retry_after_s=self._pause.left_s)
         await self._announce(self.status)
+
+    async def _tell_pause(self) -> None:
+        """What is left of it; once it is over, that requests start the engine again."""
+        self._change(is_paused=not self._pause.is_over)
+        await self._enter(self.status.state, self.status.detail)
 
     async def _tell_start(self, progress: str = "") -> None:
         words = self._start.words(self.backend.title, progress)

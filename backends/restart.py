@@ -22,6 +22,9 @@ class RestartPolicy:
     """Ready for this long: its death is not an early one."""
     retries_starts: bool = True
     """False: a start that failed for a known reason is not tried again unasked, since nobody may want the engine any more."""
+    first_pause_s: float = 5.0
+    max_pause_s: float = 300.0
+    """Then, for so long after it, requests cause no other one: a start may take minutes, and what was wrong may be so for good."""
 
     def after(self, early: tuple[float, ...], now: float, ready_for_s: float, chance: float) -> Verdict:
         """What follows a death at `now`. `early` holds the times of earlier early deaths, `chance` is uniform in [0, 1)."""
@@ -32,6 +35,10 @@ class RestartPolicy:
             return Verdict(deaths, None)
         delay_s = min(self.max_delay_s, self.first_delay_s * 2.0 ** min(len(deaths) - 1, 30))
         return Verdict(deaths, delay_s * (0.5 + chance / 2))
+
+    def pause_s(self, num_failed: int) -> float:
+        """What follows `num_failed` starts in a row that failed for a known reason, the last of them now."""
+        return min(self.max_pause_s, self.first_pause_s * 2.0 ** min(num_failed - 1, 30))
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,10 +57,17 @@ class Status:
     """While it starts: what is left if it takes as long as the last time."""
     is_held: bool = False
     """Drained by command, to stop: no request starts it, another command does."""
+    is_paused: bool = False
+    """Stopped since its start failed: no request starts it within `retry_after_s`, but a command does."""
     sleep_level: int = 0
     """While asleep, how deep; see `SleepCalls.levels`."""
     facts: Facts | None = None
     identity: Identity = field(default_factory=Identity)
+
+    @property
+    def may_be_wanted(self) -> bool:
+        """Whether a request may start or wake it, where it does not run."""
+        return not self.is_held and not self.is_paused and self.state is not State.FAILED
 
 
 Announce = Callable[[Status], Awaitable[None]]
@@ -72,7 +79,7 @@ class Start:
     """Also ends a sleep."""
 
     is_wanted: bool = False
-    """By a request, which cannot start what was drained by command, nor what has failed."""
+    """By a request, which cannot start what was drained by command or pauses, nor what has failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """Several loads, several repeats, interleaved, against one target; every run with fresh prompts and its verdict."""
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.client import Client
+from benchmarks.energy import NOT_KNOWN, Meter, joules, metered
 from benchmarks.gauges import Gauges, watched
 from benchmarks.loadgen import LoadRun, closed_loop, interleave, open_loop
 from benchmarks.loads import ClosedLoad, Load
@@ -58,6 +60,8 @@ class Plan:
     """What each load is held against."""
     num_gpus: int | None = None
     """Behind the endpoint; None gives no rates per GPU."""
+    meter: Meter | None = None
+    """Of the energy that runs take; None is not measured."""
 
     @property
     def all_loads(self) -> tuple[Load, ...]:
@@ -153,7 +157,8 @@ def level_of(concurrency: int, runs: Sequence[MeasuredRun], num_gpus: int | None
     """Take a level's repeats together."""
     records = [record for run in runs for record in run.load.records]
     ordered = tuple(sorted(runs, key=lambda run: run.repeat))
-    return Level(concurrency, ordered, summarise(records, sum(run.load.duration_s for run in runs), num_gpus))
+    duration_s = sum(run.load.duration_s for run in runs)
+    return Level(concurrency, ordered, summarise(records, duration_s, num_gpus, _energy_j(runs)))
 
 
 def goodput_of(level: Level, slo: Slo) -> Goodput:
@@ -184,13 +189,16 @@ async def measure(client: Client, plan: Plan, concurrency: int, repeat: int, ord
 async def measure_load(client: Client, plan: Plan, load: Load, repeat: int, order: int) -> MeasuredRun:
     """One run. Raises WorkloadError where its requests cannot be made."""
     requests = load.requests(plan.workload, plan.seed_of(load.key, repeat))
-    async with watched(plan.gauge) as gauges:
+    async with watched(plan.gauge) as gauges, metered(plan.meter, client.clock) as readings:
         run = await _send(client, plan, load, requests)
-    summary = summarise(run.records, run.duration_s, plan.num_gpus)
+    energy_j = joules(readings, run.started_s, run.ended_s)
+    summary = summarise(run.records, run.duration_s, plan.num_gpus, energy_j)
     evidence = Evidence(plan.ceiling, little=_little(gauges, run), is_synthetic=plan.is_synthetic)
     if not load.concurrency:
         evidence = replace(evidence, offered=offered(run.records), saturation=saturation_of(run.records))
     verdict = judge(summary, run.client_busy, evidence)
+    if plan.meter and energy_j is None:
+        verdict = replace(verdict, remarks=(*verdict.remarks, NOT_KNOWN))
     achieved = evidence.offered.share if evidence.offered else None
     return MeasuredRun(repeat, order, run, summary, verdict, load, evidence.saturation, achieved)
 
@@ -208,6 +216,12 @@ async def run_plan(
         runs[load.key].append(run)
         on_run(run)
     return [level_of(load.concurrency, runs[load.key], plan.num_gpus) for load in plan.all_loads]
+
+
+def _energy_j(runs: Sequence[MeasuredRun]) -> float | None:
+    """Of all repeats; None unless that of each is known."""
+    known = [run.summary.energy_j for run in runs if run.summary.energy_j is not None]
+    return math.fsum(known) if known and len(known) == len(runs) else None
 
 
 def _little(gauges: Gauges, run: LoadRun) -> LittleCheck | None:

@@ -27,7 +27,7 @@ from benchmarks.chaos_client import Outcome, Traffic
 from benchmarks.chaos_gateway import Gateway, GatewayError, Victim, can_run, halt
 from benchmarks.chaos_verdict import Ending
 from benchmarks.child import ChildError
-from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, refuse
 from benchmarks.engine_choice import CHOICES, LLAMACPP, Needs
 
 _EXAMPLE = """example:
@@ -103,9 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exc:
         return int(exc.code or 0)
     except (ChildError, GatewayError) as exc:
-        return _refuse(str(exc), EXIT_ENVIRONMENT)
+        return refuse(str(exc), EXIT_ENVIRONMENT)
     except KeyboardInterrupt:
-        return _refuse("stopped", 130)
+        return refuse("stopped", 130)
 
 
 def _parser() -> Parser:
@@ -124,9 +124,9 @@ def _parser() -> Parser:
 
 def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     if not can_run():
-        return _refuse("this needs /proc, to see whose connections a worker holds", EXIT_ENVIRONMENT)
+        return refuse("this needs /proc, to see whose connections a worker holds", EXIT_ENVIRONMENT)
     if options.out is not None and options.out.suffix != ".json":
-        return _refuse(f"--out {options.out}: must end in .json", EXIT_USAGE)
+        return refuse(f"--out {options.out}: must end in .json", EXIT_USAGE)
     with _workdir(options.workdir) as workdir:
         pool = CHOICES[LLAMACPP].pool(options.model, options.engines, NEEDS)
         gateway = Gateway(workdir, options.workers, {"demo": pool})
@@ -301,11 +301,6 @@ async def _until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _refuse(reason: str, code: int) -> int:
-    print(f"error: {reason}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`forgegate bench`: measure an OpenAI-compatible endpoint, or be a programmable one."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.arguments import Parser
 from benchmarks.client import TargetError
@@ -24,12 +24,17 @@ __all__ = [
     "workload_of",
 ]
 
+Others = Mapping[str, tuple[str, Callable[[Sequence[str]], int]]]
+"""Commands of others beside ours, by name: what the help says of each, and who takes the words behind it."""
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code; `argv` is what stands behind `forgegate bench`."""
+
+def main(argv: Sequence[str] | None = None, others: Others | None = None) -> int:
+    """The exit code; `argv` is what stands behind `forgegate bench`. What `others` raise is theirs."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if others and words and words[0] in others:
+        return others[words[0]][1](words[1:])
     try:
-        options = _parser().parse_args(words)
+        options = _parser(others).parse_args(words)
     except SystemExit as exc:  # argparse has said all there is to say
         return int(exc.code or 0)
     try:
@@ -44,12 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return refuse("stopped", 130)
 
 
-def _parser() -> Parser:
+def _parser(others: Others | None = None) -> Parser:
     parser = Parser(prog="forgegate bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands", parser_class=Parser)
     for command in (run, compare, versus, static, micro, mock):
         command.add(commands)
+    for name, (text, _) in (others or {}).items():
+        commands.add_parser(name, help=text).set_defaults(function=_not_first)
     return parser
+
+
+def _not_first(_: object, words: Sequence[str]) -> int:
+    return refuse(f"write the command first, without {words[0]!r} before it", EXIT_USAGE)
 
 
 if __name__ == "__main__":

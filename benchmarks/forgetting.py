@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import arguments, forgetting_report, report
 from benchmarks.adapter_program import refuse, workdir
 from benchmarks.arguments import Parser
-from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
 from benchmarks.environment import environment as machine_of
 from benchmarks.environment import version_of
 from benchmarks.forgetting_settings import GENERAL, SETTINGS

@@ -26,6 +26,8 @@ _COUNTS = (
     "input_tokens",
     "cached_tokens",
     "request_rate",
+    "energy_j",
+    "energy_per_token_j",
 )
 _VERDICTS = (
     "goodput_requests_per_s", "goodput_tokens_per_s", "slo_attainment", "slo_answer", "slo_confidence", "capacity_requests_per_s",
@@ -91,6 +93,7 @@ def _said(result: Result) -> Iterator[str]:
     yield from run_page.found(result)
     yield from run_page.sentences(result, "slo")
     yield from run_page.sentences(result, "settling")
+    yield from run_page.sentences(result, "energy")
     for level in result["levels"]:
         yield from (f"{name_of(level)}: {remark}" for remark in level["remarks"])
 

@@ -25,7 +25,7 @@ from benchmarks.adapter_program import Findings, refuse, until, workdir
 from benchmarks.arguments import Parser
 from benchmarks.chaos_gateway import GatewayError, can_run
 from benchmarks.child import ChildError
-from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
 from benchmarks.environment import version_of
 from benchmarks.loop_stages_commands import (
     ALIAS,

@@ -20,6 +20,9 @@ Of a run that took `duration`:
     request_rate     answered requests / duration; chunk_rate likewise
     prefix_hit_rate  sum of cached prompt tokens / sum of prompt tokens, over the answers whose server tells
     chunk_chars      chunks by their text's length: itl is between chunks, and speculation bundles tokens in them
+    energy           joules that the GPUs which were named took from the run's start to its end, as NVML counts them
+                     (nvmlDeviceGetTotalEnergyConsumption), idle or at work, for failed requests and for whomever else
+    energy_per_token energy / sum of n: joules per output token of an answer
 
 Of a run that is held against a service level objective, such as ttft_p99<500ms; its latencies are those of users:
 
@@ -35,8 +38,8 @@ the duration, and their tokens do not count as output. Those that the client cut
 neither. Percentiles: see `percentile`.
 
 Version 2 has added send_lag, queue, total and per-GPU rates, tps_per_user, chunk_rate, prefix_hit_rate, chunk_chars,
-and the counts of cancelled requests and repetitive answers; version 3 goodput, attainment and capacity@SLO. What earlier
-versions had means the same. `summary_of` reads all of them.
+and the counts of cancelled requests and repetitive answers; version 3 goodput, attainment and capacity@SLO; version 4 energy and
+energy_per_token. What earlier versions had means the same. `summary_of` reads all of them.
 """
 
 import itertools
@@ -50,7 +53,7 @@ from typing import Any
 from benchmarks.record import Record
 from benchmarks.statistics.goodput import Outcome
 
-VERSION = 3
+VERSION = 4
 
 USAGE_TOLERANCE = 0.02
 """Relative difference between tokens and chunks above which a request counts as differing."""
@@ -129,6 +132,9 @@ class Summary:
     """By length in characters: `1`, `2-3`, `4-7`, and so on."""
     prefix_hit_rate: float | None = None
     """None where no server told."""
+    energy_j: float | None = None
+    """None where it was not measured."""
+    energy_per_token_j: float | None = None
 
 
 def definitions() -> str:
@@ -278,8 +284,10 @@ def offered(records: Iterable[Record]) -> Offered | None:
     return Offered(len(listed) / span_s, achieved)
 
 
-def summarise(records: Sequence[Record], duration_s: float, num_gpus: int | None = None) -> Summary:
-    """All figures of one run that took `duration_s`."""
+def summarise(
+    records: Sequence[Record], duration_s: float, num_gpus: int | None = None, energy_j: float | None = None
+) -> Summary:
+    """All figures of one run that took `duration_s`, and `energy_j` where that is known."""
     answered = [record for record in records if record.is_ok]
     num_cancelled = sum(record.is_cancelled for record in records)
     output_tokens = sum(record.num_output_tokens for record in answered)
@@ -328,6 +336,8 @@ def summarise(records: Sequence[Record], duration_s: float, num_gpus: int | None
         chunk_rate=_ratio(num_chunks, duration_s),
         chunk_chars=_sizes(size for record in answered for size in record.chunk_chars if size),
         prefix_hit_rate=_prefix_hit_rate(answered),
+        energy_j=energy_j,
+        energy_per_token_j=None if energy_j is None else _ratio(energy_j, output_tokens),
     )
 
 

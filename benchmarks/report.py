@@ -108,6 +108,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         "seed": plan.seed,
         "client_ceiling": plan.ceiling and asdict(plan.ceiling),
         "synthetic_weights": plan.is_synthetic,
+        **({"energy_gpus": [asdict(gpu) for gpu in plan.meter.gpus]} if plan.meter else {}),
         "workload": {
             "model": workload.model,
             "endpoint": workload.endpoint.value,
@@ -145,6 +146,7 @@ def level_dict(level: Level, plan: Plan | None = None) -> dict[str, Any]:
         "pooled": asdict(level.pooled),
         "steady": steady_dict(level, steady),
         "settling": settling_dict(steady),
+        **({"energy": energy} if plan and plan.meter and (energy := plan.meter.as_dict(level.pooled)) else {}),
         **({"slo": slo_dict(level, plan.slo)} if plan and plan.slo else {}),
         "curves": curves_dict([record for run in level.runs for record in run.load.records]),
         "runs": [_run_dict(run) for run in level.runs],

@@ -84,10 +84,14 @@ class Surveyor:
         self._on_run(run)
         return run
 
-    async def level(self, load: Load) -> Level:
-        """All repeats of a load, one after the other, as the next load depends on it."""
-        runs = [await self.run(load, repeat) for repeat in range(self.plan.repeats)]
-        return level_of(load.concurrency, runs, self.plan.num_gpus)
+    async def level(self, load: Load, is_given_up: Callable[[Level], bool] = lambda _level: False) -> Level:
+        """All repeats of a load, one after the other, as the next load depends on it; none after one with which it is given up."""
+        runs: list[MeasuredRun] = []
+        while True:
+            runs.append(await self.run(load, len(runs)))
+            level = level_of(load.concurrency, runs, self.plan.num_gpus)
+            if len(runs) == self.plan.repeats or is_given_up(level):
+                return level
 
     async def ends(self, num_streams: int) -> tuple[Level, Level]:
         """One at a time, and full throughput."""
@@ -113,7 +117,8 @@ async def swept(surveyor: Surveyor, sweep: Sweep) -> Swept:
     ends = await surveyor.ends(sweep.num_streams)
     levels = list(ends)
     for rate in sweep.rates(*map(arrival_rate, ends)):
-        found = await surveyor.level(steady_load(rate, sweep.spacing, sweep.length_s(ends[0])))
+        load = steady_load(rate, sweep.spacing, sweep.length_s(ends[0]))
+        found = await surveyor.level(load, lambda level: beyond_of(level) is not None)
         stop = beyond_of(found)
         if stop is None or stop.cause.is_fault:
             levels.append(found)

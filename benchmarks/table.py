@@ -69,6 +69,8 @@ def _notes(levels: Sequence[Level]) -> Iterator[str]:
             lag = milliseconds(level["pooled"]["send_lag_s"])
             yield f"{label}: latencies count from when requests were due; sent {lag} ms after (p50 / p99)"
         yield f"{label}: {escape(level['settling']['sentence'])}"
+        if "energy" in level:
+            yield f"{label}: {escape(level['energy']['sentence'])}"
         yield from (f"{label}: note: {escape(remark)}" for remark in level["remarks"])
         yield from (f"[bold red]INVALID[/] {label}, {escape(fault)}" for fault in level["faults"])
 

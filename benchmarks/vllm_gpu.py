@@ -11,20 +11,17 @@ import asyncio
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import arguments, engine_start, eventloop, gpu_memory, report, vllm_gpu_report
+from benchmarks import arguments, engine_start, eventloop, gpu_memory, parts_program, report, vllm_gpu_report
 from benchmarks.adapter_program import Findings, refuse, workdir
 from benchmarks.arguments import Parser
-from benchmarks.campaign import WarmUpError
 from benchmarks.chaos_gateway import GatewayError, can_run
 from benchmarks.child import ChildError
-from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
 from benchmarks.engine_choice import CHOICES, VLLM
-from benchmarks.environment import version_of
 from benchmarks.parts import Parts
 from benchmarks.vllm_gateway import say
 from benchmarks.vllm_gpu_parts import PARTS, Part
@@ -63,15 +60,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="DIR", help="folder with the model's weights, real or random")
     add("--python", metavar="PATH", help="interpreter that has vLLM (default: forgegate finds it)")
-    add(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FILE.json",
-        help="result, kept part by part; the tables go to FILE.md",
-    )
-    add("--workdir", type=Path, metavar="DIR", help="the gateway's home, logs and adapters; the same for every call")
-    add("--budget", type=arguments.number(1), default=560.0, metavar="S", help="for this call (default 560)")
+    parts_program.add_options(parser, "for this call", 560.0)
     add("--parts", type=arguments.names, metavar="A,B", help=f"only these, again if need be: {names}")
     add("--concurrency", type=arguments.levels, default=(1, 64, 256), metavar="C,C", help="streams (default 1,64,256)")
     add("--repeats", type=arguments.whole(1), default=3, metavar="R", help="turns of the throughput (default 3)")
@@ -153,34 +142,18 @@ async def _begin(stage: Stage, parts: Parts) -> None:
 
 
 async def _measure(stage: Stage, parts: Parts, part: Part, left_s: float) -> None:
-    """One part, and the boundary of what goes wrong in it: the others are measured nevertheless."""
-    say(f"{part.name} ...")
-    began_s = time.monotonic()
-    try:
-        findings = await asyncio.wait_for(part.measure(stage), left_s)
-    except (GatewayError, WarmUpError, TimeoutError, OSError) as exc:
-        kept = parts.keep_error(part.name, str(exc) or "it did not end within the budget", time.monotonic() - began_s)
-        say(f"{part.name}: {kept['error']}")
+    work = asyncio.wait_for(part.measure(stage), left_s)
+    kept = await parts_program.measure(parts, part.name, work, "it did not end within the budget")
+    if kept is None:
         return
-    except Exception as exc:  # noqa: BLE001 - named boundary: time on a GPU machine is short, a fault here must not end it all
-        traceback.print_exc()
-        parts.keep_error(part.name, f"{type(exc).__name__}: {exc}", time.monotonic() - began_s)
-        return
-    kept = parts.keep(part.name, findings, time.monotonic() - began_s)
     say(f"{part.name}: {'held' if kept['is_met'] else 'VIOLATED'} after {kept['took_s']} s")
     for check in kept["checks"]:
         say(f"    {'yes' if check['is_met'] else 'NO '} {check['name']}: {check['found']}")
 
 
 def _document(options: argparse.Namespace, words: Sequence[str], found: Mapping[str, Any]) -> dict[str, Any]:
-    gpu = gpu_memory.gpu()
-    shown = {name: value for name, value in vars(options).items() if not isinstance(value, Path | None)}
-    return report.document(
-        "vllm-gpu", ["python", "-m", "benchmarks.vllm_gpu", *words],
-        versions={name: version for name in _VERSIONS if (version := version_of(name))},
-        gpu=None if gpu is None else {"name": gpu.name, "driver": gpu.driver, "total_bytes": gpu.total_bytes},
-        plan=shown | {"python": Path(options.python or "").name, "model": options.model.name}, parts=dict(found),
-    )  # fmt: skip
+    plan = parts_program.shown(options) | {"python": Path(options.python or "").name, "model": options.model.name}
+    return parts_program.document("vllm_gpu", words, plan, _VERSIONS, gpu_memory.gpu(), found)
 
 
 def _end(options: argparse.Namespace, parts: Parts) -> int:

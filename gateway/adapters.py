@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import math
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +26,7 @@ from gateway.connection import add_arguments, admin_client
 from gateway.exits import DONE, UsageError
 from gateway.publishview import make_view
 from gateway.table import print_table
+from gateway.who import add_who
 
 EXAMPLE = """A version is one set of weights for one base, named by its content: support@3f2a91c04b7d. An alias (support) is what clients
 ask for; it serves one version, or several by weight.
@@ -136,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     _add_verdict(split)
     rollback = _action(actions, "rollback", "back to what an alias served before", _rollback)
     rollback.add_argument("name", metavar="NAME", help="the alias")
-    _add_who(rollback)
+    add_who(rollback, "the change")
     verdicts = _action(actions, "verdicts", "what `forgegate gate` found of a version, or of all", _verdicts)
     verdicts.add_argument("name", metavar="VERSION", nargs="?", default="", help="for example support@3f2a91c04b7d")
     _add_watch(actions)
@@ -165,7 +164,7 @@ def _add_watch(actions: Any) -> None:
         ("--window", _number, 300.0, "seconds that are looked at"),
     ):
         watch.add_argument(flag, type=kind, default=default, metavar="N", help=f"{words} (default: %(default)g)")
-    _add_who(watch)
+    add_who(watch, "the change")
 
 
 def _add_publish(actions: Any) -> None:
@@ -195,21 +194,9 @@ def _action(actions: Any, name: str, words: str, run: Any, *, is_change: bool = 
             default="",
             help="move without a verdict, or against one, for this reason; recorded",
         )
-        _add_who(made)
+        add_who(made, "the change")
     add_arguments(made)
     return made
-
-
-def _add_who(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--who", default=_user(), help="recorded with the change (default: %(default)s)")
-
-
-def _user() -> str:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # an id without a name, as in containers
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _number(text: str) -> float:

@@ -52,7 +52,7 @@ COMMANDS = {
     "quantize": Command(
         "gateway.quantize.command:main", "make smaller forms of a model: GGUF levels, AWQ; measure what each costs"
     ),
-    "bench": Command("benchmarks.cli:main", "measure an endpoint, or serve a mock one"),
+    "bench": Command("gateway.bench:main", "measure an endpoint, or serve a mock one"),
     "optimize": Command("benchmarks.optimize.command:main", "find engine settings that serve more within an SLO"),
 }
 

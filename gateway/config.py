@@ -155,7 +155,8 @@ class Conversations:
     share: float = field(default=0.1, metadata={"min": 0, "max": 1})
     """How many of the requests, by chance: 0.1 is one in ten. With the header `x-forgegate-no-log: 1`, or `store: false`, none is kept."""
     models: tuple[str, ...] = ()
-    """Models and aliases whose requests are kept; none: all. Only /v1/chat/completions; trials of candidates never."""
+    """Models and aliases whose requests are kept; none: all. Of /v1/chat/completions, /v1/responses and /v1/messages; trials of
+    candidates never."""
     max_bytes: int = field(default=256 * 1024 * 1024, metadata={"min": 64 * 1024, "max": 1 << 40})
     """Of the file: then it is renamed to FILE.1, FILE.1 to FILE.2, and so on."""
     keep: int = counted(8, 1000)

@@ -57,6 +57,8 @@ class Engine(msgspec.Struct, frozen=True):
     """For a reason that is known, and is in `detail` until the next one begins."""
     is_on_demand: bool = False
     """Control starts or wakes it for a `WantEngine`: a request may wait for it unless it has failed. False while it is kept stopped."""
+    is_paused: bool = False
+    """Control does so only once `retry_after_s` are over, since its last start failed: no request waits for it."""
 
 
 class Model(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, reason in absent.items():
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        longest_first(items)
 
 
 class Files(LoadFileScheduling):
@@ -48,7 +51,18 @@ class Files(LoadFileScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files:
+    config.option.loadscopereorder = False  # as `longest_first` has them, not those with most tests first
     return Files(config, log)
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Files by the longest that one of their tests may take, then by their number, so that no process ends long after the others."""
+    limits: dict[Path, float] = {}
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        limits[item.path] = max(limits.get(item.path, 0.0), float(marker.args[0]) if marker else 0.0)
+    nums = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-limits[item.path], -nums[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)

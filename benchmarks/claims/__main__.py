@@ -9,26 +9,21 @@ import argparse
 import asyncio
 import signal
 import sys
-import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import arguments, eventloop, gpu_memory, report
+from benchmarks import arguments, eventloop, gpu_memory, parts_program, report
 from benchmarks.adapter_program import Findings, load_average, refuse, workdir
 from benchmarks.arguments import Parser
-from benchmarks.campaign import WarmUpError
-from benchmarks.chaos_gateway import GatewayError, can_run
-from benchmarks.child import ChildError
+from benchmarks.chaos_gateway import can_run
 from benchmarks.claims import page
 from benchmarks.claims.models import DEMO
 from benchmarks.claims.sections import SECTIONS, Section
 from benchmarks.claims.setting import CPU, GPU, TINY, Setting
 from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
 from benchmarks.engine_choice import CHOICES, LLAMACPP, VLLM
-from benchmarks.environment import version_of
 from benchmarks.parts import Parts
 from benchmarks.statistics.difference import MIN_PAIRS
 from benchmarks.vllm_gateway import say
@@ -63,14 +58,7 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m benchmarks.claims", description=f"{__doc__}\nsections:\n{names}", epilog=_EXAMPLE)
     add = parser.add_argument
     add("--only", type=arguments.names, metavar="A,B", help="these sections (default: all that --engine can show)")
-    add(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FILE.json",
-        help="result, section by section; the tables go to FILE.md",
-    )
-    add("--workdir", type=Path, metavar="DIR", help="logs, homes, turns measured so far; the same for every call")
+    parts_program.add_options(parser, "for a section", 540.0)
     add("--engine", choices=tuple(CHOICES), default=LLAMACPP, help="kind (default llamacpp)")
     add("--model", default=DEMO, metavar="DIR", help="folder of safetensors (default: the demo model)")
     add("--draft", default=DEMO, metavar="DIR", help="draft of section synthetic (default: the demo family's)")
@@ -79,7 +67,6 @@ def _parser() -> Parser:
     add("--repeats", type=arguments.whole(MIN_PAIRS), default=5, metavar="R", help="turns (default 5, at least 3)")
     add("--concurrency", type=arguments.levels, metavar="C,C", help="streams of speculation, lora and gateway")
     add("--seed", type=arguments.whole(0), default=1, help="of prompts and lengths (default 1)")
-    add("--budget", type=arguments.number(1), default=540.0, metavar="S", help="for a section (default 540)")
     add("--synthetic-weights", action="store_true", help="the weights are random: what is said is not checked")
     add("--gpu", action="store_true", help="the first GPU, and loads of its size")
     add("--tiny", action="store_true", help="the smallest loads, to try the program itself")
@@ -146,42 +133,22 @@ def _absolute(model: str) -> str:
 
 
 def _measure(setting: Setting, section: Section, parts: Parts, budget_s: float) -> None:
-    """One section, and the boundary of what goes wrong in it: the others are measured nevertheless."""
-    say(f"{section.name} ...")
-    began_s = time.monotonic()
-    findings = Findings()
-    findings.measured["load_average"] = load_average()
-    try:
-        findings.measured |= eventloop.run(_within(setting, section, budget_s))
-    except (ChildError, GatewayError, WarmUpError, TimeoutError, OSError) as exc:
-        reason = str(exc) or f"it did not end within {budget_s:g} s; called again with the same --workdir it goes on"
-        parts.keep_error(section.name, reason, time.monotonic() - began_s)
-        say(f"{section.name}: {reason}")
-        return
-    except Exception as exc:  # noqa: BLE001 - named boundary: time on a GPU machine is short, a fault here must not end it all
-        traceback.print_exc()
-        parts.keep_error(section.name, f"{type(exc).__name__}: {exc}", time.monotonic() - began_s)
-        return
-    kept = parts.keep(section.name, findings, time.monotonic() - began_s)
-    for found in kept["judgements"]:
+    late = f"it did not end within {budget_s:g} s; called again with the same --workdir it goes on"
+    kept = eventloop.run(parts_program.measure(parts, section.name, _within(setting, section, budget_s), late))
+    for found in kept["judgements"] if kept else ():
         say(f"    {found['verdict']}: {found['claim']['says']}; {found['case']}: {found['ratio']}")
 
 
-async def _within(setting: Setting, section: Section, budget_s: float) -> dict[str, Any]:
-    return await asyncio.wait_for(section.measure(setting), budget_s)
+async def _within(setting: Setting, section: Section, budget_s: float) -> Findings:
+    load = load_average()
+    return Findings(measured={"load_average": load, **await asyncio.wait_for(section.measure(setting), budget_s)})
 
 
 def _document(options: argparse.Namespace, words: Sequence[str], found: Mapping[str, Any]) -> dict[str, Any]:
     gpu = gpu_memory.gpu() if options.gpu else None
-    shown = {name: value for name, value in vars(options).items() if not isinstance(value, Path | None)}
-    plan = shown | {"model": Path(options.model).name, "draft": Path(options.draft).name}
+    plan = parts_program.shown(options) | {"model": Path(options.model).name, "draft": Path(options.draft).name}
     plan.pop("torch_python", None)
-    return report.document(
-        "claims", ["python", "-m", "benchmarks.claims", *words],
-        versions={name: version for name in _VERSIONS if (version := version_of(name))},
-        gpu=None if gpu is None else {"name": gpu.name, "driver": gpu.driver, "total_bytes": gpu.total_bytes},
-        plan=plan, parts=dict(found),
-    )  # fmt: skip
+    return parts_program.document("claims", words, plan, _VERSIONS, gpu, found)
 
 
 if __name__ == "__main__":

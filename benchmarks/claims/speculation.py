@@ -49,9 +49,9 @@ async def parallel(setting: Setting) -> dict[str, Any]:
 
 
 async def _given(setting: Setting, section: str, more: Mapping[str, Any]) -> dict[str, Any]:
-    ways: dict[str, Mapping[str, Any]] = {OFF: {}} | {
-        f"p {share:g}": {"speculative": given(setting.draft, share) | more} for share in ACCEPTANCES
-    }
+    ways: dict[str, Mapping[str, Any]] = {OFF: {}}
+    for share in ACCEPTANCES:
+        ways[f"p {share:g}"] = {"speculative": {**given(setting.draft, share), **more}}
     answer = Length(*2 * (int(setting.scale.output_tokens.mean),))
     room = setting.scale.input_tokens + answer.high + 32
     loads = [setting.load(level) for level in setting.scale.levels]

@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks import arguments
 from benchmarks.commands.profile_options import Profile, add_profile_options, profile_of
 from benchmarks.loads import Load, OpenLoad, SavedLoad, TraceLoad
+from benchmarks.statistics.settled import MIN_REPEATS
 from benchmarks.sweep import RATE_ANSWERS, RATE_DURATION_S, Sweep
 from benchmarks.traffic.arrivals import Arrivals, Spacing, Steady, parse_ramp
 from benchmarks.traffic.errors import WorkloadError
@@ -19,10 +20,11 @@ _OPEN = "--rate, --ramp or --trace"
 
 
 def add_load_options(parser: argparse.ArgumentParser, default: Profile = Profile.CLOSED) -> None:
-    """Closed loop, open loop, traces, saved lists, from how many processes; `default` is what is run without any. Surveys too
-    where that is one.
+    """Closed loop, open loop, traces, from how many processes; `default` is what is run without any. Surveys too where that is
+    one. No saved lists (`request_sources`).
     """
     add_profile_options(parser, default)
+    parser.set_defaults(requests_from=None, save_requests=None)
     of_rates, of_loops = ("", "")
     if default.is_survey:
         of_rates, of_loops = (
@@ -67,13 +69,6 @@ def add_load_options(parser: argparse.ArgumentParser, default: Profile = Profile
         metavar="N",
         help=f"per load and repeat{of_loops} (default 4 per stream, at least 8)",
     )
-    add(
-        "--requests-from",
-        type=Path,
-        metavar="FILE",
-        help="send a saved list: at its own times, or with --concurrency C",
-    )
-    add("--save-requests", type=Path, metavar="FILE", help="write the list that is sent; of one load and one repeat")
     add("--processes", type=arguments.whole(1), default=1, metavar="N", help="that send the requests (default 1)")
     add(
         "--max-connections",
@@ -81,6 +76,27 @@ def add_load_options(parser: argparse.ArgumentParser, default: Profile = Profile
         metavar="N",
         help="open at once; more requests wait (default any number)",
     )
+
+
+def add_repeats_option(parser: argparse.ArgumentParser) -> None:
+    """Of `bench run`; `repeats_of` says what holds."""
+    parser.add_argument(
+        "--repeats",
+        type=arguments.whole(1),
+        metavar="R",
+        help="of each load, those of named loads interleaved; with fewer than three nothing is settled "
+        f"(default {MIN_REPEATS}; 1 with --profile capacity, --requests-from or --save-requests)",
+    )
+
+
+def repeats_of(options: argparse.Namespace) -> int:
+    """As asked for, else as many as an interval needs. But a list that is sent again byte for byte would be answered from a prefix
+    cache, one that is saved is one, and the search for a capacity measures a rate as often as its verdict takes.
+    """
+    if options.repeats is not None:
+        return int(options.repeats)
+    is_one = options.requests_from or options.save_requests or profile_of(options) is Profile.CAPACITY
+    return 1 if is_one else MIN_REPEATS
 
 
 def levels_of(options: argparse.Namespace) -> tuple[int, ...]:
@@ -179,9 +195,9 @@ def _check(options: argparse.Namespace) -> None:
         raise WorkloadError(
             "--think-time goes with a closed loop or with --turns: an open loop does not wait for users"
         )
-    if options.save_requests and (options.repeats > 1 or is_survey or _num_loads(options) > 1):
+    if options.save_requests and (repeats_of(options) > 1 or is_survey or _num_loads(options) > 1):
         raise WorkloadError("--save-requests saves one list: name one load, and no --repeats")
-    if profile_of(options) is Profile.CAPACITY and options.repeats > 1:
+    if profile_of(options) is Profile.CAPACITY and repeats_of(options) > 1:
         raise WorkloadError("--profile capacity measures a rate as often as its verdict takes: leave --repeats out")
 
 

@@ -57,7 +57,7 @@ async def _of_survey(options: argparse.Namespace, client: Client, plan: Plan, ki
     search = _search(options, plan.slo, sweep) if plan.slo else None
     expected, num_runs = _expected(plan, kind, sweep, search)
     progress = Progress(sys.stderr, expected, num_runs, lambda: client.num_ended)
-    progress.announce(_described(kind, sweep, search))
+    progress.announce(_described(kind, sweep, search, plan.repeats))
     surveyor = Surveyor(client, plan, progress.ended, progress)
     try:
         await surveyor.warm_up()
@@ -74,7 +74,7 @@ async def _of_plan(client: Client, plan: Plan, kind: Profile) -> Measured:
     progress = Progress(
         sys.stderr, expected_of(plan.all_loads, plan.repeats), num * plan.repeats, lambda: client.num_ended
     )
-    progress.announce(f"{kind.value}: {', '.join(load.label for load in plan.all_loads)}")
+    progress.announce(f"{kind.value}: {', '.join(load.label for load in plan.all_loads)}{_times(plan.repeats)}")
     try:
         levels = await run_plan(client, plan, progress.ended, progress)
     finally:
@@ -183,13 +183,18 @@ def _expected(plan: Plan, kind: Profile, sweep: Sweep, search: Search | None) ->
     return expected, None if is_search else (len(ends) + num_rates) * plan.repeats
 
 
-def _described(kind: Profile, sweep: Sweep, search: Search | None) -> str:
+def _described(kind: Profile, sweep: Sweep, search: Search | None, repeats: int) -> str:
     ends = f"one request at a time, {sweep.num_streams} at once"
-    rates = f"{sweep.num_rates} rates between, {span(sweep.duration_s)} each" if kind is Profile.SWEEP else ""
-    looks = ""
+    rates, looks = "", ""
+    if kind is Profile.SWEEP:
+        rates = f"{sweep.num_rates} rates between, {span(sweep.duration_s)} each{_times(repeats)}"
     if search is not None and _is_tested(search.slo):
         looks = (
             f"up to {search.num_rates} rates until it is known where {search.slo} holds, each for at least "
             f"{span(search.duration_s)}, to pass for {search.num_needed:,} requests or more"
         )
     return f"{kind.value}: {', then '.join(filter(None, (ends, rates, looks)))}"
+
+
+def _times(repeats: int) -> str:
+    return f", all {repeats} times" if repeats > 1 else ""

@@ -12,15 +12,16 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from benchmarks import arguments, eventloop, report, table
+from benchmarks import arguments, energy, eventloop, report, table
 from benchmarks.campaign import Plan, WarmUpError
 from benchmarks.ceiling import CeilingError, measure_ceiling
 from benchmarks.client import Client, Target
 from benchmarks.commands import outputs, traffic_options
 from benchmarks.commands.exits import EXIT_DONE, EXIT_NEGATIVE
-from benchmarks.commands.load_options import add_load_options, levels_of, loads_of
+from benchmarks.commands.load_options import add_load_options, add_repeats_option, levels_of, loads_of, repeats_of
 from benchmarks.commands.measure import Measured, measured
 from benchmarks.commands.profile_options import Profile, profile_of
+from benchmarks.commands.request_sources import add_saved_options, refuse_unheard, remember_defaults, tell_left_out
 from benchmarks.commands.slo_options import add_slo_options, slo_of
 from benchmarks.commands.workload_options import add_workload_options, workload_of
 from benchmarks.probe import UnusableError, find_model
@@ -33,22 +34,16 @@ from benchmarks.workload import Workload
 _EXAMPLE = """examples:
   forgegate bench run --url http://127.0.0.1:8080 --model demo
   forgegate bench run --model demo --slo "ttft_p99<500ms,tpot_p99<30ms" --out sweep.html
-  forgegate bench run --model demo --concurrency 1,8,32 --output-tokens 128 --repeats 3
+  forgegate bench run --model demo --concurrency 1,8,32 --output-tokens 128
   forgegate bench run --model demo --rate 2,4,8 --duration 60 --input-tokens lognormal:550,0.8 --shared-prefix 8x512
   forgegate bench run --model demo --trace conversations.jsonl --trace-format mooncake --duration 300
 
-without a load it is a sweep: one request at a time, full throughput, then rates in between, some four minutes and the time of
-the first two. A closed loop waits for answers, an open loop (--rate, --ramp, --trace) does not: its latencies, counted from when a request
-was due, are those that users of a service see.
+without a load it is a sweep: one request at a time, full throughput, then rates in between, three times each: some ten minutes and the
+time of the first two. `--repeats 1` is a quick look: a third of the time, and nothing of it is settled. A closed loop waits for answers,
+an open loop (--rate, --ramp, --trace) does not: its latencies, counted from when a request was due, are those that users of a service see.
 
 exit codes: 0 done, 1 measured but not valid (requests failed, short answers, client too slow), or the --slo is shown to hold at
 no load, 2 bad usage, 3 the server cannot be reached"""
-
-_WORKLOAD_NAMES = (
-    "endpoint", "input_tokens", "output_tokens", "prompt_form", "vocab_size", "prompts", "ignore_eos", "min_tokens", "temperature",
-    "body", "model",
-)  # fmt: skip
-_TRACED_NAMES = ("input_tokens", "output_tokens", "prompts", "turns")
 
 
 def add(commands: Any) -> None:
@@ -60,8 +55,9 @@ def add(commands: Any) -> None:
     add("--model", help="default: the server's only one")
     add("--api-key", help="bearer token (default: $FORGEGATE_API_KEY); never written to results")
     add_load_options(run, Profile.SWEEP)
+    add_saved_options(run)
     add_slo_options(run)
-    add("--repeats", type=arguments.whole(1), default=1, metavar="R", help="of all levels, interleaved (default 1)")
+    add_repeats_option(run)
     add(
         "--warmup",
         type=arguments.whole(0),
@@ -89,7 +85,7 @@ def add(commands: Any) -> None:
     add_workload_options(run)
     traffic_options.add_traffic_options(run)
     run.set_defaults(function=_run, ignore_eos=None)
-    run.set_defaults(defaults={name: str(run.get_default(name)) for name in (*_WORKLOAD_NAMES, *traffic_options.NAMES)})
+    remember_defaults(run)
 
 
 def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
@@ -97,7 +93,8 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     _plan(options, "")  # bad input is refused before the server is asked
     for path in options.out:
         outputs.require_possible(path)
-    found = eventloop.run(_measure(options, target))
+    with energy.opened(options.energy_gpus, target.host) as meter:
+        found = eventloop.run(_measure(options, target, meter))
     result = _document(options, words, target, found)
     data = report.dump(result)
     levels = [*found.levels, *(each.level for each in found.beyond)]
@@ -122,7 +119,7 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
-async def _measure(options: argparse.Namespace, target: Target) -> Measured:
+async def _measure(options: argparse.Namespace, target: Target, meter: energy.Meter | None) -> Measured:
     client = Client(
         target,
         keep_alive=options.keep_alive == "on",
@@ -133,10 +130,8 @@ async def _measure(options: argparse.Namespace, target: Target) -> Measured:
         plan = _plan(options, await find_model(client, _model(options)))
         if options.save_requests:
             _save(options.save_requests, plan)
-        plan = replace(plan, ceiling=await _ceiling(options))
-        for load in plan.loads:
-            if left_out := load.as_dict().get("left_out"):
-                sys.stderr.write(f"{load.label}: {left_out} recorded failures are left out\n")
+        plan = replace(plan, ceiling=await _ceiling(options), meter=meter)
+        tell_left_out(plan.loads)
         return await measured(options, client, plan)
     except WarmUpError as exc:
         raise UnusableError(_with_hint(exc), is_environment=not _is_refusal(exc)) from exc
@@ -147,13 +142,13 @@ async def _measure(options: argparse.Namespace, target: Target) -> Measured:
 
 def _plan(options: argparse.Namespace, model: str) -> Plan:
     """Raises WorkloadError."""
-    _refuse_unheard(options)
+    refuse_unheard(options)
     workload = _workload(options, model)
     return Plan(
         workload,
         levels_of(options),
         options.requests,
-        options.repeats,
+        repeats_of(options),
         options.warmup,
         options.seed,
         loads=loads_of(options),
@@ -181,18 +176,6 @@ def _key(options: argparse.Namespace) -> str | None:
 
 def _workload(options: argparse.Namespace, model: str) -> Workload:
     return workload_of(options, model, **traffic_options.traffic_fields(options))
-
-
-def _refuse_unheard(options: argparse.Namespace) -> None:
-    """Options that a saved list or a trace leaves nothing to decide for."""
-    names: tuple[str, ...] = ()
-    if options.requests_from:
-        source, names = "--requests-from", (*_WORKLOAD_NAMES, *traffic_options.NAMES)
-    elif options.trace:
-        source, names = "--trace", _TRACED_NAMES
-    for name in names:
-        if str(getattr(options, name)) != options.defaults[name]:
-            raise WorkloadError(f"{source} says what is asked: leave --{name.replace('_', '-')} out")
 
 
 def _model(options: argparse.Namespace) -> str | None:

@@ -21,6 +21,13 @@ def add_slo_options(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(PRESETS)}; says the goodput of each load, whether the SLO is shown to hold there, and up to which rate",
     )
     add("--gpus", type=arguments.whole(1), metavar="N", help="behind the endpoint: rates per GPU, too")
+    add(
+        "--energy-gpus",
+        type=_cards,
+        metavar="I,I|all",
+        help="GPUs of this machine, as nvidia-smi numbers them, on which all engines behind the endpoint run: the joules that they "
+        "take, and joules per output token",
+    )
     add("--help-metrics", action=_Definitions, help="print the definitions of all figures, and exit")
 
 
@@ -38,6 +45,18 @@ def slo_of(options: argparse.Namespace, workload: Workload) -> Slo | None:
         if objective.metric in _BETWEEN_TOKENS and (reason := _no_tokens_between(options, workload)):
             raise SloError(f"--slo {objective}: {reason}, so there is no {objective.metric}: leave it out")
     return slo
+
+
+def _cards(text: str) -> tuple[int, ...]:
+    """`0,1`; of `all` none is named."""
+    if text == "all":
+        return ()
+    found = arguments.cores(text)
+    if not found:
+        raise argparse.ArgumentTypeError("names no GPU: write for example 0,1 or all")
+    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} names a GPU twice, and its energy counts once")
+    return found
 
 
 def _no_tokens_between(options: argparse.Namespace, workload: Workload) -> str | None:

@@ -17,12 +17,12 @@ from benchmarks.client import Client, Target
 from benchmarks.commands import traffic_options
 from benchmarks.commands.exits import EXIT_DONE, EXIT_NEGATIVE
 from benchmarks.commands.load_options import add_load_options, levels_of, loads_of
+from benchmarks.commands.request_sources import refuse_unheard, remember_defaults, tell_left_out
 from benchmarks.commands.run import console
 from benchmarks.commands.workload_options import add_workload_options, workload_of
 from benchmarks.probe import UnusableError, find_model
 from benchmarks.statistics.difference import MIN_PAIRS
 from benchmarks.versus import A, B, Match, Side, run_versus
-from benchmarks.workload import WorkloadError
 
 _EXAMPLE = """example:
   forgegate bench versus http://127.0.0.1:8080 http://127.0.0.1:9000 --model demo --concurrency 1,8 --repeats 7
@@ -60,17 +60,14 @@ def add(commands: Any) -> None:
     add_workload_options(versus)
     traffic_options.add_traffic_options(versus)
     versus.set_defaults(function=_versus, ignore_eos=None)
+    remember_defaults(versus)
 
 
 def _versus(options: argparse.Namespace, words: Sequence[str]) -> int:
-    for name in ("requests_from", "save_requests", "trace"):
-        if getattr(options, name):
-            raise WorkloadError(
-                f"--{name.replace('_', '-')} goes with `bench run`: versus draws the requests of both itself"
-            )
     key = options.api_key or os.environ.get("FORGEGATE_API_KEY")
     targets = (Target.from_url(options.url_a, key), Target.from_url(options.url_b, options.api_key_b or key))
     plan = _plan(options)
+    tell_left_out(plan.loads)
     if options.out:
         report.require_writable(options.out)
     matches, plan = eventloop.run(_measure(options, targets, plan))
@@ -106,6 +103,7 @@ async def _measure(options: argparse.Namespace, targets: Sequence[Target], plan:
 
 def _plan(options: argparse.Namespace) -> Plan:
     """Raises WorkloadError."""
+    refuse_unheard(options)
     return Plan(
         workload_of(options, "", **traffic_options.traffic_fields(options)), levels_of(options), options.requests, options.repeats,
         options.warmup, options.seed, loads=loads_of(options), num_processes=options.processes,

@@ -46,6 +46,7 @@ def _body(result: Mapping[str, Any], model: str) -> Iterator[str]:
     yield from _verdict(result)
     yield from table("By load; latencies from when a request was due", heads(result), map(row, loads(result)))
     yield from _listed("How sure it is", sentences(result, "settling"))
+    yield from _listed("Energy", sentences(result, "energy"))
     yield from _listed(f"Held against {result['slo']['text']}" if "slo" in result else "", sentences(result, "slo"))
     yield '<h2>Plots</h2><div class="plots">'
     is_survey = result.get("profile") in _SURVEYS
@@ -83,7 +84,7 @@ def found(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def sentences(result: Mapping[str, Any], key: str) -> Iterator[str]:
-    """Of every load that has one: `settling`, or `slo`."""
+    """Of every load that has one: `settling`, `energy`, or `slo`."""
     for level in result["levels"]:
         if key in level:
             yield f"{name_of(level)}: {level[key]['sentence']}"

@@ -29,6 +29,8 @@ _NOT_DONE = 501
 _NO_SUCH_PATH = (404, 405, _NOT_DONE)
 _OURS = "forgegate"
 _ADMINS_CALL = "/v1/unload_lora_adapter"
+_ADMINS_PAGE, _ADMINS_TITLE = "/openapi.json", "forgegate admin API"
+"""What the admin API shows to anyone; an endpoint has no such page, or one with another title."""
 _VERSION = re.compile(r".+@[0-9a-f]+")
 NO_LOG = "x-forgegate-no-log"
 """What is asked here is no conversation of a user: a gateway that keeps those for training must not keep it."""
@@ -136,6 +138,8 @@ class Endpoint:
         """Why there is no such model for us: a candidate that we may not see is told from a name that means nothing."""
         if refused.status in _NOT_OURS:
             return f"{self.url}: {refused} (set {TOKEN} or {KEY})"
+        if self._is_admin_api():
+            return f"{self.url} is the admin API of a gateway: name its endpoint, where clients ask (`forgegate serve` prints both)"
         if not _VERSION.fullmatch(name) or self._is_admin():
             return str(refused)
         sent = f"the token that was sent is not the admin token of {self.url}" if self._has_key else "no token was sent"
@@ -143,6 +147,14 @@ class Endpoint:
             f"no model {name!r} is shown: a candidate (NAME@DIGEST) is there for the admin token alone, and {sent}; set {TOKEN} to what "
             "that gateway's admin-token file holds"
         )
+
+    def _is_admin_api(self) -> bool:
+        """Whether the address is the gateway's other one."""
+        try:
+            info = self._call("GET", _ADMINS_PAGE).get("info")
+        except EndpointFailed:
+            return False
+        return isinstance(info, dict) and info.get("title") == _ADMINS_TITLE
 
     def _is_admin(self) -> bool:
         """By a call that is the admin's, and that names nothing and so does nothing."""

@@ -54,7 +54,7 @@ class BenchmarkBody:
     """Of each open loop."""
     requests: int | None = None
     """Per load and repeat; nothing, in a closed loop: 4 per stream, at least 8."""
-    repeats: int = 1
+    repeats: int = 3
     """Of all loads, interleaved."""
     seed: int = 0
     """Of the prompts, lengths and arrivals."""

@@ -199,6 +199,7 @@ def _engine(member: Member) -> wire.Engine:
         retry_after_s=max(1, math.ceil(status.retry_after_s)),
         num_failed_starts=status.num_failed_starts,
         is_on_demand=member.is_on_demand and not status.is_held,
+        is_paused=status.is_paused,
     )
 
 

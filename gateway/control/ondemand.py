@@ -88,7 +88,7 @@ class OnDemand:
         able = [
             one
             for one in tenants
-            if one.pool.is_on_demand and not one.life.status.is_held and one.life.status.state in CALLABLE
+            if one.pool.is_on_demand and one.life.status.may_be_wanted and one.life.status.state in CALLABLE
         ]
         if able:
             min(able, key=_reluctance).life.want()

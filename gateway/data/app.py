@@ -22,8 +22,9 @@ _READ = ["GET", "HEAD"]
 _NOT_KEPT = {
     "/v1/responses/": "answers are not stored here: send the whole conversation as `input`",
     "/v1/messages/": "only /v1/messages and /v1/messages/count_tokens are answered here",
+    "/admin/": "clients ask here; the admin API has an address of its own: `forgegate serve` prints both",
 }
-"""Below these paths the APIs have more than an engine answers; a client that asks is told so."""
+"""Below these paths the APIs have more than an engine answers, or another address does; a client that asks is told so."""
 
 
 def build(relay: Relay) -> FastAPI:

@@ -24,13 +24,15 @@ from backends import personal
 from gateway.accesslog import AccessLine
 from gateway.config import Conversations
 from gateway.data.body import Fields
+from gateway.data.chatform.message import Unreadable
 from gateway.data.framing import Write
 from gateway.data.request import Request, RequestHead
 from gateway.data.snapshot import ModelRoute
-from gateway.data.transcript import Unreadable, transcript
+from gateway.data.transcript import transcript
 from gateway.logfile import LogFile
 
-PATHS = frozenset({"/v1/chat/completions"})
+PATHS = frozenset({"/v1/chat/completions", "/v1/responses", "/v1/messages"})
+"""Of the APIs that have conversations (`gateway.data.chatform`)."""
 OPT_OUT = "x-forgegate-no-log"
 MAX_CONVERSATION_BYTES = 256 * 1024
 """Request and answer, framing included."""

@@ -105,6 +105,15 @@ class ModelRoute:
     @property
     def on_call(self) -> tuple[Engine, ...]:
         """Engines of the model that are on their way because somebody asked, or start when somebody does."""
+        return tuple(engine for engine in self._startable if not engine.is_paused)
+
+    @property
+    def can_start(self) -> bool:
+        """Whether requests start an engine of the model, now or after a pause."""
+        return bool(self._startable)
+
+    @property
+    def _startable(self) -> tuple[Engine, ...]:
         return tuple(engine for engine in self.model.engines if engine.is_on_demand and engine.state not in _NOT_CALLED)
 
     @property
@@ -196,7 +205,7 @@ class Index:
         """Return why models cannot be served, one sentence for each; none where all have an engine, ready or started by a request."""
         if not self.models:
             return ["no model is configured"]
-        return [route.not_ready().message for route in self.models.values() if not route.ready and not route.on_call]
+        return [route.not_ready().message for route in self.models.values() if not route.ready and not route.can_start]
 
 
 def _holds(engine: Engine, adapter: Adapter | None) -> bool:

@@ -1,17 +1,22 @@
 """What was asked and answered, from the bytes of one relayed request: pure.
 
-A streamed answer is put together again from its events. Of several answers (`n`) the first is taken.
+Requests and answers of all APIs are kept in the form of chat completions (`gateway.data.chatform`), so that whoever reads the log knows
+one form. A streamed answer is put together again from its events.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from backends.dialects import Dialect, dialect_of
 from gateway.accesslog import AccessLine
+from gateway.data.chatform import chat, messages, responses
+from gateway.data.chatform.message import Said, Unreadable
 from gateway.data.framing import ChunkDecoder
 from gateway.errors import BadAnswer
 
@@ -19,26 +24,35 @@ FORMAT, VERSION = "forgegate-conversation", 1
 _FRAMED = re.compile(rb"[0-9a-fA-F]{1,8}\r\n").match
 """No JSON object and no event begins like the size of a chunk."""
 _EVENT = b"data:"
-_KEPT = ("tools", "tool_choice", "response_format")
-"""Of the request, beside its messages: what an answer cannot be understood without."""
 
 
-class Unreadable(ValueError):
-    """Not a chat, or not an answer to one."""
+@dataclass(frozen=True, slots=True)
+class _Api:
+    """How its requests and answers become those of a chat; each function raises Unreadable."""
+
+    asked: Callable[[Mapping[str, Any]], dict[str, Any]]
+    """`messages`, and what else an answer cannot be understood without."""
+    whole: Callable[[Mapping[str, Any]], Said]
+    streamed: Callable[[Iterator[dict[str, Any]]], Said]
+
+
+_APIS = {
+    Dialect.OPENAI: _Api(chat.asked, chat.whole, chat.streamed),
+    Dialect.RESPONSES: _Api(responses.asked, responses.whole, responses.streamed),
+    Dialect.MESSAGES: _Api(messages.asked, messages.whole, messages.streamed),
+}
 
 
 def transcript(
     request: bytes, answer: bytes, line: AccessLine, mask: Callable[[str], str] | None
 ) -> dict[str, Any] | None:
     """One record of the log; None where the request itself says that it is not to be kept (`store: false`). Raises Unreadable."""
-    asked = _object(request)
-    messages = asked.get("messages")
-    if not isinstance(messages, list):
-        raise Unreadable("the request has no messages")
-    if asked.get("store") is False:
+    body, api = _object(request), _APIS[dialect_of(line.path)]
+    if body.get("store") is False:
         return None
-    said, finish_reason = _answer(answer) if answer else (None, None)
-    texts = {"messages": messages, "answer": said, **{name: asked[name] for name in _KEPT if asked.get(name)}}
+    asked = api.asked(body)
+    said, finish_reason = _answer(answer, api) if answer else (None, None)
+    texts = {**asked, "answer": said}
     return {
         "format": FORMAT, "format_version": VERSION, "time": line.time, "request_id": line.request_id, "path": line.path,
         "model": line.model, "resolved": line.resolved, "key": line.key, "status": line.status, "error": line.error,
@@ -57,14 +71,12 @@ def masked(value: Any, mask: Callable[[str], str]) -> Any:
     return value
 
 
-def _answer(body: bytes) -> tuple[dict[str, Any] | None, str | None]:
-    """The assistant's message and why it ended; None for what is not known. Raises Unreadable."""
+def _answer(body: bytes, api: _Api) -> Said:
+    """Raises Unreadable."""
     content = _unframed(body) if _FRAMED(body) else body
     if content.lstrip().startswith(b"{"):
-        choice = _first_choice(_object(content))
-        message = choice.get("message")
-        return (message if isinstance(message, dict) else None), choice.get("finish_reason")
-    return _put_together(_events(content))
+        return api.whole(_object(content))
+    return api.streamed(_events(content))
 
 
 def _unframed(body: bytes) -> bytes:
@@ -75,53 +87,12 @@ def _unframed(body: bytes) -> bytes:
 
 
 def _events(content: bytes) -> Iterator[dict[str, Any]]:
-    """Of one cut short, those that are whole."""
+    """Of one cut short, those that are whole. Raises Unreadable."""
     whole = content[: content.rfind(b"\n") + 1]
     for line in whole.splitlines():
         data = line[len(_EVENT) :].strip()
         if line.startswith(_EVENT) and data != b"[DONE]":
             yield _object(data)
-
-
-def _put_together(events: Iterator[dict[str, Any]]) -> tuple[dict[str, Any] | None, str | None]:
-    """One message of its deltas. Raises Unreadable."""
-    message: dict[str, Any] = {"role": "assistant", "content": ""}
-    calls: dict[int, dict[str, Any]] = {}
-    finish_reason, num_choices = None, 0
-    for event in events:
-        choice = _first_choice(event)
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            continue
-        num_choices += 1
-        for name in ("content", "reasoning_content"):
-            if isinstance(delta.get(name), str):
-                message[name] = message.get(name, "") + delta[name]
-        for call in delta.get("tool_calls") or ():
-            _add_call(calls, call)
-        finish_reason = choice.get("finish_reason") or finish_reason
-    if not num_choices:
-        return None, None
-    if calls:
-        message["tool_calls"] = [calls[index] for index in sorted(calls)]
-    return message, finish_reason
-
-
-def _add_call(calls: dict[int, dict[str, Any]], delta: Any) -> None:
-    if not isinstance(delta, dict) or not isinstance(delta.get("index"), int):
-        raise Unreadable("a tool call of the answer has no index")
-    call = calls.setdefault(delta["index"], {"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-    call["id"] = delta.get("id") or call["id"]
-    function = delta.get("function")
-    for name in ("name", "arguments"):
-        if isinstance(function, dict) and isinstance(function.get(name), str):
-            call["function"][name] += function[name]
-
-
-def _first_choice(answer: Mapping[str, Any]) -> dict[str, Any]:
-    choices = answer.get("choices")
-    found = [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
-    return next((each for each in found if each.get("index", 0) == 0), {})
 
 
 def _object(body: bytes) -> dict[str, Any]:

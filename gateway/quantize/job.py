@@ -127,6 +127,8 @@ class _Job:
         """`others`: bytes of what is made after them. The source's digest, the reference, the importance matrix, the forms."""
         order = self.order
         model = await asyncio.to_thread(read_model, order.model)
+        # Rather now than after an hour of conversion.
+        given = await self._entries(order.imatrix) if order.imatrix else {}
         if isinstance(model, ModelFolder):
             self.show.note(f"{order.model}: {model.architecture}, {size_words(model.num_bytes)} of weights")
             source = await self.children.convert(order.model, model.is_ours)
@@ -143,7 +145,7 @@ class _Job:
         with owned(folder, self._name(), order.home):
             sizes = await self._predict(source, parts, levels)
             require_disk(folder, {**{name: size.file_bytes for name, size in sizes.items()}, **others})
-            imatrix = await self._imatrix(source, parts, folder)
+            imatrix = await self._imatrix(source, parts, folder, given)
             forms = [await self._quantize(source, parts, level, folder, digest, imatrix) for level in levels]
         reference, forms = await self._measured(source, parts, forms, is_measured)
         return digest, reference, imatrix, forms
@@ -155,8 +157,15 @@ class _Job:
         model = self.order.model
         return display_name(model) if model.is_dir() else base_name(model)
 
-    async def _imatrix(self, source: Path, parts: Sequence[Header], folder: Path) -> Path | None:
-        """The importance matrix to use, computed where a text is given; held against the model."""
+    async def _entries(self, imatrix: Path) -> dict[str, int]:
+        """By tensor, how many values. Raises WorkFailed where it is no importance matrix, or not a whole one."""
+        sizes: dict[str, int] = (await self.children.work("check-imatrix", imatrix=str(imatrix)))["sizes"]
+        return sizes
+
+    async def _imatrix(
+        self, source: Path, parts: Sequence[Header], folder: Path, entries: dict[str, int]
+    ) -> Path | None:
+        """The importance matrix to use, computed where a text is given; held against the model. `entries`: of one that is given."""
         path = self.order.imatrix
         if path is None and self.order.calibration is not None:
             path = folder / f"{self._name()}-imatrix.gguf"
@@ -167,9 +176,9 @@ class _Job:
                     most_windows=CALIBRATION_WINDOWS,
                 )  # fmt: skip
             self.notes.append(f"importance matrix: {path}")
+            entries = await self._entries(path)
         if path is not None:
-            told = await self.children.work("check-imatrix", imatrix=str(path))
-            _require_match(path, told["sizes"], parts)
+            _require_match(path, entries, parts)
         return path
 
     async def _quantize(

@@ -42,7 +42,9 @@ FAST = Timing(
     max_missed_probes=3,
     stop_grace_s=3.0,
 )
-IMPATIENT = RestartPolicy(first_delay_s=0.02, max_delay_s=0.05, max_early_deaths=3, stable_s=0.2)
+IMPATIENT = RestartPolicy(
+    first_delay_s=0.02, max_delay_s=0.05, max_early_deaths=3, stable_s=0.2, first_pause_s=0.05, max_pause_s=0.1
+)
 
 
 @dataclass

@@ -109,6 +109,37 @@ def test_verdicts_votes_and_watches() -> None:
     ]
 
 
+def test_benchmarks() -> None:
+    seen: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content) if request.content else None
+        seen.append((request.method, request.url.raw_path.decode(), body))
+        if request.url.path.endswith("/gone/report"):
+            return httpx.Response(404, json={"error": {"message": "its files are gone"}})
+        if request.url.path.endswith("/report"):
+            return httpx.Response(200, text="<!doctype html>")
+        return httpx.Response(200, json={"data": [{"id": "1"}], "id": "1"})
+
+    with client(answer) as admin:
+        assert admin.start_benchmark({"model": "demo"})["id"] == "1"
+        assert admin.benchmarks() == [{"id": "1"}]
+        assert admin.benchmark("a b")["id"] == "1"
+        assert admin.benchmark_report("1", "html") == b"<!doctype html>"
+        assert admin.stop_benchmark("1")["id"] == "1"
+        with pytest.raises(AdminError, match="its files are gone") as caught:
+            admin.benchmark_report("gone", "json")
+    assert caught.value.exit_code == 2
+    assert seen == [
+        ("POST", "/admin/v1/benchmarks", {"model": "demo"}),
+        ("GET", "/admin/v1/benchmarks", None),
+        ("GET", "/admin/v1/benchmarks/a%20b", None),
+        ("GET", "/admin/v1/benchmarks/1/report?format=html", None),
+        ("DELETE", "/admin/v1/benchmarks/1", None),
+        ("GET", "/admin/v1/benchmarks/gone/report?format=json", None),
+    ]
+
+
 # Publish --------------------------------------------------------------------------------------------------------------
 
 

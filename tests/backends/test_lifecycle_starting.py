@@ -7,16 +7,31 @@ from dataclasses import replace
 
 import pytest
 
-from backends.status import Drain, State, Timing
+from backends import pause
+from backends.status import Drain, State, Status, Timing
 from backends.ties import Ties
 from tests.backends.life_rig import (
     IMPATIENT,
     Drive,
+    Driven,
     Remembered,
     StubBackend,
     StubSleep,
     Turnstile,
 )
+
+ASKED = replace(IMPATIENT, retries_starts=False)
+"""Of an engine that runs on demand."""
+FAILING = ("--says", "for now: the memory is taken", "--crash", "x")
+
+
+async def resumed(engine: Driven) -> Status:
+    """Once its pause is over."""
+    async with asyncio.timeout(10):
+        while engine.history[-1].is_paused:
+            engine.news.clear()
+            await engine.news.wait()
+    return engine.history[-1]
 
 
 async def test_it_waits_at_the_gate_and_leaves_it_once_it_is_ready(drive: Drive) -> None:
@@ -47,10 +62,12 @@ async def test_a_start_that_is_not_let_in_ends_stopped_and_may_be_wanted_again(d
 async def test_a_start_that_fails_for_a_known_reason_is_counted_and_tried_again_when_somebody_asks(
     drive: Drive,
 ) -> None:
-    backend = StubBackend(("--says", "for now: the memory is taken", "--crash", "x"))
-    engine = drive(backend=backend, policy=replace(IMPATIENT, retries_starts=False))
+    backend = StubBackend(FAILING)
+    engine = drive(backend=backend, policy=ASKED)
     stopped = await engine.until(State.STOPPED)
-    assert (stopped.detail, stopped.num_failed_starts) == ("the memory is taken; the next request tries again", 1)
+    assert stopped.detail == "the memory is taken; the next request after 0.05 s tries again"
+    assert (stopped.num_failed_starts, stopped.is_paused) == (1, True)
+    assert (await resumed(engine)).detail == stopped.detail
     assert len(backend.ports) == 1
     engine.life.want()
     again = await engine.until(State.STOPPED, after=len(engine.history))
@@ -59,15 +76,72 @@ async def test_a_start_that_fails_for_a_known_reason_is_counted_and_tried_again_
 
 async def test_a_start_that_takes_too_long_is_tried_again_when_somebody_asks(drive: Drive) -> None:
     timing = Timing(start_timeout_s=0.5, start_poll_s=0.05)
-    engine = drive("--start-s", "60", timing=timing, policy=replace(IMPATIENT, retries_starts=False))
+    engine = drive("--start-s", "60", timing=timing, policy=ASKED)
     stopped = await engine.until(State.STOPPED)
     assert "not ready within 0.5 s" in stopped.detail
-    assert stopped.detail.endswith("; the next request tries again")
+    assert stopped.detail.endswith("; the next request after 0.05 s tries again")
     assert (stopped.num_failed_starts, stopped.pid) == (1, None)
 
 
+async def test_requests_start_nothing_while_it_pauses_and_a_command_does(drive: Drive) -> None:
+    backend = StubBackend(FAILING)
+    engine = drive(backend=backend, policy=replace(ASKED, first_pause_s=60.0, max_pause_s=60.0))
+    stopped = await engine.until(State.STOPPED)
+    assert 55.0 < stopped.retry_after_s <= 60.0
+    for _ in range(5):
+        engine.life.want()
+        await asyncio.sleep(0.02)
+    assert engine.states == ["starting", "stopped"]
+    backend.flags = ()
+    engine.life.start()
+    ready = await engine.until(State.READY)
+    assert (ready.is_paused, len(backend.ports)) == (False, 2)
+
+
+async def test_a_drain_by_command_ends_the_pause_and_holds_it(drive: Drive) -> None:
+    engine = drive(backend=StubBackend(FAILING), policy=replace(ASKED, first_pause_s=60.0, max_pause_s=60.0))
+    await engine.until(State.STOPPED)
+    engine.life.drain(Drain("by command", is_command=True))
+    held = await engine.until(State.STOPPED, after=2)
+    assert (held.detail, held.is_held, held.is_paused, held.retry_after_s) == ("by command", True, False, 1.0)
+
+
+async def test_pauses_double_until_a_start_goes_well(drive: Drive) -> None:
+    backend = StubBackend(FAILING)
+    engine = drive(backend=backend, policy=ASKED)
+    told = [(await engine.until(State.STOPPED)).detail]
+
+    async def ask(*flags: str) -> Status:
+        """By a request, once it may; the start's end."""
+        await resumed(engine)
+        backend.flags, num_seen = flags, len(engine.history)
+        engine.life.want()
+        return await engine.until(State.STOPPED if flags else State.READY, after=num_seen)
+
+    told.append((await ask(*FAILING)).detail)
+    await ask()
+    num_seen = len(engine.history)
+    engine.life.drain(Drain("idle", patience_s=0.0))
+    await engine.until(State.STOPPED, after=num_seen)
+    told.append((await ask(*FAILING)).detail)
+    assert [detail.split(" after ")[1] for detail in told] == [
+        f"{pause_s} s tries again" for pause_s in (0.05, 0.1, 0.05)
+    ]
+
+
+async def test_what_is_left_of_a_pause_is_told(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pause, "RETELL_S", 0.05)
+    engine = drive(backend=StubBackend(FAILING), policy=replace(ASKED, first_pause_s=0.3, max_pause_s=0.3))
+    await engine.until(State.STOPPED)
+    over = await resumed(engine)
+    left_s = [status.retry_after_s for status in engine.history if status.is_paused]
+    assert len(left_s) >= 3
+    assert left_s == sorted(left_s, reverse=True)
+    assert (over.state, over.is_paused, over.retry_after_s) == (State.STOPPED, False, 1.0)
+
+
 async def test_a_crash_for_no_known_reason_is_no_failed_start(drive: Drive) -> None:
-    engine = drive("--crash", "x", policy=replace(IMPATIENT, retries_starts=False))
+    engine = drive("--crash", "x", policy=ASKED)
     assert (await engine.until(State.BACKOFF)).num_failed_starts == 0
     assert (await engine.until(State.FAILED)).num_failed_starts == 0
 

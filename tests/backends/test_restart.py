@@ -32,6 +32,11 @@ def test_deaths_outside_the_window_are_forgotten() -> None:
     assert POLICY.after((0.0, 1.0, 2.0, 3.0, 99.0), 150.0, 0.0, 1.0).early == (99.0, 150.0)
 
 
+def test_pauses_between_failed_starts_double_up_to_their_bound() -> None:
+    policy = RestartPolicy(first_pause_s=5.0, max_pause_s=60.0)
+    assert [policy.pause_s(num_failed) for num_failed in (1, 2, 3, 4, 5, 5000)] == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+
+
 def test_none_never_gives_up_and_never_overflows() -> None:
     policy = RestartPolicy(max_delay_s=15.0, max_early_deaths=None, window_s=1e9)
     assert policy.after(tuple(map(float, range(5000))), 5000.0, 0.0, 1.0).delay_s == 15.0

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ def run(url: str, *more: str) -> int:
         "6",
         "--output-tokens",
         "5",
+        "--repeats",
+        "1",
     ]
     return main([*base, *more])
 
@@ -114,6 +117,24 @@ def test_what_the_server_refuses(url: str, argv: list[str], code: int, says: str
 def test_help_shows_an_example(command: list[str], capsys: pytest.CaptureFixture[str]):
     assert main([*command, "--help"]) == 0
     assert "forgegate bench" in capsys.readouterr().out
+
+
+def test_others_may_have_commands_beside_ours(capsys: pytest.CaptureFixture[str]):
+    heard: list[list[str]] = []
+
+    def start(words: Sequence[str]) -> int:
+        heard.append(list(words))
+        return 7
+
+    others = {"start": ("let somebody measure", start)}
+    assert main(["start", "--model", "demo"], others) == 7
+    assert heard == [["--model", "demo"]]
+    assert main(["--help"], others) == 0
+    assert "let somebody measure" in capsys.readouterr().out
+    assert main(["strat"], others) == 2
+    assert "did you mean 'start'" in capsys.readouterr().err
+    assert main(["--", "start"], others) == main(["start"]) == 2
+    assert len(heard) == 1
 
 
 def test_imports_nothing_of_ours():

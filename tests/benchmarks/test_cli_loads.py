@@ -22,7 +22,7 @@ def run(url: str, capsys: pytest.CaptureFixture[str]) -> Run:
 
     def run(*words: str) -> dict[str, Any]:
         base = ["run", "--no-ceiling", "--url", url, "--json", "--output-tokens", "5", "--warmup", "1"]
-        code = main([*base, *([] if "--requests-from" in words else ["--model", "alpha"]), *words])
+        code = main([*base, "--repeats", "1", *([] if "--requests-from" in words else ["--model", "alpha"]), *words])
         printed = capsys.readouterr()
         assert code in (0, 1), printed.err
         return json.loads(printed.out)  # type: ignore[no-any-return]
@@ -61,6 +61,8 @@ def test_the_table_says_how_late_requests_were_sent(url: str, capsys: pytest.Cap
             "10",
             "--output-tokens",
             "5",
+            "--repeats",
+            "1",
         ]
     )
     printed = capsys.readouterr().out

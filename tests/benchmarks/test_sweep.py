@@ -122,6 +122,15 @@ async def test_it_stops_at_the_first_rate_that_is_too_much(
     assert [label for label, _ in measured] == ["1 stream", "8 streams", "10 req/s", "40 req/s"]
 
 
+async def test_a_rate_that_is_too_much_is_not_repeated(
+    measured: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Sweep, "rates", lambda *_: (5.0, 2 * CAPACITY, 3 * CAPACITY))
+    found = await swept(3, repeats=2, plan=replace(PLAN, seed=1))
+    assert found.stop is not None
+    assert measured[-3:] == [("5 req/s", 0), ("5 req/s", 1), ("40 req/s", 0)]
+
+
 async def test_it_stops_too_where_requests_fail_and_keeps_the_fault(
     measured: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ):

@@ -9,6 +9,10 @@ import pytest
 
 from benchmarks.cli import main
 
+TRACE = """{"timestamp": 0, "input_length": 6, "output_length": 3, "hash_ids": [1]}
+{"timestamp": 200, "input_length": 8, "output_length": 4, "hash_ids": [1]}
+"""
+NOWHERE = "http://127.0.0.1:1"
 SLOWER = '{"mock": {"itl_ms": 6}}'
 
 
@@ -63,9 +67,10 @@ def test_the_same_requests_go_to_both_in_turns(url: str, tmp_path: Path, capsys:
     [
         (["versus", "http://127.0.0.1:1"], "the following arguments are required: URL_B"),
         (["versus", "http://127.0.0.1:1", "http://127.0.0.1:1", "--repeats", "2"], "at least 3"),
+        (["versus", NOWHERE, NOWHERE, "--trace", "x"], "--trace needs --trace-format"),
         (
-            ["versus", "http://127.0.0.1:1", "http://127.0.0.1:1", "--concurrency", "1", "--save-requests", "x"],
-            "goes with `bench run`",
+            ["versus", NOWHERE, NOWHERE, "--trace", "x", "--trace-format", "azure", "--output-tokens", "9"],
+            "--trace says what is asked: leave --output-tokens out",
         ),
         (["versus", "http://127.0.0.1:1", "http://127.0.0.1:1", "--out", "/dev/null/x.json"], "cannot be written"),
         (["run", "--out", "/dev/null/x.json"], "--out /dev/null/x.json: cannot be written"),
@@ -75,6 +80,29 @@ def test_the_same_requests_go_to_both_in_turns(url: str, tmp_path: Path, capsys:
 def test_wrong_words_are_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_trace_is_replayed_to_both(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace, out = tmp_path / "mooncake.jsonl", tmp_path / "versus.json"
+    trace.write_text(TRACE)
+    words = ["versus", url, url, "--model", "alpha", "--repeats", "3", "--out", str(out)]
+    words += ["--trace", str(trace), "--trace-format", "mooncake", "--trace-scale", "0.5"]
+    assert main(words) in (0, 1), capsys.readouterr().err  # valid or not: it is too short to tell anything
+    (load,) = orjson.loads(out.read_bytes())["loads"]
+    assert load["load"] == {"loop": "open", "trace": "mooncake.jsonl", "requests": 2, "length_s": 0.1}
+    assert len(load["pairs"]) == 3
+    for pair in load["pairs"]:
+        for side in ("A", "B"):
+            assert (pair[side]["num_ok"], pair[side]["input_tokens"], pair[side]["output_tokens"]) == (2, 14, 7)
+
+
+@pytest.mark.parametrize("option", ["--requests-from", "--save-requests"])
+def test_saved_lists_are_not_sent_in_turns_and_not_offered(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is sent again byte for byte is answered from a prefix cache."""
+    assert main(["versus", "--help"]) == 0
+    assert option not in capsys.readouterr().out
+    assert main(["versus", NOWHERE, NOWHERE, option, "x"]) == 2
+    assert f"unknown argument '{option}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,21 @@ def test_a_start_that_fails_answers_503_with_its_reason(tmp_path: Path) -> None:
         assert ask(served).status_code == 503  # at once: it takes a command to try again
 
 
+def test_a_start_that_failed_is_not_repeated_for_everyone_who_asks(tmp_path: Path) -> None:
+    config = stub_pool(tmp_path, "--start-s", "600", more=", start_timeout_s: 0.5")
+    with serving(tmp_path, config) as served:
+        assert ask(served).status_code == 503
+        for _ in range(5):
+            begun_s = time.monotonic()
+            answer = ask(served)
+            assert time.monotonic() - begun_s < 1.0, "it waited for another start"
+            assert (answer.status_code, int(answer.headers["retry-after"]) <= 5) == (503, True)
+            assert "not ready within 0.5 s" in answer.json()["error"]["message"]
+        assert served.engine()["num_restarts"] == 0
+        assert httpx.get(f"{served.url}/health/ready").status_code == 200
+        eventually(lambda: ask(served).status_code == 503 and served.engine()["num_restarts"] == 1)
+
+
 def test_what_was_drained_by_command_is_not_started_by_requests(tmp_path: Path) -> None:
     with serving(tmp_path, CONFIG % 600) as served:
         assert ask(served).status_code == 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Never
@@ -22,7 +22,9 @@ from finetune.evaluation.suite import Suite
 from finetune.export import Exported
 from finetune.export.adapter import read_exported
 from finetune.gate import main as gate
+from finetune.jsonchild import Tell, silent
 from finetune.parity import measure as measuring
+from finetune.parity.cases import Case
 from finetune.parity.reference import Reference, compute
 from finetune.parity.served import Endpoint, EndpointRefused
 from finetune.publish import ParityNegative, Published, publish
@@ -67,6 +69,24 @@ def _home(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORGEGATE_HOME", str(gateway.home))
     for name in ("FORGEGATE_URL", "FORGEGATE_ADMIN_TOKEN", "FORGEGATE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _computed(references: dict[str, Reference], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference of the same adapter and rows is the same each time: a child with torch computes it once."""
+
+    def once(base: Path, adapter: Path, cases: Sequence[Case], tell: Tell = silent, device: str = "") -> Reference:
+        key = repr((base, adapter, cases, device))
+        if key not in references:
+            references[key] = compute(base, adapter, cases, tell, device)
+        return references[key]
+
+    monkeypatch.setattr(measuring, "compute", once)
+
+
+@pytest.fixture(scope="module")
+def references() -> dict[str, Reference]:
+    return {}
 
 
 def asked(gateway: Served, model: str) -> str | None:
@@ -212,12 +232,12 @@ def test_stopped_before_its_alias_it_goes_on_from_the_candidate(
     def stopped(*_: object, **__: object) -> Reference:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measuring, "compute", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        publication(exported, "later")
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring, "compute", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            publication(exported, "later")
     (version,) = [one for one in gateway.admin("GET", "/admin/v1/adapters")["data"] if one["name"].startswith("later@")]
     assert (version["state"], version["aliases"]) == ("candidate", [])
-    monkeypatch.setattr(measuring, "compute", compute)
     done, _ = publication(exported, "later")
     assert (done.version, done.is_new) == (version["name"], False)
     assert asked(gateway, "later") == "host"

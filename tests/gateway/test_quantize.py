@@ -165,6 +165,26 @@ def test_a_disk_that_is_too_small_is_seen_before_anything_is_written(
     assert not out.exists()
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a text, and no importance matrix", "not a whole importance matrix (imatrix GGUF, or the older .dat)"),
+        (b"GGUF", "not a whole importance matrix"),
+        (b"", "not a whole importance matrix"),
+    ],
+)
+def test_what_is_no_importance_matrix_is_seen_before_the_model_is_converted(
+    run: Run, forgegate_home: Path, tmp_path: Path, content: bytes, words: str
+) -> None:
+    given = tmp_path / "imatrix.dat"
+    given.write_bytes(content)
+    code, _, err = run("demo", "--to", "Q4_K_M", "--imatrix", given, "--out", tmp_path / "out", "--no-measure")
+    assert (code, f"{given}: {words}" in err) == (BAD_INPUT, True)
+    assert not list(forgegate_home.rglob("*.gguf"))
+    assert not (tmp_path / "out").exists()
+
+
 # What is to be measured -----------------------------------------------------------------------------------------------
 
 

@@ -143,7 +143,7 @@ def test_a_survey_says_what_it_found_and_how_sure_it_is() -> None:
     assert "Held against ttft_p99&lt;5000ms,tpot_p99&lt;2000ms" in page
     assert "How sure it is" in page
     assert page.count("not settled: ") == 4
-    assert "What the figures mean (definitions, version 3)" in page
+    assert "What the figures mean (definitions, version 4)" in page
 
 
 def test_a_survey_as_a_table_of_values() -> None:

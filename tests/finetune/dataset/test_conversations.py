@@ -55,18 +55,46 @@ def test_parts_of_text_are_joined_and_roles_are_those_of_chatml() -> None:
     assert found.messages[:2] == (("system", "S"), ("user", "one\ntwo"))
 
 
-def test_what_the_gateway_writes_is_read() -> None:
-    booked = AccessLine(
-        time=1.0, request_id="r", client="", method="POST", path="/v1/chat/completions", model="m", resolved="m@0", status=200,
-        duration_ms=1.0,
+def booked(path: str) -> AccessLine:
+    return AccessLine(
+        time=1.0, request_id="r", client="", method="POST", path=path, model="m", resolved="m@0", status=200, duration_ms=1.0,
     )  # fmt: skip
+
+
+def test_what_the_gateway_writes_is_read() -> None:
     events = [{"delta": {"content": "네, "}}, {"delta": {"content": "안녕하세요."}, "finish_reason": "stop"}]
     answer = b"".join(sse({"choices": [{"index": 0, **event}]}) for event in events)
-    written = transcript(json.dumps({"messages": HELLO}).encode(), answer, booked, None)
+    written = transcript(json.dumps({"messages": HELLO}).encode(), answer, booked("/v1/chat/completions"), None)
     found = read_line(json.dumps(written).encode())
     assert isinstance(found, Conversation)
     assert found.messages == (("system", "Be brief."), ("user", "안녕하세요"), ("assistant", "네, 안녕하세요."))
     assert (FORMAT, VERSION) == (transcripts.FORMAT, transcripts.VERSION)
+
+
+RESPONSE = {
+    "status": "completed",
+    "output": [
+        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "네, 안녕하세요."}]},
+    ],
+}
+MESSAGE = {"type": "message", "content": [{"type": "text", "text": "네, 안녕하세요."}], "stop_reason": "end_turn"}
+
+
+@pytest.mark.parametrize(
+    ("path", "request_body", "answer"),
+    [
+        ("/v1/responses", {"instructions": "Be brief.", "input": HELLO[1:]}, RESPONSE),
+        ("/v1/messages", {"system": "Be brief.", "messages": HELLO[1:]}, MESSAGE),
+    ],
+)
+def test_what_the_gateway_writes_of_other_apis_is_read_alike(
+    path: str, request_body: dict[str, Any], answer: dict[str, Any]
+) -> None:
+    written = transcript(json.dumps(request_body).encode(), json.dumps(answer).encode(), booked(path), None)
+    found = read_line(json.dumps(written).encode())
+    assert isinstance(found, Conversation)
+    assert found.messages == (("system", "Be brief."), ("user", "안녕하세요"), ("assistant", "네, 안녕하세요."))
 
 
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}

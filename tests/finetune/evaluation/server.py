@@ -53,98 +53,7 @@ class Script:
 @contextmanager
 def serving(script: Script) -> Iterator[str]:
     """Its address, while the block runs."""
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1  # head and body in one packet: else each answer waits for an acknowledgement
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            name = self.path.removeprefix("/v1/models/")
-            if name not in script.versions:
-                self._json(404, {"error": {"message": f"the model {name!r} does not exist"}})
-                return
-            root = script.versions[name] if script.tells_version else ""
-            self._json(200, {"id": name, "root": root, "parent": script.parents.get(name)})
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            with lock:
-                script.seen.append((self.path, body))
-            if self.path == "/tokenize":
-                text = (
-                    body["prompt"]
-                    if "prompt" in body
-                    else "".join(str(one["content"]) for one in body["messages"]) + "\n"
-                )
-                start = [1] if body.get("add_special_tokens", True) and "prompt" in body else []
-                self._json(200, {"tokens": [*start, *map(ord, text)]})
-            elif body.get("echo"):
-                self._scores(body)
-            else:
-                self._say(body, script.answer(body) if body.get("max_tokens") != 1 else Said("x"))
-
-        def _scores(self, body: Body) -> None:
-            if not script.scores:
-                self._json(400, {"error": {"message": "echo is not supported"}})
-                return
-            choices = [
-                {"index": place, "logprobs": {"token_logprobs": [None, *(script.logprob(body["model"], chr(t)) for t in ids[1:])]}}
-                for place, ids in enumerate(body["prompt"])
-            ]  # fmt: skip
-            self._json(200, {"choices": choices})
-
-        def _say(self, body: Body, said: Said) -> None:
-            if script.whole is not None:
-                self._json(200, script.whole)
-                return
-            if said.status != 200:
-                self._json(said.status, {"error": {"message": said.text}}, said.headers)
-                return
-            is_chat = self.path.endswith("/chat/completions")
-            calls = [
-                {"index": at, "function": {"name": name, "arguments": args}}
-                for at, (name, args) in enumerate(said.calls)
-            ]
-            message: Body = {"content": said.text, **({"tool_calls": calls} if calls else {})}
-            usage = {"prompt_tokens": 7, "completion_tokens": max(1, len(said.text))}
-            if not script.streams:
-                choice = {"message": message} if is_chat else {"text": said.text}
-                self._json(200, {"choices": [{**choice, "finish_reason": said.finish}], "usage": usage}, said.headers)
-                return
-            half = len(said.text) // 2
-            parts = [said.text[:half], said.text[half:]] if said.text else []
-            deltas: list[Body] = [{"delta": {"content": part}} if is_chat else {"text": part} for part in parts]
-            deltas += [{"delta": {"tool_calls": [call]}} for call in calls]
-            events: list[Any] = [{"choices": [{"index": 0, **delta, "finish_reason": None}]} for delta in deltas]
-            if said.error:
-                events = [*events[:1], {"error": {"message": said.error}}]
-            elif said.is_cut:
-                events = events[:1]
-            else:
-                events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": said.finish}]})
-                events.append({"choices": [], "usage": usage})
-            lines = [f"data: {json.dumps(event)}\n\n" for event in events] + ["data: [DONE]\n\n"]
-            self._reply(200, "".join(lines).encode(), "text/event-stream", said.headers, str(body["model"]))
-
-        def _json(self, status: int, content: Any, headers: Mapping[str, str] | None = None) -> None:
-            self._reply(status, json.dumps(content).encode(), "application/json", headers or {}, "")
-
-        def _reply(self, status: int, content: bytes, kind: str, headers: Mapping[str, str], model: str) -> None:
-            told = {"content-type": kind, "content-length": str(len(content)), **headers}
-            if model and script.tells_version:
-                told = {"x-forgegate-model": script.versions.get(model, model), **told}
-            self.send_response(status)
-            for name, value in told.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(script)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -153,6 +62,128 @@ def serving(script: Script) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    """Answers each connection in a thread of its own."""
+
+    daemon_threads = True
+
+    def __init__(self, script: Script) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.script = script
+        self._lock = threading.Lock()
+
+    def note(self, path: str, body: Body) -> None:
+        with self._lock:
+            self.script.seen.append((path, body))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: else each answer waits for an acknowledgement
+    server: _Server
+
+    @property
+    def script(self) -> Script:
+        return self.server.script
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        name = self.path.removeprefix("/v1/models/")
+        if name not in self.script.versions:
+            self._json(404, {"error": {"message": f"the model {name!r} does not exist"}})
+            return
+        root = self.script.versions[name] if self.script.tells_version else ""
+        self._json(200, {"id": name, "root": root, "parent": self.script.parents.get(name)})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.note(self.path, body)
+        if self.path == "/tokenize":
+            self._json(200, {"tokens": _tokens(body)})
+        elif not body.get("echo"):
+            self._say(body, self.script.answer(body) if body.get("max_tokens") != 1 else Said("x"))
+        elif self.script.scores:
+            self._json(200, {"choices": _scores(body, self.script.logprob)})
+        else:
+            self._json(400, {"error": {"message": "echo is not supported"}})
+
+    def _say(self, body: Body, said: Said) -> None:
+        is_chat = self.path.endswith("/chat/completions")
+        if self.script.whole is not None:
+            self._json(200, self.script.whole)
+        elif said.status != 200:
+            self._json(said.status, {"error": {"message": said.text}}, said.headers)
+        elif self.script.streams:
+            self._reply(200, _stream(said, is_chat), "text/event-stream", said.headers, str(body["model"]))
+        else:
+            self._json(200, _whole(said, is_chat), said.headers)
+
+    def _json(self, status: int, content: Any, headers: Mapping[str, str] | None = None) -> None:
+        self._reply(status, json.dumps(content).encode(), "application/json", headers or {}, "")
+
+    def _reply(self, status: int, content: bytes, kind: str, headers: Mapping[str, str], model: str) -> None:
+        told = {"content-type": kind, "content-length": str(len(content)), **headers}
+        if model and self.script.tells_version:
+            told = {"x-forgegate-model": self.script.versions.get(model, model), **told}
+        self.send_response(status)
+        for name, value in told.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def _tokens(body: Body) -> list[int]:
+    """Of a prompt, with a beginning where one is asked for, or of messages."""
+    if "prompt" not in body:
+        return [*map(ord, "".join(str(one["content"]) for one in body["messages"]) + "\n")]
+    return [*([1] if body.get("add_special_tokens", True) else []), *map(ord, body["prompt"])]
+
+
+def _scores(body: Body, logprob: Callable[[str, str], float]) -> list[Body]:
+    """A choice for each prompt; its first token has no log-probability."""
+    return [
+        {"index": place, "logprobs": {"token_logprobs": [None, *(logprob(body["model"], chr(t)) for t in ids[1:])]}}
+        for place, ids in enumerate(body["prompt"])
+    ]
+
+
+def _whole(said: Said, is_chat: bool) -> Body:
+    calls = _calls(said)
+    message: Body = {"content": said.text, **({"tool_calls": calls} if calls else {})}
+    choice = {"message": message} if is_chat else {"text": said.text}
+    return {"choices": [{**choice, "finish_reason": said.finish}], "usage": _usage(said)}
+
+
+def _stream(said: Said, is_chat: bool) -> bytes:
+    lines = [f"data: {json.dumps(event)}\n\n" for event in _events(said, is_chat)]
+    return "".join([*lines, "data: [DONE]\n\n"]).encode()
+
+
+def _events(said: Said, is_chat: bool) -> list[Any]:
+    """The text in two halves, then calls, then the end: of a stream that is cut, or fails, the first one alone."""
+    half = len(said.text) // 2
+    parts = [said.text[:half], said.text[half:]] if said.text else []
+    deltas: list[Body] = [{"delta": {"content": part}} if is_chat else {"text": part} for part in parts]
+    deltas += [{"delta": {"tool_calls": [call]}} for call in _calls(said)]
+    events: list[Any] = [{"choices": [{"index": 0, **delta, "finish_reason": None}]} for delta in deltas]
+    if said.error:
+        return [*events[:1], {"error": {"message": said.error}}]
+    if said.is_cut:
+        return events[:1]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": said.finish}]}
+    return [*events, end, {"choices": [], "usage": _usage(said)}]
+
+
+def _calls(said: Said) -> list[Body]:
+    return [{"index": at, "function": {"name": name, "arguments": args}} for at, (name, args) in enumerate(said.calls)]
+
+
+def _usage(said: Said) -> Body:
+    return {"prompt_tokens": 7, "completion_tokens": max(1, len(said.text))}
 
 
 def question(body: Body) -> str:

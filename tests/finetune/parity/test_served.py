@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from finetune.errors import RecipeUnusable
 from finetune.parity.served import Endpoint, EndpointFailed, EndpointRefused
+from gateway.control import app
 
 Reply = Callable[[httpx.Request], httpx.Response]
 
@@ -76,6 +78,32 @@ def test_what_no_token_would_show_does_not_exist(name: str, status: int) -> None
     with endpoint(ours(status), key="admin") as asked, pytest.raises(RecipeUnusable) as caught:
         asked.describe(name)
     assert str(caught.value) == "the model does not exist; there are: demo"
+
+
+def test_the_address_of_the_admin_api_is_said_to_be_that() -> None:
+    assert 'title="forgegate admin API"' in inspect.getsource(app.create_app)
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/openapi.json":
+            return httpx.Response(200, json={"openapi": "3.1.0", "info": {"title": "forgegate admin API"}, "paths": {}})
+        return httpx.Response(404, json={"error": {"message": f"no such path: {request.url.path}; see /docs"}})
+
+    for name in ("support", CANDIDATE):
+        with endpoint(reply, key="admin") as asked, pytest.raises(RecipeUnusable) as caught:
+            asked.describe(name)
+        assert str(caught.value) == (
+            "http://gpu:8080 is the admin API of a gateway: name its endpoint, where clients ask (`forgegate serve` prints both)"
+        )
+
+
+@pytest.mark.parametrize("page", [{"info": {"title": "FastAPI"}}, {"info": None}, {}])
+def test_another_page_of_that_name_means_nothing(page: dict[str, Any]) -> None:
+    def reply(request: httpx.Request) -> httpx.Response:
+        body = page if request.url.path == "/openapi.json" else {"error": {"message": "unknown"}}
+        return httpx.Response(200 if request.url.path == "/openapi.json" else 404, json=body)
+
+    with endpoint(reply) as asked, pytest.raises(RecipeUnusable, match=r"^unknown$"):
+        asked.describe()
 
 
 def test_a_key_that_is_refused_is_said_with_where_it_is_set() -> None:

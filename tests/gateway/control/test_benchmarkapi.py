@@ -21,7 +21,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PATH = "/admin/v1/benchmarks"
 KEY = "secret-key-1"
-SHORT = {"model": "demo", "concurrency": [2], "requests": 8, "output_tokens": 10, "input_tokens": 4, "ceiling": False}
+SHORT = {
+    "model": "demo", "concurrency": [2], "requests": 8, "repeats": 1, "output_tokens": 10, "input_tokens": 4, "ceiling": False,
+}  # fmt: skip
 LONG = {**SHORT, "output_tokens": 100_000}
 
 

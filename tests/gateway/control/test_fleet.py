@@ -144,6 +144,10 @@ async def test_an_engine_that_runs_on_demand_is_told_as_one_until_it_is_drained_
     await owner.report("demo-0", Status(State.STOPPED, "not started"))
     assert [engine.is_on_demand for engine in workers.pushed[-1].models[0].engines] == [True, False]
     assert owner.can_serve
+    await owner.report("demo-0", Status(State.STOPPED, "no memory", retry_after_s=8.2, is_paused=True))
+    told = workers.pushed[-1].models[0].engines[0]
+    assert (told.is_on_demand, told.is_paused, told.retry_after_s) == (True, True, 9)
+    assert owner.can_serve
     await owner.report("demo-0", Status(State.STOPPED, "drained by command", is_held=True))
     assert not workers.pushed[-1].models[0].engines[0].is_on_demand
     assert not owner.can_serve

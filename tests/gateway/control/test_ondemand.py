@@ -97,6 +97,16 @@ def test_another_engine_is_tried_where_the_start_of_one_failed() -> None:
     assert house.wants == [1, 1, 0]
 
 
+def test_an_engine_that_pauses_is_not_started_and_nobody_is_told_that_it_comes() -> None:
+    house = House(State.STOPPED, State.STOPPED)
+    house.lives[0].status = replace(house.lives[0].status, is_paused=True)
+    assert house.demand.want("demo")
+    assert house.wants == [0, 1]
+    house.lives[1].status = replace(house.lives[1].status, is_paused=True)
+    assert not house.demand.want("demo")
+    assert house.wants == [0, 1]
+
+
 def test_what_always_stays_or_was_drained_by_command_is_not_started_by_requests() -> None:
     house = House(State.STOPPED, State.STOPPED, always=(0,))
     house.lives[1].status = replace(house.lives[1].status, is_held=True)

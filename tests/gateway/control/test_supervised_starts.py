@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from gateway.control.room import Rules
 from gateway.control.supervisor import Means, Supervisor
 from gateway.home import Home
 from gateway.snapshot import Snapshot
-from tests.backends.life_rig import StubBackend, StubSleep
+from tests.backends.life_rig import IMPATIENT, StubBackend, StubSleep
 
 
 class Plenty:
@@ -171,3 +172,23 @@ async def test_an_idle_engine_sleeps_and_a_request_wakes_it_equipped_like_one_th
         assert seen.equipped == ["m-0", "m-0"]
         starting = [status.detail for _, status in seen.history if status.state is State.STARTING]
         assert starting == ["stub is starting", "stub is waking up"]
+
+
+async def test_requests_that_go_on_asking_do_not_start_a_broken_engine_over_and_over(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as (supervisor, seen):
+        policy = replace(IMPATIENT, first_pause_s=0.6, max_pause_s=5.0)
+        backend = StubBackend(("--says", "for now: --foo is not known", "--crash", "x"), policy=policy)
+        add(supervisor, backend, 1, resident="on_demand")
+        supervisor.start()
+        assert supervisor.on_demand.want("m")
+        await seen.until("m-0", State.STOPPED)
+        assert not supervisor.on_demand.want("m")
+        until_s = time.monotonic() + 1.2
+        while time.monotonic() < until_s:
+            supervisor.on_demand.want("m")
+            await asyncio.sleep(0.005)
+        await seen.until("m-0", State.STOPPED, times=3)  # the end of the first pause was told, too
+        assert len(backend.ports) == 2
+        (told,) = supervisor._fleet.snapshot().models[0].engines
+        assert (told.is_on_demand, told.is_paused, told.retry_after_s) == (True, True, 2)
+        assert told.detail == "--foo is not known; the next request after 1.2 s tries again"

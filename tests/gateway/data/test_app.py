@@ -162,6 +162,16 @@ async def test_errors_of_the_app_use_the_envelope(
         assert set(response.headers["allow"].split(", ")) == set(allow.split(", "))
 
 
+async def test_who_takes_this_for_the_admin_api_is_told_so(rig: Rig) -> None:
+    await rig.start(StubEngine(echo()))
+    async with rig.client() as client:
+        response = await client.get("/admin/v1/adapters")
+    assert (response.status_code, response.json()["error"]["message"]) == (
+        404,
+        "there is nothing at /admin/v1/adapters (clients ask here; the admin API has an address of its own: `forgegate serve` prints both)",
+    )
+
+
 async def test_head_has_no_body(rig: Rig) -> None:
     await rig.start(StubEngine(echo()))
     reader, writer = await rig.raw()

@@ -22,15 +22,17 @@ class Deaf:
 
 
 def index_of(*states: str, is_on_demand: bool = True, limit: int = 9, failed_starts: Sequence[int] = (0, 0)) -> Index:
+    """`paused`: stopped, since its start failed."""
     engines = tuple(
         Engine(
             f"m-{n}",
             n,
             "vllm",
-            state,
+            "stopped" if state == "paused" else state,
             "h",
             1,
             is_on_demand=is_on_demand,
+            is_paused=state == "paused",
             detail=f"{state} it is",
             retry_after_s=40 + n,
             num_failed_starts=failed_starts[n],
@@ -105,6 +107,23 @@ def test_an_adapter_in_line_is_refused_once_no_engine_of_its_model_will_be_up(in
     error = AdapterClaim("a@1", line(), Deaf()).refusal(index)
     assert (error is not None) is is_refused
     assert error is None or "failed it is" in error.message
+
+
+@pytest.mark.parametrize("kind", [EngineClaim, AdapterClaim])
+def test_no_request_waits_for_an_engine_that_pauses(kind: type[EngineClaim] | type[AdapterClaim]) -> None:
+    claim = kind("m" if kind is EngineClaim else "a@1", line(), Deaf())
+    for states in (("paused",), ("failed", "paused"), ("paused", "paused")):
+        error = claim.refusal(index_of(*states))
+        assert type(error) is NoEngineReady
+        assert "paused it is" in error.message
+        assert error.retry_after_s == 40
+    assert claim.refusal(index_of("paused", "stopped")) is None, "the other one is started"
+    assert claim.refusal(index_of("paused", "starting")) is None
+
+
+def test_a_model_whose_engine_pauses_is_no_reason_to_send_the_gateway_no_requests() -> None:
+    assert index_of("paused").unready_reasons() == []
+    assert len(index_of("failed").unready_reasons()) == 1
 
 
 def test_too_late_and_no_place_name_the_engines_states() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backends.protocol import DONE as LAST
-from backends.protocol import sse
+from backends.protocol import named_sse, sse
 from gateway.config import Conversations
 from gateway.data import conversations
 from gateway.data.conversations import MAX_CONVERSATION_BYTES, ConversationLog, Tap
@@ -82,6 +82,78 @@ async def test_what_is_asked_and_answered_is_kept_and_masked(rig: Rig, tmp_path:
     assert "jane.doe@example.com" in first.text  # the client's own answer is untouched
 
 
+MAIL = "jane.doe@example.com"
+RESPONSE = {
+    "id": "resp_1", "object": "response", "status": "completed",
+    "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": f"I will, {MAIL}"}]}],
+}  # fmt: skip
+MESSAGE = {
+    "id": "msg_1", "type": "message", "role": "assistant", "content": [{"type": "text", "text": f"I will, {MAIL}"}],
+    "stop_reason": "end_turn",
+}  # fmt: skip
+_PLACE = {"output_index": 0, "content_index": 0}
+EVENTS = {
+    "/v1/responses": [
+        {"type": "response.created", "response": RESPONSE | {"status": "in_progress", "output": []}},
+        {"type": "response.output_item.added", "output_index": 0, "item": RESPONSE["output"][0] | {"content": []}},  # type: ignore[operator]
+        *({"type": "response.output_text.delta", "delta": text, **_PLACE} for text in ("I ", "will", f", {MAIL}")),
+        {"type": "response.completed", "response": RESPONSE},
+    ],
+    "/v1/messages": [
+        {"type": "message_start", "message": MESSAGE | {"content": [], "stop_reason": None}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+            for text in ("I ", "will", f", {MAIL}")
+        ),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ],
+}
+BODIES = {
+    "/v1/responses": {"model": "m", "instructions": "Be brief.", "input": f"Mail me at {MAIL}"},
+    "/v1/messages": {
+        "model": "m", "system": "Be brief.", "max_tokens": 9, "messages": [{"role": "user", "content": f"Mail me at {MAIL}"}],
+    },
+}  # fmt: skip
+WHOLE = {"/v1/responses": RESPONSE, "/v1/messages": MESSAGE}
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+@pytest.mark.parametrize("is_masked", [True, False])
+async def test_chats_of_other_apis_are_kept_in_the_same_form(
+    rig: Rig, tmp_path: Path, path: str, is_masked: bool
+) -> None:
+    async def streams(call: Call) -> None:
+        await call.begin_stream()
+        for event in EVENTS[path]:
+            await call.send(chunk(named_sse(event)))
+        await call.send(b"0\r\n\r\n")
+
+    async def answers(call: Call) -> None:
+        await call.send_json(200, WHOLE[path])
+
+    rig.capabilities = ("responses", "messages")
+    await rig.start(StubEngine(streams, answers))
+    kept = Kept(rig, tmp_path, mask=is_masked)
+    async with rig.client() as client:
+        for stream in (True, False):
+            response = await client.post(path, json=BODIES[path] | {"stream": stream})
+            assert response.status_code == 200
+            assert MAIL in response.text  # the client's own answer is untouched
+        await client.post(path, json=BODIES[path], headers={NO_LOG: "1"})
+    mail = "[EMAIL]" if is_masked else MAIL
+    found = kept.records()
+    assert len(found) == 2
+    for record in found:
+        assert record["messages"] == [
+            {"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Mail me at {mail}"},
+        ]  # fmt: skip
+        assert record["answer"] == {"role": "assistant", "content": f"I will, {mail}"}
+        assert (record["path"], record["finish_reason"], record["is_masked"]) == (path, "stop", is_masked)
+
+
 async def test_masking_can_be_switched_off(rig: Rig, tmp_path: Path) -> None:
     await rig.start(StubEngine(streamed))
     kept = Kept(rig, tmp_path, mask=False)
@@ -150,6 +222,7 @@ async def test_only_chats_are_kept(rig: Rig, tmp_path: Path) -> None:
     kept = Kept(rig, tmp_path)
     async with rig.client() as client:
         await client.post("/v1/completions", json={"model": "m", "prompt": "x"})
+        await client.post("/v1/messages/count_tokens", json={"model": "m", "messages": []})
     assert kept.records() == []
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
 from backends import personal
-from backends.protocol import DONE, sse
+from backends.protocol import DONE, named_sse, sse
 from gateway.accesslog import AccessLine
-from gateway.data.transcript import Unreadable, transcript
+from gateway.data.chatform.message import Unreadable
+from gateway.data.transcript import transcript
+from tests.gateway.data import vllm_wire
 from tests.gateway.data.rig import chunk
 
 LINE = AccessLine(
@@ -19,6 +22,11 @@ LINE = AccessLine(
 )  # fmt: skip
 HELLO = {"messages": [{"role": "user", "content": "안녕하세요"}], "model": "m", "temperature": 0}
 WHOLE = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
+
+
+def at(path: str) -> AccessLine:
+    """Of another API."""
+    return msgspec.structs.replace(LINE, path=path)
 
 
 def delta(finish_reason: str | None = None, index: int = 0, **fields: Any) -> bytes:
@@ -140,3 +148,38 @@ def test_the_rest_is_unreadable(request_body: bytes, answer: bytes) -> None:
         return
     with pytest.raises(Unreadable):
         transcript(request_body, answer, LINE, None)
+
+
+def test_other_apis_are_kept_in_the_same_form() -> None:
+    asked = {"model": "m", "input": "안녕하세요", "instructions": "Be brief."}
+    output = [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]}]
+    responses = record(asked, orjson.dumps({"status": "completed", "output": output}), at("/v1/responses"))
+    told = {"model": "m", "system": "Be brief.", "messages": HELLO["messages"], "max_tokens": 9}
+    events = [
+        {"type": "message_start", "message": {}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}, {"type": "message_stop"},
+    ]  # fmt: skip
+    messages = record(told, b"".join(map(chunk, map(named_sse, events))) + b"0\r\n\r\n", at("/v1/messages"))
+    chat = record({"messages": [{"role": "system", "content": "Be brief."}, *HELLO["messages"]]}, orjson.dumps(WHOLE))
+    assert chat == messages | {"path": chat["path"]} == responses | {"path": chat["path"]}
+
+
+def test_what_real_engines_send_until_they_die_is_read() -> None:
+    asked = {"model": "m", "messages": HELLO["messages"]}
+    cut = record(
+        asked, b"".join(map(chunk, (*vllm_wire.MESSAGES_EVENTS, vllm_wire.MESSAGES_DEATH_EVENT))), at("/v1/messages")
+    )
+    assert (cut["answer"], cut["finish_reason"]) == ({"role": "assistant", "content": ""}, None)
+    cut = record(
+        {"input": "x"}, b"".join(map(chunk, (*vllm_wire.RESPONSES_EVENTS, vllm_wire.DEATH_EVENT))), at("/v1/responses")
+    )
+    assert (cut["answer"], cut["finish_reason"]) == ({"role": "assistant", "content": "The"}, None)
+    assert record(asked, vllm_wire.MESSAGES_DEATH, at("/v1/messages"))["answer"] is None
+    assert record({"input": "x"}, vllm_wire.DEATH, at("/v1/responses"))["answer"] is None
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+def test_store_false_holds_for_every_api(path: str) -> None:
+    assert transcript(orjson.dumps({"input": "x", "messages": [], "store": False}), b"", at(path), None) is None

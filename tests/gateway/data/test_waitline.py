@@ -39,7 +39,9 @@ def make_index(
         for name in NAMES
         if name not in removed
     )
-    called = Engine("d-0", 2, "vllm", on_demand, "h", 1, is_on_demand=True, detail="out of memory")
+    is_paused = on_demand == "paused"
+    state = "stopped" if is_paused else on_demand
+    called = Engine("d-0", 2, "vllm", state, "h", 1, is_on_demand=True, is_paused=is_paused, detail="out of memory")
     models = (Model("m", "m", engines), Model(ON_DEMAND, ON_DEMAND, (called,)))
     limits = {"max_adapter_waiting": LIMITS[ADAPTER], "max_engine_waiting": LIMITS[ENGINE]}
     return Index(Snapshot(1, models, adapters, **limits))
@@ -129,14 +131,16 @@ class Line(RuleBasedStateMachine):
         refused=st.sets(st.sampled_from(NAMES), max_size=1),
         removed=st.sets(st.sampled_from(NAMES), max_size=1),
         down=st.sampled_from(("", *ENGINES)),
-        on_demand=st.sampled_from(("stopped", "asleep", "starting", "backoff", "draining", "ready", "failed")),
+        on_demand=st.sampled_from(
+            ("stopped", "asleep", "starting", "backoff", "draining", "ready", "failed", "paused")
+        ),
     )
     def push(
         self, holders: dict[str, set[str]], refused: set[str], removed: set[str], down: str, on_demand: str
     ) -> None:
         self.index = make_index(holders, refused, removed, down, on_demand)
         up = {"d-0"} if on_demand == "ready" else set()
-        hopeless = refused | removed | ({ON_DEMAND} if on_demand == "failed" else set())
+        hopeless = refused | removed | ({ON_DEMAND} if on_demand in ("failed", "paused") else set())
         expected, staying = [], []
         for waiter in self.waiting:
             now = up if waiter.kind == ENGINE else holders.get(waiter.name, set()) - {down}

@@ -1,0 +1,25 @@
+"""Why and how an engine takes no more requests, as its life remembers it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+Phase = Callable[[], Awaitable["Phase | None"]]
+"""A state of an engine's life at work; returns the next one, None at the end."""
+
+
+@dataclass(slots=True)
+class Leaving:
+    """Where an engine that drains goes, and how long its requests may keep it."""
+
+    after: Phase
+    doing: str
+    done: str
+    patience_s: float
+    grace_s: float | None = None
+    """From SIGTERM to SIGKILL; None: what is left of the patience."""
+    level: int = 0
+    is_yielding: bool = False
+    """Requests that outlast the patience keep it ready; else they are cut."""
+    is_held: bool = False
