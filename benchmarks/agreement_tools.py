@@ -81,7 +81,7 @@ def _ours(python: str, load: Load, out: Path, seed: int) -> tuple[str, ...]:
     return (
         python, "-m", "benchmarks.cli", "run", "--no-ceiling", "--url", load.url, "--model", load.model, "--endpoint", load.endpoint,
         "--concurrency", str(load.concurrency), "--requests", str(load.num_requests), "--input-tokens", str(load.input_tokens),
-        "--output-tokens", str(load.output_tokens), "--seed", str(seed), "--out", str(out),
+        "--output-tokens", str(load.output_tokens), "--seed", str(seed), "--repeats", "1", "--out", str(out),
     )  # fmt: skip
 
 

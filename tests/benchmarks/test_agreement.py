@@ -122,6 +122,7 @@ def test_all_are_told_the_same_load() -> None:
         words = " ".join(tool.argv(load, Path("/out/x.json"), 3))
         assert "http://127.0.0.1:1" in words
         assert all(str(number) in words for number in (8, 64, 32, 16, 3)), words
+        assert ("--repeats 1" in words) == (tool.name == OURS), "as often as the others"
 
 
 def test_ours_alone_is_measured_and_the_rest_is_said(
@@ -132,6 +133,7 @@ def test_ours_alone_is_measured_and_the_rest_is_said(
     assert agreement.main(words) == 0
     result = json.loads(out.read_text())
     assert (result["kind"], result["rows"], list(result["runs"])) == ("agreement", [], [OURS])
+    assert [run["num_requests"] for run in result["runs"][OURS]] == [12] * 3
     assert "guidellm was not measured: /no/python does not run" in capsys.readouterr().out
     assert agreement.main([*words, "--turns", "2"]) == 2
 

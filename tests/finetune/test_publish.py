@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -76,7 +77,8 @@ def _computed(references: dict[str, Reference], monkeypatch: pytest.MonkeyPatch)
     """The reference of the same adapter and rows is the same each time: a child with torch computes it once."""
 
     def once(base: Path, adapter: Path, cases: Sequence[Case], tell: Tell = silent, device: str = "") -> Reference:
-        key = repr((base, adapter, cases, device))
+        weights = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+        key = repr((base, weights, cases, device))
         if key not in references:
             references[key] = compute(base, adapter, cases, tell, device)
         return references[key]

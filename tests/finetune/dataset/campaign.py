@@ -135,7 +135,7 @@ def _leakage(rng: Random, folder: Path, num_rows: int) -> Score:
 
 
 def _of_sets(rng: Random, folder: Path) -> dict[str, Score]:
-    """Whole sets: each faulty one must be found, no clean one, by any check."""
+    """Whole sets: each faulty one must be found, and none of the clean ones, which all of these checks see."""
     scores = {kind: Score() for kind in sets.FAULTY}
     for kind, makers in sets.FAULTY.items():
         for maker in makers:
