@@ -1,4 +1,4 @@
-"""Compute the goldens that are shipped for the demo's signing adapters: python -m finetune.demo_goldens [--out DIR]
+"""Compute the goldens that are shipped for adapters of the demo model: python -m finetune.demo_goldens [--out DIR]
 
 To be run when the demo model, its adapters, the canonical form or the formula changes; what is there of other versions is removed.
 """
@@ -20,6 +20,12 @@ from backends.demo import TARGET_DIR
 from backends.demo.goldens import GOLDENS_DIR
 from backends.demo.signatures import ADAPTERS_DIR, SIGNATURES
 from finetune.golden import make_golden, probe_of
+
+SHIPPED = {
+    **{name: ADAPTERS_DIR / name for name in SIGNATURES},
+    "first": Path(__file__).parents[1] / "deploy" / "examples" / "support-tickets" / "first",
+}
+"""Folders of PEFT adapters: those that sign their answers, and what the support-ticket example begins with."""
 
 
 def base_json() -> dict[str, Any]:
@@ -53,7 +59,7 @@ def store(adapter: Path, work: Path) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m finetune.demo_goldens", description="Compute the goldens of the demo's adapters."
+        prog="python -m finetune.demo_goldens", description="Compute the goldens of the adapters that are shipped."
     )
     parser.add_argument("--out", type=Path, default=GOLDENS_DIR)
     args = parser.parse_args(argv)
@@ -63,8 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     probe = probe_of(TARGET_DIR, base_digest)
     kept = set()
     with tempfile.TemporaryDirectory() as folder:
-        for name in SIGNATURES:
-            digest = store(ADAPTERS_DIR / name, Path(folder))
+        for name, adapter in SHIPPED.items():
+            digest = store(adapter, Path(folder))
             reference = Reference(TARGET_DIR, Path(folder, "store", digest), "cpu")
             out = args.out / f"{digest}.safetensors"
             with artifacts.atomic_writer(out) as file:

@@ -1,4 +1,4 @@
-"""Goldens of the signing adapters, by version digest: their first publish is provable where no torch is.
+"""Goldens of the adapters that are shipped, by version digest: their first publish is provable where no torch is.
 
 Made anew with `python -m finetune.demo_goldens`.
 """

@@ -14,6 +14,7 @@ from backends.demo import TARGET_DIR
 from backends.demo.goldens import GOLDENS_DIR, shipped_golden
 from backends.demo.signatures import SIGNATURES
 from backends.llamacpp.convert import ensure_gguf
+from finetune.demo_goldens import SHIPPED
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -25,8 +26,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory):
     return Workshop(tmp_path_factory.mktemp("shop"), demo_probe(source_digest(TARGET_DIR), TARGET_DIR))
 
 
-def test_the_shipped_goldens_are_those_of_the_signing_adapters(shop) -> None:
-    versions = [shop.signing(name) for name in SIGNATURES]
+def test_the_shipped_goldens_are_those_of_the_shipped_adapters(shop) -> None:
+    versions = [shop.shipped(name) for name in SHIPPED]
     assert {shipped_golden(version.folder.name) for version in versions} == set(GOLDENS_DIR.glob("*.safetensors"))
     for version in versions:
         golden = read_golden(shipped_golden(version.folder.name))

@@ -25,7 +25,7 @@ from backends.artifacts import Tensor, read_tensors, write_tensors
 from backends.demo import TARGET_DIR
 from backends.demo.goldens import shipped_golden
 from backends.demo.signatures import ADAPTERS_DIR
-from finetune.demo_goldens import base_json
+from finetune.demo_goldens import SHIPPED, base_json
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 GOLDEN = "golden.safetensors"
@@ -63,6 +63,9 @@ class Workshop:
 
     def signing(self, name: str) -> Version:
         return self._version(name, ADAPTERS_DIR / name)
+
+    def shipped(self, name: str) -> Version:
+        return self._version(name, SHIPPED[name])
 
     def relative(self, name: str, *, noise: float = 0.0, factor: float = 1.0, seed: int = 0) -> Version:
         """A signing adapter whose lora_B got noise of this size relative to its own, or is of another strength."""
