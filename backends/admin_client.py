@@ -55,7 +55,7 @@ class AdminClient:
 
     def logs(self, engine_id: str, num_lines: int) -> list[str]:
         """The newest lines, oldest first."""
-        reply = self._call("GET", f"/admin/v1/engines/{quote(engine_id)}/logs", params={"lines": num_lines})
+        reply = self._call("GET", f"/admin/v1/engines/{_segment(engine_id)}/logs", params={"lines": num_lines})
         return [str(line) for line in reply["lines"]]
 
     def restart(self, engine_id: str) -> dict[str, Any]:
@@ -74,13 +74,13 @@ class AdminClient:
         return self._command(engine_id, "wake")
 
     def _command(self, engine_id: str, name: str, **params: int) -> dict[str, Any]:
-        return self._call("POST", f"/admin/v1/engines/{quote(engine_id)}/{name}", params=params)
+        return self._call("POST", f"/admin/v1/engines/{_segment(engine_id)}/{name}", params=params)
 
     def tune(
         self, engine_id: str, order: Mapping[str, Any], on_event: Callable[[dict[str, Any]], None] = lambda _: None
     ) -> dict[str, Any]:
         """Measure an engine's speculation and follow that; returns the last event. Whoever leaves ends it."""
-        path = f"/admin/v1/engines/{quote(engine_id)}/tune"
+        path = f"/admin/v1/engines/{_segment(engine_id)}/tune"
         with self._reaching():
             request = self._client.build_request("POST", path, json=dict(order), timeout=SILENCE_S)
             return self._followed(request, "tuned", on_event)
@@ -119,14 +119,14 @@ class AdminClient:
 
     def adapter(self, name: str) -> dict[str, Any]:
         """A version, or an alias with its versions and history."""
-        return self._call("GET", f"/admin/v1/adapters/{quote(name)}")
+        return self._call("GET", f"/admin/v1/adapters/{_segment(name)}")
 
     def change_adapter(self, version: str, action: str) -> dict[str, Any]:
         """`pin`, `unpin` or `unload` it."""
-        return self._call("POST", f"/admin/v1/adapters/{quote(version)}/{action}", timeout=CHANGE_TIMEOUT_S)
+        return self._call("POST", f"/admin/v1/adapters/{_segment(version)}/{action}", timeout=CHANGE_TIMEOUT_S)
 
     def remove_adapter(self, version: str) -> dict[str, Any]:
-        return self._call("DELETE", f"/admin/v1/adapters/{quote(version)}", timeout=CHANGE_TIMEOUT_S)
+        return self._call("DELETE", f"/admin/v1/adapters/{_segment(version)}", timeout=CHANGE_TIMEOUT_S)
 
     def aliases(self) -> list[dict[str, Any]]:
         return self._list("/admin/v1/aliases")
@@ -144,23 +144,23 @@ class AdminClient:
             "force": force,
         }
         body |= {key: value for key, value in (("reason", reason), ("verdict", verdict)) if value}
-        return self._call("PUT", f"/admin/v1/aliases/{quote(alias)}", json=body, timeout=CHANGE_TIMEOUT_S)
+        return self._call("PUT", f"/admin/v1/aliases/{_segment(alias)}", json=body, timeout=CHANGE_TIMEOUT_S)
 
     def rollback(self, alias: str, who: str = "") -> dict[str, Any]:
         """To what it served before."""
         return self._call(
-            "POST", f"/admin/v1/aliases/{quote(alias)}/rollback", json={"who": who}, timeout=CHANGE_TIMEOUT_S
+            "POST", f"/admin/v1/aliases/{_segment(alias)}/rollback", json={"who": who}, timeout=CHANGE_TIMEOUT_S
         )
 
     def remove_alias(self, alias: str, who: str = "") -> dict[str, Any]:
-        return self._call("DELETE", f"/admin/v1/aliases/{quote(alias)}", params={"who": who} if who else {})
+        return self._call("DELETE", f"/admin/v1/aliases/{_segment(alias)}", params={"who": who} if who else {})
 
     def watch(self, alias: str, rule: Mapping[str, float], who: str = "") -> dict[str, Any]:
         """Roll it back by itself where the rule (max_error_share, max_ttft_ratio, min_requests, window_s) is broken; returns the alias."""
-        return self._call("POST", f"/admin/v1/aliases/{quote(alias)}/watch", json={**rule, "who": who})
+        return self._call("POST", f"/admin/v1/aliases/{_segment(alias)}/watch", json={**rule, "who": who})
 
     def unwatch(self, alias: str) -> dict[str, Any]:
-        return self._call("POST", f"/admin/v1/aliases/{quote(alias)}/unwatch")
+        return self._call("POST", f"/admin/v1/aliases/{_segment(alias)}/unwatch")
 
     # Verdicts and votes -----------------------------------------------------------------------------------------------
 
@@ -199,19 +199,19 @@ class AdminClient:
 
     def benchmark(self, run_id: str) -> dict[str, Any]:
         """How far it is, or what came of it."""
-        return self._call("GET", f"/admin/v1/benchmarks/{quote(run_id)}")
+        return self._call("GET", f"/admin/v1/benchmarks/{_segment(run_id)}")
 
     def benchmark_report(self, run_id: str, form: str) -> bytes:
         """The whole result; `form`: `json` or `html`."""
         with self._reaching():
-            reply = self._client.get(f"/admin/v1/benchmarks/{quote(run_id)}/report", params={"format": form})
+            reply = self._client.get(f"/admin/v1/benchmarks/{_segment(run_id)}/report", params={"format": form})
         if reply.is_error:
             self._content(reply)
         return reply.content
 
     def stop_benchmark(self, run_id: str) -> dict[str, Any]:
         """Returns once it has ended; one that has ended already stays as it is."""
-        return self._call("DELETE", f"/admin/v1/benchmarks/{quote(run_id)}", timeout=BENCHMARK_TIMEOUT_S)
+        return self._call("DELETE", f"/admin/v1/benchmarks/{_segment(run_id)}", timeout=BENCHMARK_TIMEOUT_S)
 
     def close(self) -> None:
         self._client.close()
@@ -282,6 +282,13 @@ class AdminClient:
 
     def _strange(self, reply: httpx.Response) -> AdminError:
         return AdminError(f"{self._url} does not answer as forgegate's admin API (status {reply.status_code})")
+
+
+def _segment(name: str) -> str:
+    """As one segment of a path. Raises AdminError for what would lead to another one."""
+    if not name or not {".", ".."}.isdisjoint(name.split("/")):
+        raise AdminError(f"{name!r} names nothing here", 404)
+    return quote(name, safe="")
 
 
 def _told(packed: Pack, on_sent: Sent) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Why and how an engine takes no more requests, as its life remembers it."""
+"""Why and how an engine takes no more requests, and why it rests then, as its life remembers it."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ class Leaving:
     is_yielding: bool = False
     """Requests that outlast the patience keep it ready; else they are cut."""
     is_held: bool = False
+    is_failed_start: bool = False
+    """`done` is why a start came to nothing."""
+
+    def rest_words(self, is_paused: bool) -> str:
+        """Why it rests, and after a failed start what goes on."""
+        if not self.is_failed_start:
+            return self.done
+        return f"{self.done}; the next request {'after a pause ' if is_paused else ''}tries again"

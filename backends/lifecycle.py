@@ -18,8 +18,8 @@
 sleeping engine wakes through the gate, too. In `draining` nobody sends it new requests, and the running ones end first; then
 it falls asleep, or its child is told to end. Only a drain that makes way for others, or for idleness, gives up where requests
 run on; a drain by command takes its place. A request that waits starts what is stopped or asleep, but not what was stopped by
-a drain by command, or has failed, nor, for a while, what is stopped since its start failed. An engine that cannot fall asleep
-is stopped. An engine without a child (remote) lives the same life: it never dies, it only stops answering.
+a drain by command, or has failed, nor, for a while, what rests since its start failed or it was not let in. An engine that
+cannot fall asleep is stopped. An engine without a child (remote) lives the same life: it never dies, it only stops answering.
 """
 
 from __future__ import annotations
@@ -108,9 +108,8 @@ class EngineLife(LifeState):
 
     async def _stopped(self) -> Phase | None:
         self._start.reset(START)
-        is_held = self._leaving.is_held
-        self._change(pid=None, is_held=is_held, is_paused=not is_held and not self._pause.is_over)
-        await self._enter(State.STOPPED, self._leaving.done)
+        self._change(pid=None, is_held=self._leaving.is_held)
+        await self._enter_rest(State.STOPPED)
         self._settled.set()
         return await self._rest()
 
@@ -121,9 +120,9 @@ class EngineLife(LifeState):
     async def _rest(self) -> Phase | None:
         """Nothing runs: only commands matter, and requests that may start it."""
         while True:
-            match await self._next(self._pause.retell_s if self.status.is_paused else None):
+            match await self._next(self._retell_s):
                 case None:
-                    await self._tell_pause()
+                    await self._enter_rest(self.status.state)
                 case Start(is_wanted=True) if not self.status.may_be_wanted:
                     continue
                 case Start() | Restart():
@@ -158,8 +157,8 @@ class EngineLife(LifeState):
                     problem = await self._spawn()
                     return await self._give_up(problem) if problem else self._loading
                 case Admitted(problem=problem):
-                    self._note_failed_start()
-                    return self._rest_for(problem)
+                    self._fail_start(problem)
+                    return self._stopped
                 case event:
                     if (phase := self._commanded(event)) is not None:
                         return phase
@@ -256,7 +255,7 @@ class EngineLife(LifeState):
                 case Stop() as stop:
                     self._drain_for(stop)
                     deadline = min(deadline, self._clock() + stop.grace_s)
-                case Start(is_wanted=True) if self._leaving.is_held:
+                case Start(is_wanted=True) if self._leaving.is_held or self.status.is_paused:
                     continue
                 case Start() | Restart() if self._leaving.after == self._stopped:
                     self._leaving.after, self._leaving.is_held = self._starting, False
@@ -291,12 +290,16 @@ class EngineLife(LifeState):
 
     async def _asleep(self) -> Phase | None:
         self._start.reset(WAKE)
-        await self._enter(State.ASLEEP, f"asleep (level {self.status.sleep_level}): {self._leaving.done}")
+        await self._enter_rest(State.ASLEEP)
         while True:
-            match await self._next(None):
+            match await self._next(self._retell_s):
+                case None:
+                    await self._enter_rest(State.ASLEEP)
                 case Exited(code=code):
                     await self._end_child()
                     return self._rest_for(f"the engine ended while it slept: {exit_words(code)}")
+                case Start(is_wanted=True) if not self.status.may_be_wanted:
+                    continue
                 case Start():
                     return self._waking
                 case event:
@@ -305,6 +308,7 @@ class EngineLife(LifeState):
 
     async def _waking(self) -> Phase | None:
         self._start.reset(WAKE)
+        self._change(is_paused=False)
         await self._enter(State.STARTING, self._start.words(self.backend.title))
         self._lookout.admit(self._attempt.number, self._ties.gate)
         while True:
@@ -315,8 +319,7 @@ class EngineLife(LifeState):
                     self._start.begin()
                     self._lookout.wake(self._attempt.number, self.status, self._timing.start_timeout_s)
                 case Admitted(problem=problem):
-                    self._note_failed_start()
-                    self._leaving.done = problem
+                    self._fail_start(problem)
                     return self._asleep
                 case Turned(error=None):
                     return self._loading
@@ -368,12 +371,19 @@ class EngineLife(LifeState):
 
     async def _after_failed_start(self, reason: str) -> Phase:
         """It may go better another time: by itself soon, or when somebody asks once it has paused."""
-        self._note_failed_start()
         if self._policy.retries_starts:
+            self._note_failed_start()
             return await self._after_death(reason)
         await self._end_child()
         self.log.add(f"(control) {reason}")
-        return self._rest_for(f"{reason}; the next request after {self._pause.begin():g} s tries again")
+        self._fail_start(reason)
+        return self._stopped
+
+    def _fail_start(self, reason: str) -> None:
+        """It is to rest for this reason, and requests start it once it has paused."""
+        self._note_failed_start()
+        self._pause.begin()
+        self._leaving = Leaving(self._stopped, "", reason, 0.0, is_failed_start=True)
 
     def _note_failed_start(self) -> None:
         self._change(num_failed_starts=self.status.num_failed_starts + 1)

@@ -14,6 +14,7 @@ from backends.attempt import Attempt
 from backends.base import LOOPBACK, Backend
 from backends.errors import BackendError
 from backends.inbox import Inbox
+from backends.leaving import Leaving
 from backends.logring import LogRing
 from backends.lookout import Lookout
 from backends.pause import Pause
@@ -34,6 +35,9 @@ def free_port() -> int:
 
 class LifeState:
     """Changed by the one task that runs the life."""
+
+    _leaving: Leaving
+    """Set when that begins."""
 
     def __init__(
         self,
@@ -111,15 +115,21 @@ class LifeState:
             self._change(retry_after_s=self._pause.left_s)
         await self._announce(self.status)
 
-    async def _tell_pause(self) -> None:
-        """What is left of it; once it is over, that requests start the engine again."""
-        self._change(is_paused=not self._pause.is_over)
-        await self._enter(self.status.state, self.status.detail)
-
     async def _tell_start(self, progress: str = "") -> None:
         words = self._start.words(self.backend.title, progress)
         if self._start.is_news(words):
             await self._enter(State.STARTING, words)
+
+    async def _enter_rest(self, state: State) -> None:
+        """STOPPED or ASLEEP; while it pauses, time and again: what is left of that, and in the end that it is over."""
+        self._change(is_paused=not self.status.is_held and not self._pause.is_over)
+        asleep = f"asleep (level {self.status.sleep_level}): " if state is State.ASLEEP else ""
+        await self._enter(state, f"{asleep}{self._leaving.rest_words(self.status.is_paused)}")
+
+    @property
+    def _retell_s(self) -> float | None:
+        """After this, what is left of the pause is to be told anew; None without one."""
+        return self._pause.retell_s if self.status.is_paused else None
 
     async def _next(self, timeout_s: float | None) -> Event | None:
         """None after `timeout_s`."""

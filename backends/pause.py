@@ -16,12 +16,10 @@ class Pause:
         self._num_failed = 0
         self._until = 0.0
 
-    def begin(self) -> float:
-        """A start has failed; returns how long nobody's request causes another."""
+    def begin(self) -> None:
+        """A start has failed, or was not let in."""
         self._num_failed += 1
-        pause_s = self._policy.pause_s(self._num_failed)
-        self._until = self._clock() + pause_s
-        return pause_s
+        self._until = self._clock() + self._policy.pause_s(self._num_failed)
 
     def forget(self) -> None:
         """A start went well."""

@@ -18,6 +18,8 @@ _WIDTHS = (
     | dict.fromkeys(map(ord, "‐‑‒–—−－﹣"), ord("-"))
     | {ord("＠"): ord("@")}
 )
+_ESCAPE = re.compile(r"\\+(?:u[0-9A-Fa-f]{4}|[bfnrt\"'/])?")
+"""Of JSON or code within a text, however often it was encoded: its last letter would stand before what begins there."""
 _COULD_BE = re.compile(r"\d[\d .\-)]{6,}\d|@|sk-|AKIA|gh[pousr]_|xox|PRIVATE KEY|eyJ|AIza|hf_")
 
 
@@ -136,6 +138,8 @@ _TOLL_FREE = frozenset(["800", "833", "844", "855", "866", "877", "888"])
 def find(text: str) -> tuple[Found, ...]:
     """What is personal in a text, from left to right, without overlaps."""
     text = text.translate(_WIDTHS)
+    if "\\" in text:
+        text = _ESCAPE.sub(_blank, text)
     if not _COULD_BE.search(text):
         return ()
     taken: list[Found] = []
@@ -145,6 +149,12 @@ def find(text: str) -> tuple[Found, ...]:
             if all(end <= other.start or start >= other.end for other in taken) and is_one(match, text):
                 taken.append(Found(kind, start, end))
     return tuple(sorted(taken, key=lambda found: found.start))
+
+
+def _blank(escape: re.Match[str]) -> str:
+    """As long, so that places stay the same; a line's end goes on ending a sentence."""
+    text = escape.group()
+    return " " * (len(text) - 1) + ("\n" if text[-1] == "n" else " ")
 
 
 def mask(text: str) -> str:

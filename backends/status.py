@@ -50,7 +50,7 @@ class Status:
     pid: int | None = None
     num_restarts: int = 0
     num_failed_starts: int = 0
-    """For a reason that is known and may pass: who waits for it had better be told that than go on waiting."""
+    """For a reason that is known and may pass, want of room among them: who waits for it had better be told than go on waiting."""
     ready_since: float | None = None
     """Clock reading when it became ready."""
     retry_after_s: float = 1.0
@@ -58,7 +58,9 @@ class Status:
     is_held: bool = False
     """Drained by command, to stop: no request starts it, another command does."""
     is_paused: bool = False
-    """Stopped since its start failed: no request starts it within `retry_after_s`, but a command does."""
+    """Stopped since its start failed, or stopped or asleep since there was no room for it: no request starts it within
+    `retry_after_s`, but a command does.
+    """
     sleep_level: int = 0
     """While asleep, how deep; see `SleepCalls.levels`."""
     facts: Facts | None = None

@@ -1,7 +1,7 @@
 """`forgegate bench`: measure an OpenAI-compatible endpoint, or be a programmable one."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.arguments import Parser
 from benchmarks.client import TargetError
@@ -24,15 +24,13 @@ __all__ = [
     "workload_of",
 ]
 
-Others = Mapping[str, tuple[str, Callable[[Sequence[str]], int]]]
-"""Commands of others beside ours, by name: what the help says of each, and who takes the words behind it."""
+Others = Mapping[str, str]
+"""Commands beside ours that whoever calls us takes itself, by name, with what the help says of each."""
 
 
 def main(argv: Sequence[str] | None = None, others: Others | None = None) -> int:
-    """The exit code; `argv` is what stands behind `forgegate bench`. What `others` raise is theirs."""
+    """The exit code; `argv` is what stands behind `forgegate bench`, and begins with none of the `others`."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if others and words and words[0] in others:
-        return others[words[0]][1](words[1:])
     try:
         options = _parser(others).parse_args(words)
     except SystemExit as exc:  # argparse has said all there is to say
@@ -54,7 +52,7 @@ def _parser(others: Others | None = None) -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands", parser_class=Parser)
     for command in (run, compare, versus, static, micro, mock):
         command.add(commands)
-    for name, (text, _) in (others or {}).items():
+    for name, text in (others or {}).items():
         commands.add_parser(name, help=text).set_defaults(function=_not_first)
     return parser
 

@@ -10,7 +10,7 @@ import asyncio
 import bisect
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,14 +83,15 @@ def opened(gpus: Sequence[int] | None, host: str, driver: Any = None) -> Iterato
             f"--energy-gpus: {host} is another machine, and this one's GPUs say nothing of it", is_environment=False
         )
     driver = driver or _nvml()
-    try:
+    with _heeding(driver, "NVML cannot be asked"):
         driver.nvmlInit()
-    except driver.NVMLError as exc:
-        raise UnusableError(f"--energy-gpus: NVML cannot be asked ({exc})", is_environment=True) from exc
     try:
-        yield Meter(driver, _handles(driver, gpus))
+        with _heeding(driver, "NVML cannot be asked"):
+            meter = Meter(driver, _handles(driver, gpus))
+        yield meter
     finally:
-        driver.nvmlShutdown()
+        with suppress(driver.NVMLError):  # all is measured by now, or nothing will be
+            driver.nvmlShutdown()
 
 
 @asynccontextmanager
@@ -147,7 +148,7 @@ def _nvml() -> Any:
 
 
 def _handles(driver: Any, gpus: Sequence[int]) -> dict[Gpu, Any]:
-    """Raises UnusableError."""
+    """Raises UnusableError, and what NVML raises."""
     num = driver.nvmlDeviceGetCount()
     handles: dict[Gpu, Any] = {}
     for index in gpus or range(num):
@@ -157,12 +158,19 @@ def _handles(driver: Any, gpus: Sequence[int]) -> dict[Gpu, Any]:
         handle = driver.nvmlDeviceGetHandleByIndex(index)
         name = driver.nvmlDeviceGetName(handle)
         gpu = Gpu(index, name.decode(errors="replace") if isinstance(name, bytes) else str(name))
-        try:
+        with _heeding(driver, f"{gpu} does not count its energy"):
             driver.nvmlDeviceGetTotalEnergyConsumption(handle)
-        except driver.NVMLError as exc:
-            raise UnusableError(f"--energy-gpus: {gpu} does not count its energy ({exc})", is_environment=True) from exc
         handles[gpu] = handle
     return handles
+
+
+@contextmanager
+def _heeding(driver: Any, words: str) -> Iterator[None]:
+    """Raises UnusableError, with these words, for what NVML refuses."""
+    try:
+        yield
+    except driver.NVMLError as exc:
+        raise UnusableError(f"--energy-gpus: {words} ({exc})", is_environment=True) from exc
 
 
 async def _sample(meter: Meter, clock: Callable[[], float], readings: Readings, interval_s: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from gateway.adaptershow import (
 )
 from gateway.connection import add_arguments, admin_client
 from gateway.exits import DONE, UsageError
+from gateway.finite import finite
 from gateway.publishview import make_view
 from gateway.table import print_table
 from gateway.who import add_who
@@ -158,10 +158,10 @@ def _add_watch(actions: Any) -> None:
     watch.add_argument("name", metavar="ALIAS")
     watch.add_argument("--off", action="store_true", help="only people move it from here on")
     for flag, kind, default, words in (
-        ("--max-error-share", _number, 0.02, "of its requests those that may end in an engine's failure, 0 to 1"),
-        ("--max-ttft-ratio", _number, 1.5, "its median time to first byte over that of what was live before"),
+        ("--max-error-share", finite, 0.02, "of its requests those that may end in an engine's failure, 0 to 1"),
+        ("--max-ttft-ratio", finite, 1.5, "its median time to first byte over that of what was live before"),
         ("--min-requests", int, 100, "with fewer nothing is decided"),
-        ("--window", _number, 300.0, "seconds that are looked at"),
+        ("--window", finite, 300.0, "seconds that are looked at"),
     ):
         watch.add_argument(flag, type=kind, default=default, metavar="N", help=f"{words} (default: %(default)g)")
     add_who(watch, "the change")
@@ -197,16 +197,6 @@ def _action(actions: Any, name: str, words: str, run: Any, *, is_change: bool = 
         add_who(made, "the change")
     add_arguments(made)
     return made
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
-    return number
 
 
 def _share(text: str) -> tuple[str, int]:

@@ -1,12 +1,11 @@
 """`forgegate bench`: the client that measures any endpoint, and beside its commands those of runs that a gateway makes itself.
 
-The client is started by its name alone: a black box, with whom the gateway shares no code.
+The client is started by its name alone: a black box, with whom the gateway shares no code. Of ours it knows the names, for its help.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
 
 CLIENT = "benchmarks.cli"
@@ -19,11 +18,8 @@ RUNS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    others = {name: (text, partial(_of_gateway, name)) for name, text in RUNS.items()}
-    return int(import_module(CLIENT).main(argv, others))
+    if argv and argv[0] in RUNS:
+        from gateway import benchruns  # only these need an HTTP client of ours
 
-
-def _of_gateway(name: str, argv: Sequence[str]) -> int:
-    from gateway import benchruns  # only these need an HTTP client of ours
-
-    return benchruns.main((name, *argv))
+        return benchruns.main(argv)
+    return int(import_module(CLIENT).main(argv, RUNS))

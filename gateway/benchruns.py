@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from backends.admin_client import AdminClient
+from backends.errors import AdminError
 from gateway.bench import RUNS
 from gateway.benchview import headline, row, show_run
 from gateway.connection import add_arguments, admin_client
 from gateway.exits import DONE, NEGATIVE, CommandError, UsageError
+from gateway.finite import finite
 from gateway.home import Home
 from gateway.table import print_table
 from gateway.who import add_who
@@ -45,6 +47,8 @@ exit codes: 0 done, 1 void, or the --slo is shown to hold at no load, 2 refused,
 DEFAULT_REPEATS = 3
 """Fewer do not show how repeats differ, and nothing is settled by them."""
 POLL_S = 1.0
+SILENCE_S = 60.0
+"""A gateway that is measured may be too busy to say how far it is: this long it is asked again."""
 REPORT = "report.html"
 FORMS = {".html": "html", ".json": "json"}
 _ORDERED = (
@@ -97,8 +101,8 @@ def _add_order(parser: argparse.ArgumentParser) -> None:
     lengths = "N|A-B|lognormal:MEAN,SIGMA"
     add("--model", required=True, metavar="NAME", help="model, alias or version, as clients ask for it")
     add("--concurrency", type=_numbers(int), metavar="C,C", help="closed loop: streams, each a load (default 1,8,32)")
-    add("--rate", type=_numbers(float), metavar="R,R", help="open loop: requests per second, each a load of its own")
-    add("--duration", type=float, dest="duration_s", metavar="S", help="of an open loop: for so long requests come")
+    add("--rate", type=_numbers(finite), metavar="R,R", help="open loop: requests per second, each a load of its own")
+    add("--duration", type=finite, dest="duration_s", metavar="S", help="of an open loop: for so long requests come")
     add("--requests", type=int, metavar="N", help="per load and repeat (default 4 per stream, at least 8)")
     add("--repeats", type=int, default=DEFAULT_REPEATS, metavar="R", help="of all loads, in turns (default 3)")
     add("--seed", type=int, metavar="N", help="of the prompts, lengths and arrivals (default 0)")
@@ -107,7 +111,8 @@ def _add_order(parser: argparse.ArgumentParser) -> None:
     add("--output-tokens", metavar=lengths, help="answer length (default 128)")
     add("--slo", metavar="SLO", help="what users are promised: ttft_p99<500ms,tpot_p99<30ms, or a preset: interactive")
     add("--no-ceiling", action="store_true", help="do not measure first what the client reaches here, some 5 s")
-    add("--limit", type=float, dest="limit_s", metavar="S", help="end it then, without a result (default 1800)")
+    limit_help = "end it then, without a result (default 1800 for each repeat, at most 7200)"
+    add("--limit", type=finite, dest="limit_s", metavar="S", help=limit_help)
     add("--force", action="store_true", help="also while users take more of the engines than a run should be beside")
     add("--no-wait", action="store_true", help="return as soon as it has begun")
     add_who(parser, "the run")
@@ -124,7 +129,7 @@ def _start(client: AdminClient, args: argparse.Namespace) -> int:
         return DONE
     try:
         run = _followed(client, run)
-    except KeyboardInterrupt:
+    except BaseException:  # whatever ends this does not end the run
         print(f"it goes on without you: forgegate bench show {run['id']}, or stop {run['id']}", file=sys.stderr)
         raise
     return _end(run, args)
@@ -142,9 +147,20 @@ def _followed(client: AdminClient, run: Run) -> Run:
         if (line := headline(run)) != told:
             print(line, file=sys.stderr, flush=True)
         told = line
-        time.sleep(POLL_S)
-        run = client.benchmark(run["id"])
+        run = _polled(client, run["id"])
     return run
+
+
+def _polled(client: AdminClient, run_id: str) -> Run:
+    """How far it is some time from now. Raises AdminError, of a gateway that cannot be reached only after SILENCE_S."""
+    until_s = time.monotonic() + SILENCE_S
+    while True:
+        time.sleep(POLL_S)
+        try:
+            return client.benchmark(run_id)
+        except AdminError as exc:
+            if exc.status or time.monotonic() >= until_s:
+                raise
 
 
 def _end(run: Run, args: argparse.Namespace) -> int:
@@ -226,7 +242,7 @@ def _numbers(kind: Callable[[str], float]) -> Callable[[str], list[float]]:
     def parse(text: str) -> list[float]:
         try:
             return [kind(part) for part in text.split(",")]
-        except ValueError as exc:
+        except (ValueError, argparse.ArgumentTypeError) as exc:
             raise argparse.ArgumentTypeError(f"numbers separated by commas, for example 1,8, not {text!r}") from exc
 
     return parse

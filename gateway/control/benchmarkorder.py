@@ -24,6 +24,8 @@ MAX_REQUESTS = 100_000
 MAX_REPEATS = 20
 MAX_DURATION_S = 3600.0
 MAX_RUN_S = 7200.0
+REPEAT_S = 1800.0
+"""What a repeat may take where nothing is said of the whole run."""
 MAX_TOKENS = 1_000_000
 MAX_PROMPT_TOKENS = 50_000_000
 """Of all requests of a load: they are made before the first one is sent, at some 5 bytes a token."""
@@ -67,11 +69,16 @@ class BenchmarkBody:
     """What users are promised: ttft_p99<500ms,tpot_p99<30ms, or ttft:500,tpot:30 (milliseconds), or a preset such as interactive."""
     ceiling: bool = True
     """First measure what the client reaches here, some 5 s: a run above 70 % of that is void."""
-    limit_s: float = 1800.0
-    """The whole run is ended after this, without a result."""
+    limit_s: float | None = None
+    """The whole run is ended after this, without a result; nothing: 1800 for each repeat, at most 7200."""
     force: bool = False
     """Also while users' requests take more of the engines than a benchmark should be beside."""
     who: str = ""
+
+    @property
+    def longest_s(self) -> float:
+        """What the whole run may take."""
+        return min(MAX_RUN_S, REPEAT_S * self.repeats) if self.limit_s is None else self.limit_s
 
 
 def require_sound(body: BenchmarkBody) -> None:
@@ -81,7 +88,7 @@ def require_sound(body: BenchmarkBody) -> None:
     _require("rate", not (body.rate and body.concurrency), "concurrency and rate are different loads: leave one out")
     _require_number("repeats", body.repeats, 1, MAX_REPEATS)
     _require_number("seed", body.seed, 0, MAX_SEED)
-    _require_number("limit_s", body.limit_s, 1, MAX_RUN_S)
+    _require_number("limit_s", body.longest_s, 1, MAX_RUN_S)
     if body.requests is not None:
         _require_number("requests", body.requests, 1, MAX_REQUESTS)
     for name in ("input_tokens", "output_tokens"):
@@ -136,8 +143,8 @@ def _require_end(body: BenchmarkBody) -> None:
         takes_s = len(body.rate) * body.duration_s
     takes_s *= body.repeats
     _require(
-        "limit_s", takes_s < body.limit_s,
-        f"the loads alone take {takes_s:,.0f} s, the run is ended after {body.limit_s:,.0f} s: raise it, or ask for less",
+        "limit_s", takes_s < body.longest_s,
+        f"the loads alone take {takes_s:,.0f} s, the run is ended after {body.longest_s:,.0f} s: raise it, or ask for less",
     )  # fmt: skip
 
 

@@ -215,7 +215,7 @@ class Benchmarks:
         except asyncio.CancelledError:
             state, detail = self._ending
         except TimeoutError:
-            detail = f"it had not ended after {run.body.limit_s:g} s (limit_s)"
+            detail = f"it had not ended after {run.body.longest_s:g} s (limit_s)"
         except (SpawnFailed, OSError, NoResult) as exc:
             detail = str(exc)
         except Exception:  # noqa: BLE001 - named boundary: logged, and told as what it is
@@ -257,7 +257,7 @@ class Benchmarks:
             LaunchSpec(argv, {**import_env(), KEY_VARIABLE: self._means.key}, cwd=folder), log
         )
         try:
-            async with asyncio.timeout(run.body.limit_s):
+            async with asyncio.timeout(run.body.longest_s):
                 return await child.wait()
         finally:
             child.kill()

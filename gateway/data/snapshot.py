@@ -93,7 +93,8 @@ class ModelRoute:
     def not_ready(self) -> NoEngineReady:
         """Return the answer for a model none of whose replicas takes requests, with each one's state and reason."""
         states = "; ".join(f"{engine.id}: {engine.detail or engine.state}" for engine in self.model.engines)
-        retry_after_s = min((engine.retry_after_s for engine in self.model.engines), default=5)
+        awaited = [engine for engine in self.model.engines if _may_come(engine)] or self.model.engines
+        retry_after_s = min((engine.retry_after_s for engine in awaited), default=5)
         message = f"no engine of model {self.model.name!r} is ready ({states or 'it has none'})"
         return NoEngineReady(message, param="model", retry_after_s=max(1, retry_after_s))
 
@@ -114,7 +115,7 @@ class ModelRoute:
 
     @property
     def _startable(self) -> tuple[Engine, ...]:
-        return tuple(engine for engine in self.model.engines if engine.is_on_demand and engine.state not in _NOT_CALLED)
+        return tuple(engine for engine in self.model.engines if _is_startable(engine))
 
     @property
     def failed_starts(self) -> dict[str, int]:
@@ -206,6 +207,15 @@ class Index:
         if not self.models:
             return ["no model is configured"]
         return [route.not_ready().message for route in self.models.values() if not route.ready and not route.can_start]
+
+
+def _is_startable(engine: Engine) -> bool:
+    return engine.is_on_demand and engine.state not in _NOT_CALLED
+
+
+def _may_come(engine: Engine) -> bool:
+    """Whether it is on its way, or requests start it: what the others say of when to ask again says nothing."""
+    return engine.state not in _GIVEN_UP or _is_startable(engine)
 
 
 def _holds(engine: Engine, adapter: Adapter | None) -> bool:

@@ -6,6 +6,7 @@ one form. A streamed answer is put together again from its events.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ FORMAT, VERSION = "forgegate-conversation", 1
 _FRAMED = re.compile(rb"[0-9a-fA-F]{1,8}\r\n").match
 """No JSON object and no event begins like the size of a chunk."""
 _EVENT = b"data:"
+_ARGUMENTS = "arguments"
+"""Of a call: JSON in a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,52 @@ def masked(value: Any, mask: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [masked(each, mask) for each in value]
     if isinstance(value, dict):
-        return {name: masked(each, mask) for name, each in value.items()}
+        return {name: _member(name, each, mask) for name, each in value.items()}
     return value
+
+
+def _member(name: str, value: Any, mask: Callable[[str], str]) -> Any:
+    return _arguments(value, mask) if name == _ARGUMENTS and isinstance(value, str) else masked(value, mask)
+
+
+def _arguments(text: str, mask: Callable[[str], str]) -> str:
+    """JSON stays JSON: each value is masked by itself, whose beginning no escape hides then, and all of it for what its neighbours tell."""
+    try:
+        value = json.loads(text)
+    except ValueError:  # cut short, or never any
+        return mask(text)
+    apart = _dumped(_values(value, mask))
+    together = mask(apart)
+    if _is_json(together):
+        return together
+    # A tag can take a text's place, not a number's.
+    return mask(_dumped(json.loads(apart, parse_int=str, parse_float=str)))
+
+
+def _values(value: Any, mask: Callable[[str], str]) -> Any:
+    """Masked one by one; a number that is personal becomes a text."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, list):
+        return [_values(each, mask) for each in value]
+    if isinstance(value, dict):
+        return {name: _values(each, mask) for name, each in value.items()}
+    plain = _dumped(value)
+    hidden = mask(plain)
+    return value if hidden == plain else hidden
+
+
+def _dumped(value: Any) -> str:
+    """Half of a surrogate pair becomes `?`: no UTF-8 has it."""
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace").decode()
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _answer(body: bytes, api: _Api) -> Said:

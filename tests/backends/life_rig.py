@@ -25,7 +25,7 @@ from backends.base import (
     Tell,
     untold,
 )
-from backends.errors import EngineRefused, ModelUnusable
+from backends.errors import EngineRefused, ModelUnusable, ProbeFailed
 from backends.lifecycle import EngineLife
 from backends.logring import LogRing
 from backends.probe import Prober
@@ -90,7 +90,10 @@ class StubBackend(BackendDefaults):
         return ""
 
     async def inspect(self, fetch: Fetch) -> Facts:
-        assert (await fetch("/v1/models")).status == 200  # the launch's secret is accepted
+        reply = await fetch("/v1/models")
+        assert reply.status != 401, "the launch's secret is accepted"
+        if reply.status != 200:  # it fell asleep meanwhile
+            raise ProbeFailed(f"/v1/models answered {reply.status}")
         return Facts("stub", 2048, "stub")
 
     async def load(self, fetch: Fetch) -> Load | None:

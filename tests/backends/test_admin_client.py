@@ -32,7 +32,7 @@ def test_calls_carry_the_token_and_quote_ids() -> None:
         admin.wake("demo-0")
     assert seen == [
         ("GET", "/admin/v1/engines", "Bearer token-1"),
-        ("GET", "/admin/v1/engines/org/m%201-0/logs?lines=7", "Bearer token-1"),
+        ("GET", "/admin/v1/engines/org%2Fm%201-0/logs?lines=7", "Bearer token-1"),
         ("POST", "/admin/v1/engines/demo-0/restart", "Bearer token-1"),
         ("POST", "/admin/v1/engines/demo-0/drain", "Bearer token-1"),
         ("POST", "/admin/v1/engines/demo-0/sleep?level=2", "Bearer token-1"),
@@ -102,7 +102,7 @@ def test_verdicts_votes_and_watches() -> None:
         ("GET", "/admin/v1/verdicts", None),
         ("GET", "/admin/v1/verdicts?candidate=support%401", None),
         ("PUT", "/admin/v1/aliases/support", moved),
-        ("POST", "/admin/v1/aliases/team/support/watch", {"min_requests": 5, "who": "ann"}),
+        ("POST", "/admin/v1/aliases/team%2Fsupport/watch", {"min_requests": 5, "who": "ann"}),
         ("POST", "/admin/v1/aliases/support/unwatch", None),
         ("POST", "/admin/v1/votes", vote),
         ("GET", "/admin/v1/votes?candidate=support%402&session=s+1", None),
@@ -204,7 +204,53 @@ def test_an_answer_without_its_end_is_no_success(adapter: Path) -> None:
         admin.publish(adapter, "a")
 
 
-def test_names_are_quoted_but_for_their_slashes() -> None:
+CALLS: dict[str, Callable[[AdminClient, str], object]] = {
+    "logs": lambda admin, name: admin.logs(name, 1),
+    "restart": AdminClient.restart,
+    "drain": AdminClient.drain,
+    "sleep": lambda admin, name: admin.sleep(name, 1),
+    "wake": AdminClient.wake,
+    "tune": lambda admin, name: admin.tune(name, {}),
+    "adapter": AdminClient.adapter,
+    "change_adapter": lambda admin, name: admin.change_adapter(name, "pin"),
+    "remove_adapter": AdminClient.remove_adapter,
+    "point": lambda admin, name: admin.point(name, {"a@1": 1}),
+    "rollback": AdminClient.rollback,
+    "remove_alias": AdminClient.remove_alias,
+    "watch": lambda admin, name: admin.watch(name, {}),
+    "unwatch": AdminClient.unwatch,
+    "benchmark": AdminClient.benchmark,
+    "benchmark_report": lambda admin, name: admin.benchmark_report(name, "json"),
+    "stop_benchmark": AdminClient.stop_benchmark,
+}
+"""All that have a name in their path."""
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", ["", ".", "..", "../aliases/support", "a/../../aliases/support"])
+def test_a_name_leads_to_no_other_path(call: str, name: str) -> None:
+    with (
+        client(lambda request: pytest.fail(f"{request.method} {request.url}")) as admin,
+        pytest.raises(AdminError) as caught,
+    ):
+        CALLS[call](admin, name)
+    assert (str(caught.value), caught.value.exit_code) == (f"{name!r} names nothing here", 2)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_name_is_one_segment(call: str) -> None:
+    seen = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.raw_path.decode())
+        return lines({"event": "tuned"}) if call == "tune" else httpx.Response(200, json={"lines": []})
+
+    with client(answer) as admin:
+        CALLS[call](admin, "a/b?c#d%2F..")
+    assert seen[0].split("/")[4].partition("?")[0] == "a%2Fb%3Fc%23d%252F.."
+
+
+def test_names_are_quoted_with_their_slashes() -> None:
     seen = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -217,6 +263,6 @@ def test_names_are_quoted_but_for_their_slashes() -> None:
         admin.change_adapter("a@1", "pin")
     body = {"shares": [{"adapter": "a@1", "weight": 9}, {"adapter": "b@2", "weight": 1}], "who": "ann", "force": "late"}
     assert [(method, path) for method, path, _ in seen] == [
-        ("PUT", "/admin/v1/aliases/team/a%20b"), ("POST", "/admin/v1/aliases/x%3F/rollback"), ("POST", "/admin/v1/adapters/a%401/pin"),
+        ("PUT", "/admin/v1/aliases/team%2Fa%20b"), ("POST", "/admin/v1/aliases/x%3F/rollback"), ("POST", "/admin/v1/adapters/a%401/pin"),
     ]  # fmt: skip
     assert json.loads(seen[0][2]) == body

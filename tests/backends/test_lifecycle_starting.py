@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from backends import pause
+from backends.restart import RestartPolicy
 from backends.status import Drain, State, Status, Timing
 from backends.ties import Ties
 from tests.backends.life_rig import (
@@ -22,6 +23,8 @@ from tests.backends.life_rig import (
 
 ASKED = replace(IMPATIENT, retries_starts=False)
 """Of an engine that runs on demand."""
+PAUSING = replace(ASKED, first_pause_s=0.3, max_pause_s=60.0)
+"""For long enough to be asked meanwhile."""
 FAILING = ("--says", "for now: the memory is taken", "--crash", "x")
 
 
@@ -48,12 +51,17 @@ async def test_it_waits_at_the_gate_and_leaves_it_once_it_is_ready(drive: Drive)
     assert gate.log == ["enter", "leave"]
 
 
-async def test_a_start_that_is_not_let_in_ends_stopped_and_may_be_wanted_again(drive: Drive) -> None:
+async def test_a_start_that_is_not_let_in_ends_stopped_and_may_be_wanted_again_after_a_pause(drive: Drive) -> None:
     gate = Turnstile()
-    engine = drive(ties=Ties(gate=gate))
+    engine = drive(ties=Ties(gate=gate), policy=PAUSING)
     gate.answers.put_nowait("no room: demo-1 is busy")
     stopped = await engine.until(State.STOPPED)
-    assert (stopped.detail, stopped.num_failed_starts) == ("no room: demo-1 is busy", 1)
+    assert stopped.detail == "no room: demo-1 is busy; the next request after a pause tries again"
+    assert (stopped.num_failed_starts, stopped.is_paused) == (1, True)
+    assert 0.0 < stopped.retry_after_s <= PAUSING.first_pause_s
+    engine.life.want()
+    assert (await resumed(engine)).detail == "no room: demo-1 is busy; the next request tries again"
+    assert engine.states.count("starting") == 1
     engine.life.want()
     gate.answers.put_nowait("")
     await engine.until(State.READY)
@@ -65,9 +73,9 @@ async def test_a_start_that_fails_for_a_known_reason_is_counted_and_tried_again_
     backend = StubBackend(FAILING)
     engine = drive(backend=backend, policy=ASKED)
     stopped = await engine.until(State.STOPPED)
-    assert stopped.detail == "the memory is taken; the next request after 0.05 s tries again"
+    assert stopped.detail == "the memory is taken; the next request after a pause tries again"
     assert (stopped.num_failed_starts, stopped.is_paused) == (1, True)
-    assert (await resumed(engine)).detail == stopped.detail
+    assert (await resumed(engine)).detail == "the memory is taken; the next request tries again"
     assert len(backend.ports) == 1
     engine.life.want()
     again = await engine.until(State.STOPPED, after=len(engine.history))
@@ -79,7 +87,7 @@ async def test_a_start_that_takes_too_long_is_tried_again_when_somebody_asks(dri
     engine = drive("--start-s", "60", timing=timing, policy=ASKED)
     stopped = await engine.until(State.STOPPED)
     assert "not ready within 0.5 s" in stopped.detail
-    assert stopped.detail.endswith("; the next request after 0.05 s tries again")
+    assert stopped.detail.endswith("; the next request after a pause tries again")
     assert (stopped.num_failed_starts, stopped.pid) == (1, None)
 
 
@@ -108,8 +116,8 @@ async def test_a_drain_by_command_ends_the_pause_and_holds_it(drive: Drive) -> N
 
 async def test_pauses_double_until_a_start_goes_well(drive: Drive) -> None:
     backend = StubBackend(FAILING)
-    engine = drive(backend=backend, policy=ASKED)
-    told = [(await engine.until(State.STOPPED)).detail]
+    engine = drive(backend=backend, policy=replace(ASKED, first_pause_s=0.4, max_pause_s=60.0))
+    told = [(await engine.until(State.STOPPED)).retry_after_s]
 
     async def ask(*flags: str) -> Status:
         """By a request, once it may; the start's end."""
@@ -118,15 +126,14 @@ async def test_pauses_double_until_a_start_goes_well(drive: Drive) -> None:
         engine.life.want()
         return await engine.until(State.STOPPED if flags else State.READY, after=num_seen)
 
-    told.append((await ask(*FAILING)).detail)
+    told.append((await ask(*FAILING)).retry_after_s)
     await ask()
     num_seen = len(engine.history)
     engine.life.drain(Drain("idle", patience_s=0.0))
     await engine.until(State.STOPPED, after=num_seen)
-    told.append((await ask(*FAILING)).detail)
-    assert [detail.split(" after ")[1] for detail in told] == [
-        f"{pause_s} s tries again" for pause_s in (0.05, 0.1, 0.05)
-    ]
+    told.append((await ask(*FAILING)).retry_after_s)
+    assert told[0] <= 0.4 < told[1] <= 0.8
+    assert told[2] <= 0.4
 
 
 async def test_what_is_left_of_a_pause_is_told(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,20 +163,53 @@ async def test_a_stop_at_the_gate_takes_it_out_of_the_line(drive: Drive) -> None
     assert sorted(gate.log[:3]) == ["cancelled", "enter", "leave"]
 
 
-async def test_waking_passes_the_gate_and_what_is_not_let_in_sleeps_on(drive: Drive) -> None:
+async def refused_wake(drive: Drive, policy: RestartPolicy) -> tuple[Driven, Turnstile]:
+    """An engine that a request was to wake, and that was not let in."""
     gate = Turnstile()
-    engine = drive(backend=StubBackend(sleeps=StubSleep()), ties=Ties(gate=gate))
+    engine = drive(backend=StubBackend(sleeps=StubSleep()), ties=Ties(gate=gate), policy=policy)
     gate.answers.put_nowait("")
     await engine.until(State.READY)
     engine.life.drain(Drain("idle", 1, patience_s=0.0))
     await engine.until(State.ASLEEP)
+    num_seen = len(engine.history)
     engine.life.want()
     gate.answers.put_nowait("no room")
-    again = await engine.until(State.ASLEEP, after=len(engine.history))
-    assert (again.detail, again.num_failed_starts) == ("asleep (level 1): no room", 1)
+    again = await engine.until(State.ASLEEP, after=num_seen)
+    assert again.detail == "asleep (level 1): no room; the next request after a pause tries again"
+    assert (again.num_failed_starts, again.is_paused) == (1, True)
+    return engine, gate
+
+
+async def test_waking_passes_the_gate_and_what_is_not_let_in_sleeps_on_for_a_pause(drive: Drive) -> None:
+    engine, gate = await refused_wake(drive, PAUSING)
+    num_starts = engine.states.count("starting")
+    engine.life.want()
+    assert (await resumed(engine)).detail == "asleep (level 1): no room; the next request tries again"
+    assert engine.states.count("starting") == num_starts
     engine.life.want()
     gate.answers.put_nowait("")
-    await engine.until(State.READY, after=len(engine.history))
+    ready = await engine.until(State.READY, after=len(engine.history))
+    assert not ready.is_paused
+
+
+async def test_a_command_wakes_what_pauses(drive: Drive) -> None:
+    engine, gate = await refused_wake(drive, replace(PAUSING, first_pause_s=60.0))
+    engine.life.start()
+    gate.answers.put_nowait("")
+    ready = await engine.until(State.READY, after=len(engine.history))
+    assert (ready.is_paused, ready.num_restarts) == (False, 0)
+
+
+async def test_what_sleeps_for_a_pause_and_makes_way_pauses_on(drive: Drive) -> None:
+    engine, _ = await refused_wake(drive, replace(PAUSING, first_pause_s=60.0))
+    engine.life.drain(Drain("it made way for demo-1", patience_s=0.0))
+    engine.life.want()
+    stopped = await engine.until(State.STOPPED)
+    assert (stopped.detail, stopped.is_paused) == ("it made way for demo-1", True)
+    assert 55.0 < stopped.retry_after_s <= 60.0
+    engine.life.want()
+    await asyncio.sleep(0.1)
+    assert engine.states[-1] == "stopped"
 
 
 @pytest.mark.slow

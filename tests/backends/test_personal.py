@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 
 import pytest
@@ -112,6 +113,27 @@ def test_foreigners_have_a_checksum_of_their_own() -> None:
 def test_luhn() -> None:
     assert passes_luhn("79927398713")
     assert not passes_luhn("79927398710")
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        (r'{"to": "\n010-1234-5678"}', r'{"to": "\n[PHONE]"}'),
+        (r"print('\t900101-1234568')", r"print('\t[RRN]')"),
+        (r'"{\"key\": \"\\nghp_abcdefghijklmnopqrstuvwxyz012345\"}"', r'"{\"key\": \"\\n[SECRET]\"}"'),
+        (r'{"mail": "\njane.doe@example.com\u0000"}', r'{"mail": "\n[EMAIL]\u0000"}'),
+        (r'{"mail": "\nsupport@example.com"}', r'{"mail": "\nsupport@example.com"}'),
+        (r"order 7\naccount 110-123-456789", r"order 7\naccount [ACCOUNT]"),
+    ],
+)
+def test_escapes_of_json_and_code_hide_nothing_and_stay(text: str, hidden: str) -> None:
+    assert mask(text) == hidden
+
+
+def test_any_number_of_backslashes_is_read_once() -> None:
+    begun = time.process_time()
+    assert mask("\\" * 256 * 1024 + "n010-1234-5678") == "\\" * 256 * 1024 + "n[PHONE]"
+    assert time.process_time() - begun < 10  # squared it were minutes
 
 
 def test_masking_keeps_all_else() -> None:

@@ -25,6 +25,7 @@ from tests.benchmarks.records import record
 from tests.benchmarks.test_progress import MEASURED
 
 WATTS = (100.0, 300.0)
+ASKED = ("nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetName")
 
 
 class NVMLError(Exception):
@@ -103,6 +104,14 @@ async def test_a_driver_that_falls_silent_costs_the_energy_and_nothing_else():
     assert joules(readings, readings[0][0], ended_s) is None
 
 
+def test_every_call_of_nvml_may_fail():
+    calls = {name for name in vars(Driver) if name.startswith("nvml")}
+    assert calls == {*ASKED, "nvmlDeviceGetTotalEnergyConsumption", "nvmlShutdown"}
+    with opened((0,), "127.0.0.1", Driver("nvmlShutdown")) as meter:
+        assert meter is not None
+        assert meter.read() is not None
+
+
 async def test_nobody_is_asked_where_no_card_is_named():
     with opened(None, "192.0.2.1", Driver("nvmlInit")) as meter:
         assert meter is None
@@ -116,7 +125,7 @@ async def test_nobody_is_asked_where_no_card_is_named():
     [
         ((2,), "127.0.0.1", "", False, "--energy-gpus 2: this machine has 0 to 1"),
         ((0,), "192.0.2.1", "", False, "192.0.2.1 is another machine"),
-        ((0,), "127.0.0.1", "nvmlInit", True, "NVML cannot be asked (Not Supported)"),
+        *(((0,), "127.0.0.1", call, True, "NVML cannot be asked (Not Supported)") for call in ASKED),
         ((1,), "127.0.0.1", "nvmlDeviceGetTotalEnergyConsumption", True, "GPU 1 (NVIDIA New) does not count its energy"),
     ],
 )  # fmt: skip

@@ -13,11 +13,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
 
+from backends.errors import AdminError
 from backends.process import Launcher
 from benchmarks.mock_behaviour import Behaviour
 from benchmarks.mock_server import MockEngine
@@ -198,6 +200,58 @@ def test_whoever_stops_waiting_does_not_stop_the_run(run: Run, monkeypatch: pyte
     run("stop", told["id"])
 
 
+class Answers:
+    """Of the admin API, one after the other."""
+
+    def __init__(self, *answers: dict[str, Any] | AdminError) -> None:
+        self.answers = list(answers)
+
+    def benchmark(self, run_id: str) -> dict[str, Any]:
+        answer = self.answers.pop(0)
+        if isinstance(answer, AdminError):
+            raise answer
+        return answer
+
+
+BUSY = AdminError("the admin API at http://x cannot be reached: timed out")
+RUNNING = {"id": "1", "state": "running", "num_parts": 0, "num_done": 0, "detail": "begins"}
+
+
+def test_a_gateway_too_busy_to_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchruns, "POLL_S", 0.0)
+    client: Any = Answers(BUSY, BUSY, RUNNING, BUSY, {"id": "1", "state": "done"})
+    assert benchruns._followed(client, RUNNING)["state"] == "done"
+    assert client.answers == []
+
+
+@pytest.mark.parametrize(
+    ("silence_s", "error"), [(0.0, BUSY), (60.0, AdminError("no benchmark '1'", 404)), (60.0, AdminError("x", 500))]
+)
+def test_one_that_stays_away_or_refuses_is_an_error(
+    silence_s: float, error: AdminError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchruns, "POLL_S", 0.0)
+    monkeypatch.setattr(benchruns, "SILENCE_S", silence_s)
+    client: Any = Answers(error)
+    with pytest.raises(AdminError) as caught:
+        benchruns._followed(client, RUNNING)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), BUSY, BrokenPipeError()])
+def test_whatever_ends_the_waiting_says_that_the_run_goes_on(
+    end: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended_by(*_: object) -> None:
+        raise end
+
+    monkeypatch.setattr(benchruns, "_followed", ended_by)
+    client: Any = SimpleNamespace(start_benchmark=lambda order: {**RUNNING, "model": "demo"})
+    with pytest.raises(type(end)):
+        benchruns._start(client, benchruns.parser().parse_args(["start", "--model", "demo"]))
+    assert "it goes on without you: forgegate bench show 1, or stop 1" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_mistakes_are_one_message(run: Run) -> None:
     for arguments, words in (
@@ -207,6 +261,13 @@ def test_mistakes_are_one_message(run: Run) -> None:
         (("start", "--model", "mock", "--rate", "2"), "an open loop needs duration_s or requests"),
         (("start", "--model", "mock", "--slo", "interactve"), "did you mean 'interactive'"),
         (("start", "--model", "mock", "--repeats", "21"), "repeats: must be 1 to 20, got 21"),
+        *(
+            (("start", "--model", "mock", option, value, *more), f"got {value!r}")
+            for option, more in (("--duration", ("--rate", "2")), ("--limit", ()))
+            for value in ("nan", "inf", "x")
+        ),
+        (("start", "--model", "mock", "--rate", "nan"), "numbers separated by commas, for example 1,8, not 'nan'"),
+        (("start", "--model", "mock", "--rate", "2,inf"), "for example 1,8, not '2,inf'"),
         (("start", "--model", "mok"), "'mok' is not served here; there are: mock"),
         (("show", "nope"), "no benchmark 'nope'"),
         (("stop", "nope"), "no benchmark 'nope'"),

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gateway.data.chatform import tools
 from gateway.data.chatform.message import Message, Said, Unreadable, assistant, call
-
-_KEPT = ("tools", "tool_choice", "response_format")
-"""Of the request, beside its messages: what an answer cannot be understood without."""
 
 
 def asked(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,7 +17,7 @@ def asked(request: Mapping[str, Any]) -> dict[str, Any]:
     messages = request.get("messages")
     if not isinstance(messages, list):
         raise Unreadable("the request has no messages")
-    return {"messages": messages, **{name: request[name] for name in _KEPT if request.get(name)}}
+    return {"messages": messages, **_kept(request)}
 
 
 def whole(answer: Mapping[str, Any]) -> Said:
@@ -50,6 +48,28 @@ def streamed(events: Iterable[Mapping[str, Any]]) -> Said:
     if calls:
         message["tool_calls"] = [calls[index] for index in sorted(calls)]
     return message, finish_reason
+
+
+def _kept(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the answer cannot be understood without."""
+    kept: dict[str, Any] = {}
+    if isinstance(given := request.get("tools"), list) and given:
+        kept["tools"] = [_tool(each) for each in given]
+    if chosen := request.get("tool_choice"):
+        kept["tool_choice"] = tools.choice(chosen)
+    if form := request.get("response_format"):
+        kept["response_format"] = form
+    return kept
+
+
+def _tool(given: Any) -> dict[str, Any]:
+    match given:
+        case {"type": "function", "function": described}:
+            return {"type": "function", "function": described}
+        case {"type": "custom", "custom": described}:
+            return {"type": "custom", "custom": tools.other(described)}
+        case _:
+            return tools.other(given)
 
 
 def _add_call(calls: dict[int, Message], delta: Any) -> None:

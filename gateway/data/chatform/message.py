@@ -10,6 +10,7 @@ Said = tuple[Message | None, str | None]
 """The assistant's message and why it ended; None for what is not known."""
 STOP, LENGTH, CALLS, FILTER = "stop", "length", "tool_calls", "content_filter"
 """Why an answer ended."""
+_TEXT = {"text": "text"}
 
 
 class Unreadable(ValueError):
@@ -31,10 +32,15 @@ def call(identity: Any, name: Any, arguments: Any) -> Message:
     return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def tool(name: Any, description: Any, parameters: Any) -> dict[str, Any]:
-    """One that may be called."""
-    given = {"name": name, "description": description, "parameters": parameters}
-    return {"type": "function", "function": {key: value for key, value in given.items() if value is not None}}
+def custom_call(identity: Any, name: Any, text: Any) -> Message:
+    """One of a tool that takes any text."""
+    return {"id": identity, "type": "custom", "custom": {"name": name, "input": text}}
+
+
+def kind_of(part: Any) -> Message:
+    """What is left of one that is not understood: its type."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    return {"type": kind if isinstance(kind, str) else None}
 
 
 def content_of(content: Any, texts: Mapping[str, str]) -> Any:
@@ -46,6 +52,14 @@ def content_of(content: Any, texts: Mapping[str, str]) -> Any:
     if len(whole) == len(found):
         return "".join(whole)
     return [part if text is None else {"type": "text", "text": text} for part, text in zip(content, found, strict=True)]
+
+
+def said_of(content: Any, texts: Mapping[str, str]) -> Any:
+    """`content_of` what the model said; of parts that are no text, their types."""
+    found = content_of(content, texts)
+    if not isinstance(found, list):
+        return found
+    return [part if text_of(part, _TEXT) is not None else kind_of(part) for part in found]
 
 
 def text_of(part: Any, texts: Mapping[str, str]) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from gateway.data.chatform import tools
 from gateway.data.chatform.message import (
     CALLS,
     FILTER,
@@ -23,7 +24,7 @@ from gateway.data.chatform.message import (
     assistant,
     call,
     content_of,
-    tool,
+    said_of,
 )
 
 _TEXTS = {"text": "text"}
@@ -121,7 +122,7 @@ def _assistant(blocks: list[Any]) -> Message:
                 pass
             case _:
                 rest.append(block)
-    return assistant(content_of(rest, _TEXTS), "".join(thoughts), calls)
+    return assistant(said_of(rest, _TEXTS), "".join(thoughts), calls)
 
 
 def _arguments(block: Mapping[str, Any]) -> Any:
@@ -132,8 +133,8 @@ def _arguments(block: Mapping[str, Any]) -> Any:
 def _kept(request: Mapping[str, Any]) -> dict[str, Any]:
     """What the answer cannot be understood without."""
     kept: dict[str, Any] = {}
-    if isinstance(tools := request.get("tools"), list) and tools:
-        kept["tools"] = [_tool(each) for each in tools]
+    if isinstance(given := request.get("tools"), list) and given:
+        kept["tools"] = [_tool(each) for each in given]
     match request.get("tool_choice"):
         case {"type": "tool", "name": name}:
             kept["tool_choice"] = {"type": "function", "function": {"name": name}}
@@ -145,8 +146,7 @@ def _kept(request: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _tool(given: Any) -> Any:
-    """A server's own tool stays as it came."""
+def _tool(given: Any) -> dict[str, Any]:
     if not isinstance(given, dict) or "input_schema" not in given:
-        return given
-    return tool(given.get("name"), given.get("description"), given["input_schema"])
+        return tools.other(given)
+    return tools.function(given.get("name"), given.get("description"), given["input_schema"])

@@ -1,8 +1,9 @@
 """POST /v1/responses: items as messages of a chat (https://platform.openai.com/docs/api-reference/responses).
 
-instructions, message                    ->  a message
-reasoning, message, function_call        ->  of the assistant, one after the other: one message
-function_call_output                     ->  a tool's message
+instructions, message                                ->  a message
+reasoning, message, function_call, custom_tool_call  ->  of the assistant, one after the other: one message
+function_call_output, custom_tool_call_output        ->  a tool's message
+any other (mcp_call, web_search_call, ...)           ->  its type alone: what it carries may be anyone's
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gateway.data.chatform import tools
 from gateway.data.chatform.message import (
     CALLS,
     LENGTH,
@@ -20,9 +22,11 @@ from gateway.data.chatform.message import (
     assistant,
     call,
     content_of,
+    custom_call,
     is_assistants,
     joined,
-    tool,
+    kind_of,
+    said_of,
 )
 
 _ELSEWHERE = ("previous_response_id", "conversation", "prompt")
@@ -36,6 +40,10 @@ _PIECES = {
     "response.reasoning_summary_text.delta": ("reasoning", "summary", {"type": "summary_text"}, "text"),
 }
 """By event: the item that its text is of, the member of the item, and what the text is there."""
+_CALL_PIECES = {
+    "response.function_call_arguments.delta": ("function_call", "arguments"),
+    "response.custom_tool_call_input.delta": ("custom_tool_call", "input"),
+}
 _REASONS = {"max_output_tokens": LENGTH}
 _ITEMS = ("response.output_item.added", "response.output_item.done")
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
@@ -90,9 +98,10 @@ def _add(items: dict[int, dict[str, Any]], event: Mapping[str, Any], kind: str, 
     at = event.get("output_index", 0)
     if not isinstance(at, int):
         raise Unreadable("a piece of the answer belongs to no item")
-    if kind == "response.function_call_arguments.delta":
-        item = items.setdefault(at, {"type": "function_call"})
-        item["arguments"] = (item.get("arguments") or "") + text
+    if kind in _CALL_PIECES:
+        of, name = _CALL_PIECES[kind]
+        item = items.setdefault(at, {"type": of})
+        item[name] = (item.get(name) or "") + text
     elif kind in _PIECES:
         of, member, part, name = _PIECES[kind]
         item = items.setdefault(at, {"type": of, "role": "assistant"})
@@ -102,14 +111,23 @@ def _add(items: dict[int, dict[str, Any]], event: Mapping[str, Any], kind: str, 
 
 
 def _answer(items: Iterable[Any]) -> Message:
-    said = [message for message in map(_message, items) if is_assistants(message)]
-    return joined(said)[0] if said else assistant("")
+    said = joined(map(_said, items))
+    return said[0] if said else assistant("")
+
+
+def _said(item: Any) -> Message:
+    """Of what is no message of the model, its type, as a part of one."""
+    message: Message = _message(item)
+    return message if is_assistants(message) else assistant([kind_of(item)])
 
 
 def _reason(response: Mapping[str, Any], message: Message) -> str | None:
+    """That it just stopped is known only where all of it is text, thoughts and calls: an item of another kind may wait for the client."""
     match response:
+        case {"status": "completed"} if message.get("tool_calls"):
+            return CALLS
         case {"status": "completed"}:
-            return CALLS if message.get("tool_calls") else STOP
+            return STOP if isinstance(message["content"], str) else None
         case {"status": "incomplete", "incomplete_details": {"reason": str(reason)}}:
             return _REASONS.get(reason, reason)
         case _:
@@ -117,36 +135,38 @@ def _reason(response: Mapping[str, Any], message: Message) -> str | None:
 
 
 def _message(item: Any) -> Any:
-    """What is no item of a conversation stays as it came. Raises Unreadable."""
+    """Raises Unreadable."""
     match item:
         case {"type": "item_reference"}:
             raise Unreadable("item_reference: what it stands for is not here")
         case {"type": "function_call"}:
             return assistant("", calls=[call(item.get("call_id"), item.get("name"), item.get("arguments") or "")])
-        case {"type": "function_call_output"}:
+        case {"type": "custom_tool_call"}:
+            return assistant("", calls=[custom_call(item.get("call_id"), item.get("name"), item.get("input") or "")])
+        case {"type": "function_call_output" | "custom_tool_call_output"}:
             content = content_of(item.get("output"), _TEXTS)
             return {"role": "tool", "tool_call_id": item.get("call_id"), "content": content}
         case {"type": "reasoning"}:
             thought = content_of(item.get("content") or item.get("summary") or "", _THOUGHTS)
-            return assistant("", thought if isinstance(thought, str) else "")
+            return assistant("", thought) if isinstance(thought, str) else assistant([kind_of(item)])
         case {"role": "assistant"}:
-            return assistant(content_of(item.get("content"), _TEXTS))
+            return assistant(said_of(item.get("content"), _TEXTS))
         case {"role": role}:
             return {"role": role, "content": content_of(item.get("content"), _TEXTS)}
         case _:
-            return item if isinstance(item, dict) else {"role": None, "content": item}
+            return kind_of(item) if isinstance(item, dict) else {"role": None, "content": item}
 
 
 def _kept(request: Mapping[str, Any]) -> dict[str, Any]:
     """What the answer cannot be understood without."""
     kept: dict[str, Any] = {}
-    if isinstance(tools := request.get("tools"), list) and tools:
-        kept["tools"] = [_tool(each) for each in tools]
+    if isinstance(given := request.get("tools"), list) and given:
+        kept["tools"] = [_tool(each) for each in given]
     match request.get("tool_choice"):
         case {"type": "function", "name": name}:
             kept["tool_choice"] = {"type": "function", "function": {"name": name}}
-        case choice if choice:
-            kept["tool_choice"] = choice
+        case chosen if chosen:
+            kept["tool_choice"] = tools.choice(chosen)
     match request.get("text"):
         case {"format": {"type": "json_schema", **schema}}:
             kept["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -155,8 +175,7 @@ def _kept(request: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _tool(given: Any) -> Any:
-    """A server's own tool stays as it came."""
+def _tool(given: Any) -> dict[str, Any]:
     if not isinstance(given, dict) or given.get("type") != "function":
-        return given
-    return tool(given.get("name"), given.get("description"), given.get("parameters"))
+        return tools.other(given)
+    return tools.function(given.get("name"), given.get("description"), given.get("parameters"))

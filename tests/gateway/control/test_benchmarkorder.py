@@ -68,6 +68,21 @@ def test_numbers_keep_all_of_their_digits() -> None:
     assert options.duration == 1234.5678
 
 
+@pytest.mark.parametrize(
+    ("changes", "longest_s"),
+    [
+        ({}, 5400.0),
+        ({"repeats": 1}, 1800.0),
+        ({"repeats": 5}, 7200.0),
+        ({"repeats": 5, "limit_s": 60.0}, 60.0),
+    ],
+)
+def test_what_fits_once_fits_as_often_as_it_is_repeated(changes: dict[str, Any], longest_s: float) -> None:
+    assert replace(BenchmarkBody("demo"), **changes).longest_s == longest_s
+    for repeats in (1, 2, 3):
+        require_sound(BenchmarkBody("demo", rate=(2.0, 3.0), duration_s=890.0, repeats=repeats))
+
+
 def test_no_chat_of_a_benchmark_is_kept() -> None:
     assert parsed(BenchmarkBody("demo")).body == '{"store": false}'
     assert parsed(BenchmarkBody("demo", endpoint="completions")).body == "{}"

@@ -191,4 +191,4 @@ async def test_requests_that_go_on_asking_do_not_start_a_broken_engine_over_and_
         assert len(backend.ports) == 2
         (told,) = supervisor._fleet.snapshot().models[0].engines
         assert (told.is_on_demand, told.is_paused, told.retry_after_s) == (True, True, 2)
-        assert told.detail == "--foo is not known; the next request after 1.2 s tries again"
+        assert told.detail == "--foo is not known; the next request after a pause tries again"

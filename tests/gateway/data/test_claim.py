@@ -22,19 +22,19 @@ class Deaf:
 
 
 def index_of(*states: str, is_on_demand: bool = True, limit: int = 9, failed_starts: Sequence[int] = (0, 0)) -> Index:
-    """`paused`: stopped, since its start failed."""
+    """`paused`: stopped, since its start failed; `held`: stopped, since somebody drained it."""
     engines = tuple(
         Engine(
             f"m-{n}",
             n,
             "vllm",
-            "stopped" if state == "paused" else state,
+            "stopped" if state in ("paused", "held") else state,
             "h",
             1,
-            is_on_demand=is_on_demand,
+            is_on_demand=is_on_demand and state != "held",
             is_paused=state == "paused",
             detail=f"{state} it is",
-            retry_after_s=40 + n,
+            retry_after_s=1 if state in ("failed", "held") else 40 + n,
             num_failed_starts=failed_starts[n],
         )
         for n, state in enumerate(states)
@@ -82,15 +82,15 @@ def test_an_engine_that_may_come_is_awaited(state: str) -> None:
 
 
 def test_what_will_not_come_is_refused_with_its_reason() -> None:
-    for index in (
-        index_of("failed"),
-        index_of("stopped", is_on_demand=False),
-        index_of("starting", is_on_demand=False),
+    for index, retry_after_s in (
+        (index_of("failed"), 1),
+        (index_of("stopped", is_on_demand=False), 40),
+        (index_of("starting", is_on_demand=False), 40),
     ):
         error = EngineClaim("m", line(), Deaf()).refusal(index)
         assert type(error) is NoEngineReady
         assert "it is" in error.message
-        assert error.retry_after_s == 40
+        assert error.retry_after_s == retry_after_s
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,17 @@ def test_an_adapter_in_line_is_refused_once_no_engine_of_its_model_will_be_up(in
 @pytest.mark.parametrize("kind", [EngineClaim, AdapterClaim])
 def test_no_request_waits_for_an_engine_that_pauses(kind: type[EngineClaim] | type[AdapterClaim]) -> None:
     claim = kind("m" if kind is EngineClaim else "a@1", line(), Deaf())
-    for states in (("paused",), ("failed", "paused"), ("paused", "paused")):
+    for states, retry_after_s in (
+        (("paused",), 40),
+        (("failed", "paused"), 41),
+        (("held", "paused"), 41),
+        (("paused", "failed"), 40),
+        (("paused", "paused"), 40),
+    ):
         error = claim.refusal(index_of(*states))
         assert type(error) is NoEngineReady
         assert "paused it is" in error.message
-        assert error.retry_after_s == 40
+        assert error.retry_after_s == retry_after_s, "one that does not come back says nothing of when"
     assert claim.refusal(index_of("paused", "stopped")) is None, "the other one is started"
     assert claim.refusal(index_of("paused", "starting")) is None
 
@@ -132,6 +138,8 @@ def test_too_late_and_no_place_name_the_engines_states() -> None:
     late = claim.too_late(index)
     assert late.message == "no engine of model 'm' is ready (m-0: starting it is), nor was one within 300 s"
     assert late.retry_after_s == 40
+    both = claim.too_late(index_of("failed", "starting"))
+    assert both.retry_after_s == 41
     full = claim.no_place(2, index)
     assert (
         full.message == "no engine of model 'm' is ready (m-0: starting it is), and 2 requests wait for engines already"

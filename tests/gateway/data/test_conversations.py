@@ -154,6 +154,27 @@ async def test_chats_of_other_apis_are_kept_in_the_same_form(
         assert (record["path"], record["finish_reason"], record["is_masked"]) == (path, "stop", is_masked)
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+@pytest.mark.parametrize("is_masked", [True, False])
+async def test_tokens_of_tools_are_not_on_the_disk(rig: Rig, tmp_path: Path, path: str, is_masked: bool) -> None:
+    async def answers(call: Call) -> None:
+        await call.send_json(200, WHOLE[path])
+
+    token = "q7Vd0Zr3opaqueJ1xW"
+    tool = {
+        "type": "mcp", "server_label": "crm", "server_url": "https://crm.example/sse", "authorization": token,
+        "headers": {"x-api-key": token},
+    }  # fmt: skip
+    rig.capabilities = ("responses", "messages")
+    await rig.start(StubEngine(answers))
+    kept = Kept(rig, tmp_path, mask=is_masked)
+    async with rig.client() as client:
+        assert (await client.post(path, json=BODIES[path] | {"tools": [tool]})).status_code == 200
+    (found,) = kept.records()
+    assert found["tools"] == [{"type": "mcp", "server_label": "crm"}]
+    assert token.encode() not in kept.path.read_bytes()
+
+
 async def test_masking_can_be_switched_off(rig: Rig, tmp_path: Path) -> None:
     await rig.start(StubEngine(streamed))
     kept = Kept(rig, tmp_path, mask=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -125,6 +126,153 @@ def test_texts_are_masked_wherever_they_stand() -> None:
     assert found["messages"][0]["content"][0]["text"] == "제 번호는 [PHONE]"
     assert found["answer"]["content"] == "[PHONE], 맞나요?"
     assert phone in orjson.dumps(record({"messages": messages}, body)).decode()
+
+
+PHONE, KEY, MAIL = "010-1234-5678", "ghp_abcdefghijklmnopqrstuvwxyz012345", "jane.doe@example.com"
+PATHS = ["/v1/chat/completions", "/v1/responses", "/v1/messages"]
+
+
+def calling(path: str, arguments: str) -> tuple[dict[str, Any], bytes]:
+    """A request in whose history a tool is called so, and an answer that calls it so once more."""
+    if path == "/v1/responses":
+        item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments}
+        return {"input": [item]}, orjson.dumps({"status": "completed", "output": [item]})
+    if path == "/v1/messages":
+        use = {"type": "tool_use", "id": "c", "name": "f", "input": orjson.loads(arguments)}
+        answer = {"type": "message", "content": [use], "stop_reason": "tool_use"}
+        return {"messages": [{"role": "assistant", "content": [use]}]}, orjson.dumps(answer)
+    said = {
+        "role": "assistant",
+        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}],
+    }
+    choice = {"index": 0, "message": said, "finish_reason": "tool_calls"}
+    return {"messages": [said]}, orjson.dumps({"choices": [choice]})
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"to": f"\n{PHONE}"}, {"to": "\n[PHONE]"}),
+        ({"key": f"\t{KEY}"}, {"key": "\t[SECRET]"}),
+        ({"mail": f'\n{MAIL} "x"'}, {"mail": '\n[EMAIL] "x"'}),
+        ({"all": [{"of": f"\\{PHONE}"}, 7, None, True, 1.5]}, {"all": [{"of": "\\[PHONE]"}, 7, None, True, 1.5]}),
+        ({"body": orjson.dumps({"to": f"\n{PHONE}"}).decode()}, {"body": '{"to":"\\n[PHONE]"}'}),
+        ({"card": 4111111111111111, "num": 2}, {"card": "[CARD]", "num": 2}),
+        ({"order": "5", "to": "110-123-456789"}, {"order": "5", "to": "[ACCOUNT]"}),
+        ({"account": "110123456789"}, {"account": "[ACCOUNT]"}),
+        ({"account": 110123456789, "num": 2}, {"account": "[ACCOUNT]", "num": "2"}),
+        ({"note": "\nsupport@example.com", "bank": "우리은행", "to": 1101234567890},
+         {"note": "\nsupport@example.com", "bank": "우리은행", "to": "[ACCOUNT]"}),
+        ({MAIL: "a", f"\n{MAIL}": "b"}, {"[EMAIL]": "a", "\n[EMAIL]": "b"}),
+        ({"city": "서울"}, {"city": "서울"}),
+    ],
+)  # fmt: skip
+def test_arguments_of_calls_are_masked_by_what_they_mean_and_stay_json(path: str, given: Any, kept: Any) -> None:
+    for arguments in (orjson.dumps(given).decode(), json.dumps(given)):  # the latter without a letter that is not ASCII
+        found = record(*calling(path, arguments), at(path), mask=personal.mask)
+        for message in (found["messages"][0], found["answer"]):
+            assert orjson.loads(message["tool_calls"][0]["function"]["arguments"]) == kept
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_arguments_that_are_no_json_are_masked_as_text(path: str) -> None:
+    for arguments in (f'{{"to": "\\n{PHONE}, \\t{KEY}', f"{PHONE}, \n{KEY}"):
+        found = record(*calling(path, arguments), at(path), mask=personal.mask)
+        for message in (found["messages"][0], found["answer"]):
+            kept = message["tool_calls"][0]["function"]["arguments"]
+            assert kept == arguments.replace(PHONE, "[PHONE]").replace(KEY, "[SECRET]")
+
+
+def test_half_of_a_surrogate_pair_in_arguments_can_be_written() -> None:
+    found = record(*calling(PATHS[0], f'{{"to": "\\ud83d \\n{PHONE}"}}'), mask=personal.mask)
+    assert (
+        orjson.loads(orjson.dumps(found))["answer"]["tool_calls"][0]["function"]["arguments"]
+        == '{"to": "? \\n[PHONE]"}'
+    )
+
+
+def test_arguments_of_a_streamed_call_are_masked_alike() -> None:
+    events = [
+        {"type": "message_start", "message": {}},
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "tool_use", "id": "c", "name": "f", "input": {}},
+        },
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": piece}}
+            for piece in ('{"to": "\\', "n010-12", '34-5678"}')
+        ),
+    ]
+    for given in (events, events[:-1]):
+        found = record({"messages": []}, b"".join(map(named_sse, given)), at("/v1/messages"), mask=personal.mask)
+        (call,) = found["answer"]["tool_calls"]
+        assert PHONE not in call["function"]["arguments"]
+    pieces = [
+        delta(tool_calls=[{"index": 0, "function": {"arguments": each}}]) for each in ('{"to": "\\', f'n{PHONE}"}}')
+    ]
+    found = record(HELLO, b"".join(pieces), mask=personal.mask)
+    assert found["answer"]["tool_calls"][0]["function"]["arguments"] == '{"to": "\\n[PHONE]"}'
+
+
+def test_a_custom_tool_s_text_is_masked() -> None:
+    item = {"type": "custom_tool_call", "call_id": "c", "name": "python", "input": f"print('\\n{PHONE}')"}
+    answer = orjson.dumps({"status": "completed", "output": [item]})
+    found = record({"input": [item]}, answer, at("/v1/responses"), mask=personal.mask)
+    for message in (found["messages"][0], found["answer"]):
+        assert message["tool_calls"][0]["custom"]["input"] == "print('\\n[PHONE]')"
+
+
+TOKEN = "q7Vd0Zr3opaqueJ1xW"  # of no form that a pattern knows
+MCP = {
+    "type": "mcp", "server_label": "crm", "server_url": f"https://crm.example/{TOKEN}", "authorization": TOKEN, "name": "crm",
+    "headers": {"x-api-key": TOKEN}, "description": "Customers", "parameters": {"type": "object"}, "require_approval": {"k": TOKEN},
+    "allowed_tools": [TOKEN], "custom": TOKEN, "function": {"name": TOKEN},
+}  # fmt: skip
+BARE = {
+    "type": "mcp", "server_label": "crm", "name": "crm", "description": "Customers", "parameters": {"type": "object"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("mask", [None, personal.mask])
+def test_how_a_tool_is_reached_never_gets_into_the_log(path: str, mask: Any) -> None:
+    odd = {"type": "mcp", "name": {"key": TOKEN}, "parameters": TOKEN}
+    asked = {
+        "input": "x", "messages": [], "tools": [MCP, odd, TOKEN], "mcp_servers": [{"url": "u", "authorization_token": TOKEN}],
+        "tool_choice": {"type": "mcp", "server_label": "crm", "authorization": TOKEN},
+    }  # fmt: skip
+    found = record(asked, b"", at(path), mask=mask)
+    assert found["tools"] == [BARE, {"type": "mcp"}, {}]
+    assert found["tool_choice"] in ("mcp", {"type": "mcp", "server_label": "crm"})
+    assert TOKEN.encode() not in orjson.dumps(found)
+
+
+def test_of_several_tools_to_choose_from_the_names_are_kept() -> None:
+    tools = [{"type": "function", "name": "f"}, MCP]
+    found = record(
+        {"input": "x", "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": tools}},
+        b"",
+        at("/v1/responses"),
+    )
+    assert found["tool_choice"] == {
+        "type": "allowed_tools", "mode": "auto",
+        "tools": [{"type": "function", "name": "f"}, {"type": "mcp", "server_label": "crm", "name": "crm"}],
+    }  # fmt: skip
+    chosen = {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "f"}}]},
+    }
+    assert record(HELLO | {"tool_choice": chosen}, b"")["tool_choice"] == chosen
+    custom = {"type": "custom", "custom": {"name": "python"}}
+    asked = HELLO | {
+        "tools": [{"type": "custom", "custom": {"name": "python", "description": "d", "format": TOKEN}}],
+        "tool_choice": custom,
+    }
+    found = record(asked, b"")
+    assert found["tools"] == [{"type": "custom", "custom": {"name": "python", "description": "d"}}]
+    assert found["tool_choice"] == custom
 
 
 def test_what_is_not_to_be_stored_is_not() -> None:

@@ -47,12 +47,14 @@ def test_what_is_no_text_stays_as_it_came() -> None:
 def test_tools_and_the_form_of_the_answer_are_kept_as_a_chat_has_them() -> None:
     schema = {"type": "object"}
     found = asked({
-        "messages": [], "tools": [{"name": "f", "description": "d", "input_schema": schema}, {"type": "web_search_20250305", "name": "w"}],
+        "messages": [],
+        "tools": [{"name": "f", "description": "d", "input_schema": schema}, {"type": "web_search_20250305", "name": "w"}, 7],
         "tool_choice": {"type": "tool", "name": "f"}, "output_config": {"format": {"type": "json_schema", "schema": schema}},
     })  # fmt: skip
     assert found["tools"] == [
         {"type": "function", "function": {"name": "f", "description": "d", "parameters": schema}},
         {"type": "web_search_20250305", "name": "w"},
+        {},
     ]
     assert found["tool_choice"] == {"type": "function", "function": {"name": "f"}}
     assert found["response_format"] == {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
@@ -100,6 +102,19 @@ def test_a_stream_is_put_together() -> None:
     assert streamed(STREAM) == (
         {"role": "assistant", "content": "안녕하세요", "reasoning_content": "Hm.", "tool_calls": [CALL]}, "tool_calls",
     )  # fmt: skip
+
+
+def test_of_what_a_server_s_own_tool_was_sent_and_sent_back_only_the_types_are_kept() -> None:
+    sent = {"type": "mcp_tool_use", "id": "m", "name": "f", "server_name": "s", "input": {}}
+    back = {"type": "mcp_tool_result", "tool_use_id": "m", "content": [text("xyzzy")]}
+    parts = [{"type": "text", "text": "So:"}, {"type": "mcp_tool_use"}, {"type": "mcp_tool_result"}, {"type": None}]
+    answer = {"type": "message", "content": [text("So:"), sent, back, 7], "stop_reason": "end_turn"}
+    assert whole(answer) == ({"role": "assistant", "content": parts}, "stop")
+    assert asked({"messages": [{"role": "assistant", "content": [text("So:"), sent, back, 7]}]})["messages"] == [
+        {"role": "assistant", "content": parts}
+    ]
+    said, _ = streamed([STREAM[0], begin(0, **sent), delta(0, "input_json_delta", "partial_json", '{"key": "xyzzy"}')])
+    assert said == {"role": "assistant", "content": [{"type": "mcp_tool_use"}]}
 
 
 def test_one_that_was_cut_has_no_reason() -> None:

@@ -11,6 +11,8 @@ from gateway.data.chatform.responses import asked, streamed, whole
 
 CALLED = {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city": "서울"}'}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "서울"}'}}
+CUSTOM = {"type": "custom_tool_call", "call_id": "call_2", "name": "python", "input": "1 + 2"}
+CUSTOM_CALL = {"id": "call_2", "type": "custom", "custom": {"name": "python", "input": "1 + 2"}}
 THOUGHT = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}
 
 
@@ -28,6 +30,7 @@ def test_a_conversation_with_all_its_kinds_of_items() -> None:
             {"type": "function_call_output", "call_id": "call_1", "output": "12 degrees"},
             {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
             {"role": "user", "content": "And tomorrow?"},
+            CUSTOM, {"type": "custom_tool_call_output", "call_id": "call_2", "output": "3"},
         ],
     }  # fmt: skip
     assert asked(request)["messages"] == [
@@ -38,18 +41,93 @@ def test_a_conversation_with_all_its_kinds_of_items() -> None:
         {"role": "tool", "tool_call_id": "call_1", "content": "12 degrees"},
         {"role": "assistant", "content": "No."},
         {"role": "user", "content": "And tomorrow?"},
+        {"role": "assistant", "content": "", "tool_calls": [CUSTOM_CALL]},
+        {"role": "tool", "tool_call_id": "call_2", "content": "3"},
     ]
     assert asked({"input": "Hello"}) == {"messages": [{"role": "user", "content": "Hello"}]}
 
 
-def test_what_is_no_text_stays_as_it_came() -> None:
+def test_a_user_s_parts_that_are_no_text_stay_as_they_came() -> None:
     image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
-    search = {"type": "web_search_call", "id": "ws_1"}
     said = {"role": "user", "content": [{"type": "input_text", "text": "Look"}, image]}
-    found = asked({"input": [said, search, "odd"]})
-    assert found["messages"] == [
-        {"role": "user", "content": [{"type": "text", "text": "Look"}, image]}, search, {"role": None, "content": "odd"},
+    assert asked({"input": [said, "odd"]})["messages"] == [
+        {"role": "user", "content": [{"type": "text", "text": "Look"}, image]}, {"role": None, "content": "odd"},
     ]  # fmt: skip
+
+
+UNKNOWN: list[dict[str, Any]] = [
+    {"type": "web_search_call", "id": "ws_1", "action": {"query": "xyzzy"}},
+    {
+        "type": "mcp_call",
+        "id": "mcp_1",
+        "name": "f",
+        "server_label": "s",
+        "arguments": '{"key": "xyzzy"}',
+        "output": "xyzzy",
+    },
+    {"type": "mcp_approval_request", "id": "mcpr_1", "name": "f", "server_label": "s", "arguments": '{"key": "xyzzy"}'},
+    {"type": "computer_call", "call_id": "c", "action": {"type": "type", "text": "xyzzy"}},
+    {"type": "mcp_list_tools", "server_label": "s", "tools": [{"name": "xyzzy"}]},
+    {"type": "reasoning", "content": [{"type": "picture", "data": "xyzzy"}]},
+]
+
+
+@pytest.mark.parametrize("item", UNKNOWN[:-1], ids=lambda item: item["type"])
+def test_of_an_item_that_is_not_understood_only_the_type_is_kept(item: dict[str, Any]) -> None:
+    assert asked({"input": [item]})["messages"] == [{"type": item["type"]}]
+
+
+@pytest.mark.parametrize("item", UNKNOWN, ids=lambda item: item["type"])
+def test_an_answer_tells_of_it_and_is_not_said_to_have_just_stopped(item: dict[str, Any]) -> None:
+    kind = {"type": item["type"]}
+    assert whole({"status": "completed", "output": [item]}) == ({"role": "assistant", "content": [kind]}, None)
+    text = {"type": "text", "text": "Hi"}
+    found = whole({"status": "completed", "output": [item, message("Hi")]})
+    assert found == ({"role": "assistant", "content": [kind, text]}, None)
+    cut = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    assert whole({**cut, "output": [message("Hi"), item]}) == (
+        {"role": "assistant", "content": [text, kind]}, "length",
+    )  # fmt: skip
+    assert whole({"status": "completed", "output": [item, CALLED]}) == (
+        {"role": "assistant", "content": [kind], "tool_calls": [CALL]}, "tool_calls",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("item", UNKNOWN, ids=lambda item: item["type"])
+def test_a_stream_tells_of_it_too(item: dict[str, Any]) -> None:
+    done = event("output_item.done", output_index=0, item=item)
+    end = event("completed", response={"status": "completed", "output": []})
+    said = {"role": "assistant", "content": [{"type": item["type"]}]}
+    assert streamed([STREAM[0], done]) == (said, None)
+    assert streamed([STREAM[0], done, end]) == (said, None)
+
+
+def test_nonsense_among_the_items_of_an_answer_is_not_understood_either() -> None:
+    image = {"type": "output_image", "data": "xyzzy"}
+    output = [
+        "xyzzy",
+        {"type": {"xyzzy": 1}},
+        {"role": "user", "content": "xyzzy"},
+        {"role": "assistant", "content": [image]},
+    ]
+    none = {"type": None}
+    assert whole({"status": "completed", "output": output}) == (
+        {"role": "assistant", "content": [none, none, none, {"type": "output_image"}]}, None,
+    )  # fmt: skip
+
+
+def test_a_call_with_any_text_is_a_call() -> None:
+    said = {"role": "assistant", "content": "", "tool_calls": [CUSTOM_CALL]}
+    assert whole({"status": "completed", "output": [CUSTOM]}) == (said, "tool_calls")
+    events = [
+        STREAM[0], event("output_item.added", output_index=0, item={**CUSTOM, "input": ""}),
+        event("custom_tool_call_input.delta", output_index=0, delta="1 +"),
+        event("custom_tool_call_input.delta", output_index=0, delta=" 2"),
+    ]  # fmt: skip
+    assert streamed(events) == (said, None)
+    assert streamed([*events, event("completed", response={"status": "completed", "output": []})]) == (
+        said, "tool_calls",
+    )  # fmt: skip
 
 
 def test_tools_and_the_form_of_the_answer_are_kept_as_a_chat_has_them() -> None:
@@ -83,7 +161,7 @@ def test_tools_and_the_form_of_the_answer_are_kept_as_a_chat_has_them() -> None:
     ],
 )
 def test_an_answer_and_why_it_ended(more: dict[str, Any], reason: str | None) -> None:
-    output = [{"type": "web_search_call"}, message("Hi"), message("!")]
+    output = [message("Hi"), message("!")]
     assert whole({"object": "response", "output": output, **more}) == ({"role": "assistant", "content": "Hi!"}, reason)
 
 
