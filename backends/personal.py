@@ -59,8 +59,9 @@ _PHONE_WORD = re.compile(r"전화|연락처|휴대폰|핸드폰|번호는|\btel\
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _LICENCE = re.compile(r"(?<![\d\-])(?:1[1-9]|2[0-8])-\d{2}-\d{6}-\d{2}(?![\d\-])")
 _SECRET = re.compile(
-    r"(?<![\w\-])(?:sk-[A-Za-z0-9_\-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{30,}|xox[abpr]-[A-Za-z0-9\-]{20,}|AIza[\w\-]{35}|hf_[A-Za-z0-9]{30,}"
-    r"|eyJ[\w\-]{10,}\.eyJ[\w\-]{10,}\.[\w\-]{10,})|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"(?<![A-Za-z0-9_\-])(?:sk-[A-Za-z0-9_\-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{30,}|xox[abpr]-[A-Za-z0-9\-]{20,}|AIza[\w\-]{35}|hf_[A-Za-z0-9]{30,}"
+    r"|eyJ[\w\-]{10,}\.eyJ[\w\-]{10,}\.[\w\-]{10,})"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\s*+[A-Za-z0-9+/=]{16,}+)*+(?:\s*+[A-Za-z0-9+/=]*+\s*+-----END [A-Z ]*PRIVATE KEY-----)?"
 )
 _ROLE_ADDRESSES = frozenset(
     [

@@ -55,6 +55,7 @@ def kinds(text: str) -> list[str]:
         ("면허번호 11-22-333333-44", "licence"),
         ("key sk-proj-abcdefghijklmnopqrstuvwxyz012345", "secret"),
         ("AKIAIOSFODNN7EXAMPLE", "secret"),
+        ("키는ghp_0123456789abcdefghijklmnopqrstuvwxyz 입니다", "secret"),
     ],
 )
 def test_found(text: str, expected: str) -> None:
@@ -134,6 +135,16 @@ def test_any_number_of_backslashes_is_read_once() -> None:
     begun = time.process_time()
     assert mask("\\" * 256 * 1024 + "n010-1234-5678") == "\\" * 256 * 1024 + "n[PHONE]"
     assert time.process_time() - begun < 10  # squared it were minutes
+
+
+@pytest.mark.parametrize("line", ["\n", "\\n", " "])
+@pytest.mark.parametrize("has_end", [True, False])
+def test_of_a_private_key_nothing_is_left(line: str, has_end: bool) -> None:
+    body = ["MIIEvQIBADANBgkqhkiG9w0BAQEFAASC" * 2] * 3 + (["kQ=="] if has_end else [])
+    end = ["-----END RSA PRIVATE KEY-----"] if has_end else []
+    key = line.join(["-----BEGIN RSA PRIVATE KEY-----", *body, *end])
+    masked = mask(f"here it is: {key} that was all")
+    assert masked == "here it is: [SECRET] that was all"
 
 
 def test_masking_keeps_all_else() -> None:
