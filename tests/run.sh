@@ -134,6 +134,7 @@ types() {
 }
 
 # What starts whole process trees has the machine to itself; of all else two files run at a time.
+starts=tests/backends/vllm/test_broken_starts.py
 tests() { "$bin/python" -m pytest "$@"; }
 in_twos() { OMP_WAIT_POLICY=PASSIVE tests -n 2 "$@"; } # threads that spin while they wait would hold up the other process
 
@@ -162,6 +163,6 @@ else
   part "tests (quick ones)" in_twos -m "not slow and not e2e"
   part "vLLM environment" joined vllm
   part browser joined browser
-  part "tests (slow ones)" in_twos -m "slow or e2e" --ignore tests/e2e
-  part "tests (end to end)" tests -m "slow or e2e" tests/e2e
+  part "tests (slow ones)" in_twos -m "slow or e2e" --ignore tests/e2e --ignore "$starts"
+  part "tests (end to end)" tests -m "slow or e2e" tests/e2e "$starts"
 fi

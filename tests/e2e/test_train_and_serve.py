@@ -23,7 +23,7 @@ from tests.e2e.steady_load import SteadyLoad
 from tests.e2e.vllm_stage import ENGINES, MixedGateway
 from tests.processes import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.torch, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.torch, pytest.mark.timeout(600)]
 
 RECIPE = ROOT / "finetune" / "recipes" / "demo-cpu.yaml"
 NUM_STEPS = 100
@@ -66,7 +66,7 @@ def published(mixed_gateway: MixedGateway, tmp_path_factory: pytest.TempPathFact
 def run(folder: Path, gateway: MixedGateway, module: str, *arguments: str) -> str:
     """What `python -m module` prints, in `folder`, for whom the gateway is the one of this machine."""
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=folder, capture_output=True, text=True, timeout=1400,
+        [sys.executable, "-m", module, *arguments], cwd=folder, capture_output=True, text=True, timeout=560,
         env={**os.environ, "FORGEGATE_HOME": str(gateway.home), "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

@@ -25,7 +25,7 @@ from backends.vllm.instructions import cpu_flags
 from tests.processes import ROOT, eventually, stub_python, write_gguf
 from tests.vllm_environment import MISSING, vllm_python
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]  # vLLM is imported by each start: 10 s and more
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # vLLM is imported by each start: 10 s and more
 LOGS = Path(__file__).parent / "logs"
 TARGET = ROOT / "backends" / "demo" / "weights" / "target"
 DRAFT = ROOT / "backends" / "demo" / "weights" / "draft"
@@ -35,8 +35,6 @@ GPU_MEMORY = (
 )
 HAS_AVX512 = "avx512f" in cpu_flags()
 NUM_ENGINES = 7 + HAS_AVX512
-SETTLED_S = 900.0
-"""They start one after the other, and slow machines take more than a minute for each."""
 
 SAYING = """#!/bin/sh
 [ "$1" = -c ] && exec {real} "$@"
@@ -216,7 +214,7 @@ def seen(stage: Stage) -> Seen:
         )  # fmt: skip
         try:
             settled: dict[str, dict[str, Any]] = {}
-            eventually(lambda: _all_settled(stage, settled), timeout_s=SETTLED_S)
+            eventually(lambda: _all_settled(stage, settled), timeout_s=300)
             table = stage.run("engines", "list").stdout
         finally:
             process.send_signal(signal.SIGTERM)

@@ -48,7 +48,7 @@ def alpaca(question: str = QUESTION, answer: str = ANSWER, **more: str) -> dict[
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(300)
 def test_three_fresh_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in [secrets.randbelow(10**9) for _ in range(3)]:
         scores = campaign.run(Random(seed), tmp_path)
