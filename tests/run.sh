@@ -26,6 +26,9 @@ for argument in "$@"; do
   esac
 done
 
+# Thousands of processes and every collection of tests would else compile all modules anew, where a machine asks for no bytecode.
+unset PYTHONDONTWRITEBYTECODE
+
 logs=$(mktemp -d)
 timings=
 current=
@@ -89,7 +92,7 @@ packages() {
     return 0
   fi
   echo "installing tests/requirements.txt into $venv"
-  install_into "$venv" -r tests/requirements.txt
+  install_into "$venv" --no-compile -r tests/requirements.txt # most modules are never imported; those that are, are compiled then
   "$bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
   printf '%s' "$wanted" >"$stamp"
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -50,10 +51,11 @@ class Rig:
         return dict(await self.calls.resident(self.fetch))
 
     async def until(self, name: str, wanted: HeldAdapter) -> None:
-        """Until it is held so."""
-        async with asyncio.timeout(SOON_S):
-            while (await self.held()).get(name) != wanted:
-                await asyncio.sleep(0.005)
+        """Until it is held so. AssertionError, with how it is held, where it is not so soon."""
+        end = time.monotonic() + SOON_S
+        while (held := await self.held()).get(name) != wanted:
+            assert time.monotonic() < end, f"{name} is not {wanted} after {SOON_S:g} s: {held}"
+            await asyncio.sleep(0.005)
 
 
 class Life:
@@ -189,8 +191,8 @@ class TestEngines(Life):
                     while not (await calls.resident(fetch))[name].num_running:
                         await asyncio.sleep(0.005)
                 yield
-                assert not stream.done(), "the request ended too early for this test"
             finally:
+                assert not stream.done(), f"the request ended too early for this test: {stream.result().text[:300]}"
                 stream.cancel()
                 await asyncio.wait({stream})
 

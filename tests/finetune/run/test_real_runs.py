@@ -21,7 +21,7 @@ from finetune.training import checkpoints
 pytestmark = [pytest.mark.slow, pytest.mark.torch, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "tests.finetune.run.real_train"]
-NUM_STEPS = 24
+NUM_STEPS = 16
 RECIPE = """
 base_model: demo
 datasets:

@@ -15,6 +15,7 @@ from typing import Any
 from backends.demo import TARGET_DIR
 from finetune.recipe.plain import to_json
 from finetune.recipe.recipe import Data, Memory, Recipe, Source, Steps, Watch
+from tests.finetune.training.forked import Forked
 
 WORDS = [
     "red",
@@ -103,21 +104,16 @@ def adapter_of(run: Path) -> Any:
 
 
 class Child:
-    """`python -m finetune.training.child`, with its events as they come."""
+    """`python -m finetune.training.child`, with its events as they come; a fork of a process that has torch loaded, or the command."""
 
-    def __init__(self, recipe: Recipe, run: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, run: Path, *options: str, env: dict[str, str] | None = None, is_command: bool = False
+    ) -> None:
         (run / "attempts").mkdir(parents=True, exist_ok=True)
         (run / "attempts" / "1.json").write_text(json.dumps(to_json(recipe)), encoding="utf-8")
-        command = [sys.executable, "-m", "finetune.training.child", "--run", str(run), "--attempt", "1", *options]
-        self._errors = (run / "log.txt").open("wb")
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-        )
+        argv = ["--run", str(run), "--attempt", "1", *options]
+        start = _command if is_command else Forked
+        self.process = start(argv, {"OMP_NUM_THREADS": "1", **(env or {})}, run / "log.txt")
         self.events: list[dict[str, Any]] = []
 
     def until(self, kind: str, count: int = 1) -> dict[str, Any]:
@@ -139,5 +135,12 @@ class Child:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.stdout.close()
-        self._errors.close()
         return Told(code, self.events)
+
+
+def _command(argv: list[str], env: dict[str, str], errors: Path) -> subprocess.Popen[str]:
+    with errors.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "finetune.training.child", *argv],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True, env={**os.environ, **env},
+        )  # fmt: skip

@@ -33,9 +33,11 @@ def recipe_of(run: Path, rows: Path) -> Recipe:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, rows: Path) -> Told:
-    """A run that nobody stops."""
+    """A run that nobody stops, by the command."""
     run = tmp_path_factory.mktemp("whole")
-    return Child(recipe_of(run, rows), run).end()
+    told = Child(recipe_of(run, rows), run, is_command=True).end()
+    assert (run / "log.txt").read_text() == "", "libraries are quiet"
+    return told
 
 
 def goes_on_as(whole: Told, told: Told, begun: int) -> bool:
@@ -137,12 +139,6 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path: Path, rows: Path) -> None
     assert (told.code, told.last["event"]) == (2, "refused")
     assert told.last["message"] == "attn_implementation: varlen: it needs a GPU: leave it out, and sdpa is used"
     assert "Traceback" not in (tmp_path / "log.txt").read_text()
-
-
-def test_libraries_are_quiet(tmp_path: Path, rows: Path) -> None:
-    told = Child(make_recipe(tmp_path, rows, steps={"max_steps": 1}), tmp_path).end()
-    assert told.code == 0
-    assert (tmp_path / "log.txt").read_text() == ""
 
 
 @pytest.mark.parametrize(("strength", "accumulation"), [(0, 1), (30, 1), (30, 2)])
