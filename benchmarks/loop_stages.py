@@ -98,7 +98,8 @@ def _parser() -> Parser:
         help="of each task that the gate asks (default: until it can tell)",
     )
     add("--rows", type=arguments.whole(100), metavar="N", help="clean tickets to begin with (default: as the example)")
-    add("--epochs", type=arguments.whole(1), metavar="N", help="of each training (default: as its recipe)")
+    add("--set", type=_setting, action="append", default=[], dest="settings", metavar="KEY=VALUE",
+        help="a value of each training's recipe in place of the example's; any number of them")  # fmt: skip
     add("--retrains", action="store_true", help="train with another seed, too, and on wrong labels")
     add("--budget", type=arguments.number(1), default=3600.0, metavar="S", help="for all of it (default 3600)")
     add(
@@ -123,6 +124,13 @@ def _options(text: str) -> dict[str, Any]:
     raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
 
 
+def _setting(text: str) -> str:
+    key, equals, _ = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no KEY=VALUE")
+    return text
+
+
 def _folders(text: str) -> tuple[str, ...]:
     found = tuple(str(Path(part).absolute()) for part in text.split(":") if part)
     if missing := next((part for part in found if not Path(part).is_dir()), None):
@@ -141,7 +149,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
             return refuse(f"--{name.replace('_', '-')}: --tiny has its own", EXIT_USAGE)
     if not can_run():
         return refuse("this needs /proc, to see what is left running", EXIT_ENVIRONMENT)
-    amounts = Amounts(options.tiny, options.max_items, options.rows, options.epochs)
+    amounts = Amounts(options.tiny, options.max_items, options.rows, tuple(options.settings))
     todo = steps(amounts, has_retrains=options.retrains)
     gpu = gpu_memory.gpu()
     with workdir(options.workdir) as folder:
@@ -298,7 +306,7 @@ def _report(findings: Findings, gpu: gpu_memory.Gpu | None, options: argparse.Na
     is_met = all(check.is_met for check in findings.checks)
     shown = {
         name: getattr(options, name)
-        for name in ("clients", "max_items", "rows", "epochs", "budget", "tiny", "vllm_options")
+        for name in ("clients", "max_items", "rows", "settings", "budget", "tiny", "vllm_options")
     }
     result = report.document(
         "loop-stages", ["python", "-m", "benchmarks.loop_stages", *words],

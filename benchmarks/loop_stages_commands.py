@@ -67,7 +67,8 @@ class Amounts:
     """Few rows, steps and items, and the adapter goes live whatever the gate says."""
     max_items: int | None = None
     rows: int | None = None
-    epochs: int | None = None
+    settings: tuple[str, ...] = ()
+    """KEY=VALUE of the recipe, in place of the example's."""
 
     def of_data(self) -> str:
         rows = 300 if self.is_tiny else self.rows
@@ -75,10 +76,12 @@ class Amounts:
 
     def of_training(self) -> str:
         items = 20 if self.is_tiny else self.max_items
+        settings = (*self.settings, *(["max_steps=20"] if self.is_tiny else []))
         words = (
-            "--json", f"--set num_epochs={self.epochs}" if self.epochs else "", "--set max_steps=20" if self.is_tiny else "",
+            "--json",
+            *(f"--set {shlex.quote(each)}" for each in settings),
             f"--max-items {items}" if items else "",
-        )  # fmt: skip
+        )
         return " ".join(filter(None, words))
 
     def of_release(self) -> str:

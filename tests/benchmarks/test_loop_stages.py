@@ -342,6 +342,7 @@ def test_what_was_found_is_written_also_where_a_command_failed(tmp_path: Path, m
         (["--out", "x.json", "--tiny", "--rows", "200"], "--tiny has its own"),
         (["--out", "x.json", "--vllm-options", "[1]"], "is no JSON object"),
         (["--out", "x.json", "--train-path", "/nowhere"], "/nowhere is no folder"),
+        (["--out", "x.json", "--set", "num_epochs"], "'num_epochs' is no KEY=VALUE"),
         (["--out", "x.json", "--bugdet", "3"], "did you mean '--budget'?"),
     ],
 )

@@ -55,16 +55,17 @@ def test_the_short_form_asks_for_less_and_goes_live_all_the_same() -> None:
 
 
 def test_more_of_everything_is_asked_of_every_training() -> None:
-    typed = {step.name: step.typed for step in steps(Amounts(max_items=450, rows=1900, epochs=4), has_retrains=True)}
+    amounts = Amounts(max_items=450, rows=1900, settings=("num_epochs=4", "ewc.path=my rows.jsonl"))
+    typed = {step.name: step.typed for step in steps(amounts, has_retrains=True)}
     assert typed[DATA].endswith("make_data.py --rows 1900")
     for name in (TRAIN, RETRAIN, TRAIN_WRONG):
-        assert "--set num_epochs=4 --max-items 450" in typed[name], name
+        assert "--set num_epochs=4 --set 'ewc.path=my rows.jsonl' --max-items 450" in typed[name], name
 
 
 def test_the_training_takes_these_options() -> None:
     from finetune.train import parser
 
-    for amounts in (Amounts(is_tiny=True), Amounts(max_items=450, epochs=3)):
+    for amounts in (Amounts(is_tiny=True), Amounts(max_items=450, settings=("num_epochs=3",))):
         trainings = [step for step in steps(amounts, has_retrains=True) if step.name in RUNS]
         assert [step.name for step in trainings] == [TRAIN, RETRAIN, TRAIN_WRONG]
         for step in trainings:
