@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from benchmarks.arguments import Parser
 from benchmarks.chaos import Check
 from benchmarks.chaos_gateway import GatewayError, can_run
 from benchmarks.child import ChildError
-from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, ended, refuse
 
 REST_S = 30.0
 _EXIT_CODES = "exit codes: 0 done, 1 a condition was violated, 2 bad usage, 3 the gateway could not be started"
@@ -52,17 +51,10 @@ class Program:
     def main(self, argv: Sequence[str] | None = None) -> int:
         """The exit code."""
         words = list(sys.argv[1:] if argv is None else argv)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the gateway is stopped then, too
-        try:
-            return self._run(self._parser().parse_args(words), words)
-        except SystemExit as exc:
-            return int(exc.code or 0)
-        except ChildError as exc:
-            return refuse(str(exc), EXIT_ENVIRONMENT)
-        except GatewayError as exc:
-            return refuse(str(exc), EXIT_NEGATIVE)
-        except KeyboardInterrupt:
-            return refuse("stopped", 130)
+        return ended(
+            lambda: self._run(self._parser().parse_args(words), words),
+            {ChildError: EXIT_ENVIRONMENT, GatewayError: EXIT_NEGATIVE},
+        )
 
     def _parser(self) -> Parser:
         epilog = f"example:\n  {self.example}\n\n{_EXIT_CODES}"
@@ -172,9 +164,3 @@ def workdir(chosen: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="forgegate-bench-") as made:
         yield Path(made)
-
-
-def refuse(reason: str, code: int) -> int:
-    """One line, and the exit code."""
-    print(f"error: {reason}", file=sys.stderr)
-    return code

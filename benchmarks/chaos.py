@@ -27,7 +27,7 @@ from benchmarks.chaos_client import Outcome, Traffic
 from benchmarks.chaos_gateway import Gateway, GatewayError, Victim, can_run, halt
 from benchmarks.chaos_verdict import Ending
 from benchmarks.child import ChildError
-from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, refuse
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, ended, refuse
 from benchmarks.engine_choice import CHOICES, LLAMACPP, Needs
 
 _EXAMPLE = """example:
@@ -96,16 +96,9 @@ class Campaign:
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the gateway is stopped then, too
-    try:
-        options = _parser().parse_args(words)
-        return _run(options, words)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    except (ChildError, GatewayError) as exc:
-        return refuse(str(exc), EXIT_ENVIRONMENT)
-    except KeyboardInterrupt:
-        return refuse("stopped", 130)
+    return ended(
+        lambda: _run(_parser().parse_args(words), words), {ChildError: EXIT_ENVIRONMENT, GatewayError: EXIT_ENVIRONMENT}
+    )
 
 
 def _parser() -> Parser:

@@ -6,23 +6,12 @@ from collections.abc import Mapping, Sequence
 from benchmarks.arguments import Parser
 from benchmarks.client import TargetError
 from benchmarks.commands import compare, micro, mock, run, static, versus
-from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, refuse
-from benchmarks.commands.workload_options import add_workload_options, workload_of
+from benchmarks.commands.exits import EXIT_ENVIRONMENT, EXIT_USAGE, refuse
 from benchmarks.forms import FormError
 from benchmarks.probe import UnusableError
 from benchmarks.processes import ProcessError
 from benchmarks.statistics.slo import SloError
 from benchmarks.workload import WorkloadError
-
-__all__ = [
-    "EXIT_DONE",
-    "EXIT_ENVIRONMENT",
-    "EXIT_NEGATIVE",
-    "EXIT_USAGE",
-    "add_workload_options",
-    "main",
-    "workload_of",
-]
 
 Others = Mapping[str, str]
 """Commands beside ours that whoever calls us takes itself, by name, with what the help says of each."""

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import arguments, forgetting_report, report
-from benchmarks.adapter_program import refuse, workdir
+from benchmarks.adapter_program import workdir
 from benchmarks.arguments import Parser
-from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, ended, refuse
 from benchmarks.environment import environment as machine_of
 from benchmarks.environment import version_of
 from benchmarks.forgetting_settings import GENERAL, SETTINGS
@@ -49,16 +49,9 @@ class StepError(RuntimeError):
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _run(_parser().parse_args(words), words)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    except ValueError as exc:
-        return refuse(str(exc), EXIT_USAGE)
-    except StepError as exc:
-        return refuse(str(exc), EXIT_ENVIRONMENT)
-    except KeyboardInterrupt:
-        return refuse("stopped", 130)
+    return ended(
+        lambda: _run(_parser().parse_args(words), words), {ValueError: EXIT_USAGE, StepError: EXIT_ENVIRONMENT}
+    )
 
 
 def _parser() -> Parser:

@@ -24,8 +24,8 @@ import orjson
 from benchmarks import arguments, eventloop, report
 from benchmarks.arguments import Parser
 from benchmarks.child import Child, ChildError, Launch
-from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
 from benchmarks.client import Client, Target, TargetError
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, refuse
 from benchmarks.invariance_compare import Comparison, compare
 from benchmarks.invariance_modes import MODES, Asking, Mode, Run, room_of, run_mode
 from benchmarks.invariance_record import (
@@ -62,13 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exc:
         return int(exc.code or 0)
     except (TargetError, argparse.ArgumentTypeError) as exc:
-        return _refuse(str(exc), EXIT_USAGE)
+        return refuse(str(exc), EXIT_USAGE)
     except UnusableError as exc:
-        return _refuse(str(exc), EXIT_ENVIRONMENT if exc.is_environment else EXIT_USAGE)
+        return refuse(str(exc), EXIT_ENVIRONMENT if exc.is_environment else EXIT_USAGE)
     except (InvarianceError, ChildError) as exc:
-        return _refuse(str(exc), EXIT_ENVIRONMENT)
+        return refuse(str(exc), EXIT_ENVIRONMENT)
     except KeyboardInterrupt:
-        return _refuse("stopped", 130)
+        return refuse("stopped", 130)
 
 
 def _parser() -> Parser:
@@ -294,11 +294,6 @@ def _versions() -> dict[str, str]:
 def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
-
-
-def _refuse(message: str, code: int) -> int:
-    sys.stderr.write(f"error: {message}\n")
-    return code
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ must not. The interpreter that runs this trains, too. Linux only: what is left r
 import argparse
 import asyncio
 import json
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import arguments, engine_start, eventloop, gpu_memory, loop_stages_report, report
-from benchmarks.adapter_program import Findings, refuse, until, workdir
+from benchmarks.adapter_program import Findings, until, workdir
 from benchmarks.arguments import Parser
 from benchmarks.chaos_gateway import GatewayError, can_run
 from benchmarks.child import ChildError
-from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, ended, refuse
 from benchmarks.environment import version_of
 from benchmarks.loop_stages_commands import (
     ALIAS,
@@ -61,17 +60,10 @@ exit codes: 0 done, 1 a condition was violated or it did not come to its end, 2 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the gateway is stopped then, too
-    try:
-        return _run(_parser().parse_args(words), words)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    except ValueError as exc:
-        return refuse(str(exc), EXIT_USAGE)
-    except (ChildError, GatewayError) as exc:
-        return refuse(str(exc), EXIT_ENVIRONMENT)
-    except KeyboardInterrupt:
-        return refuse("stopped", 130)
+    return ended(
+        lambda: _run(_parser().parse_args(words), words),
+        {ValueError: EXIT_USAGE, ChildError: EXIT_ENVIRONMENT, GatewayError: EXIT_ENVIRONMENT},
+    )
 
 
 def _parser() -> Parser:

@@ -7,7 +7,6 @@ peers, so that a machine's drift falls on all. Writes JSON, and a Markdown table
 import argparse
 import asyncio
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,9 @@ from benchmarks import arguments, eventloop, llama_server, packaged_venv, peer_r
 from benchmarks.arguments import Parser
 from benchmarks.campaign import MeasuredRun, Plan, WarmUpError, level_of, measure, warm_up
 from benchmarks.child import Child, ChildError
-from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, add_workload_options, workload_of
 from benchmarks.client import Client, Target
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, ended
+from benchmarks.commands.workload_options import add_workload_options, workload_of
 from benchmarks.environment import cpu_busy, num_cores
 from benchmarks.loadgen import interleave
 from benchmarks.peer_launch import PEERS, Peer, PeerError, Setup, peer
@@ -40,18 +40,15 @@ _BASELINES = ("llama-server", "llama-cpp-python")
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers are stopped then, too
-    try:
-        options = _parser().parse_args(words)
-        return _compare(options, words)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    except WorkloadError as exc:
-        return _refuse(str(exc), EXIT_USAGE)
-    except (PeerError, ChildError, WarmUpError) as exc:
-        return _refuse(str(exc), EXIT_ENVIRONMENT)
-    except KeyboardInterrupt:
-        return _refuse("stopped", 130)
+    return ended(
+        lambda: _compare(_parser().parse_args(words), words),
+        {
+            WorkloadError: EXIT_USAGE,
+            PeerError: EXIT_ENVIRONMENT,
+            ChildError: EXIT_ENVIRONMENT,
+            WarmUpError: EXIT_ENVIRONMENT,
+        },
+    )
 
 
 def _parser() -> Parser:
@@ -243,11 +240,6 @@ def _turns(plan: Plan, peers: Sequence[Peer]) -> list[tuple[int, str]]:
 
 def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
-
-
-def _refuse(message: str, code: int) -> int:
-    sys.stderr.write(f"error: {message}\n")
-    return code
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import arguments, gpu_memory, report, train_speed_limit, train_speed_report, train_speed_turns
-from benchmarks.adapter_program import refuse, workdir
+from benchmarks.adapter_program import workdir
 from benchmarks.arguments import Parser
-from benchmarks.cli import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, ended, refuse
 from benchmarks.environment import version_of
 from benchmarks.train_speed_limit import Shape
 from benchmarks.train_speed_plan import PLAIN, TURNS, Plan, numbered, with_variants
@@ -53,16 +53,9 @@ class ScriptError(RuntimeError):
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _run(_parser().parse_args(words), words)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    except ValueError as exc:
-        return refuse(str(exc), EXIT_USAGE)
-    except ScriptError as exc:
-        return refuse(str(exc), EXIT_ENVIRONMENT)
-    except KeyboardInterrupt:
-        return refuse("stopped", 130)
+    return ended(
+        lambda: _run(_parser().parse_args(words), words), {ValueError: EXIT_USAGE, ScriptError: EXIT_ENVIRONMENT}
+    )
 
 
 def _parser() -> Parser:

@@ -8,7 +8,6 @@ model on the CPU, but for what only a GPU has.
 
 import argparse
 import asyncio
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import arguments, engine_start, eventloop, gpu_memory, parts_program, report, vllm_gpu_report
-from benchmarks.adapter_program import Findings, refuse, workdir
+from benchmarks.adapter_program import Findings, workdir
 from benchmarks.arguments import Parser
 from benchmarks.chaos_gateway import GatewayError, can_run
 from benchmarks.child import ChildError
-from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, ended, refuse
 from benchmarks.engine_choice import CHOICES, VLLM
 from benchmarks.parts import Parts
 from benchmarks.vllm_gateway import say
@@ -41,17 +40,10 @@ be started"""
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the gateway is stopped then, too
-    try:
-        return _run(_parser().parse_args(words), words)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    except ValueError as exc:
-        return refuse(str(exc), EXIT_USAGE)
-    except (ChildError, GatewayError) as exc:
-        return refuse(str(exc), EXIT_ENVIRONMENT)
-    except KeyboardInterrupt:
-        return refuse("stopped", 130)
+    return ended(
+        lambda: _run(_parser().parse_args(words), words),
+        {ValueError: EXIT_USAGE, ChildError: EXIT_ENVIRONMENT, GatewayError: EXIT_ENVIRONMENT},
+    )
 
 
 def _parser() -> Parser:

@@ -7,7 +7,6 @@ are done; called again, the program goes on with what is left, and with the same
 
 import argparse
 import asyncio
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import arguments, eventloop, gpu_memory, parts_program, report
-from benchmarks.adapter_program import Findings, load_average, refuse, workdir
+from benchmarks.adapter_program import Findings, load_average, workdir
 from benchmarks.arguments import Parser
 from benchmarks.chaos_gateway import can_run
 from benchmarks.claims import page
 from benchmarks.claims.models import DEMO
 from benchmarks.claims.sections import SECTIONS, Section
 from benchmarks.claims.setting import CPU, GPU, TINY, Setting
-from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE
+from benchmarks.commands.exits import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_NEGATIVE, EXIT_USAGE, ended, refuse
 from benchmarks.engine_choice import CHOICES, LLAMACPP, VLLM
 from benchmarks.parts import Parts
 from benchmarks.statistics.difference import MIN_PAIRS
@@ -42,15 +41,7 @@ not be started"""
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # engines are stopped then, too
-    try:
-        return _run(_parser().parse_args(words), words)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    except ValueError as exc:
-        return refuse(str(exc), EXIT_USAGE)
-    except KeyboardInterrupt:
-        return refuse("stopped", 130)
+    return ended(lambda: _run(_parser().parse_args(words), words), {ValueError: EXIT_USAGE})
 
 
 def _parser() -> Parser:
