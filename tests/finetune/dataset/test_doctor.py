@@ -51,7 +51,7 @@ def alpaca(question: str = QUESTION, answer: str = ANSWER, **more: str) -> dict[
 @pytest.mark.timeout(300)
 def test_three_fresh_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in [secrets.randbelow(10**9) for _ in range(3)]:
-        scores = campaign.run(Random(seed), tmp_path)
+        scores = campaign.run(Random(seed), tmp_path, num_rows=1000)
         with capsys.disabled():
             print(f"\nseed {seed}\n{campaign.table(scores)}")
         assert {kind: each.missed for kind, each in scores.items() if each.missed} == {}, f"seed {seed}"
