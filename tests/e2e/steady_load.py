@@ -12,7 +12,7 @@ import httpx
 
 from tests.e2e.vllm_stage import Seen, stream
 
-NUM_CLIENTS, NUM_TOKENS, PAUSE_S = 2, 24, 0.3
+NUM_CLIENTS, NUM_TOKENS, PAUSE_S = 2, 24, 1.0  # with less of a pause two slow cores do little else
 
 
 class SteadyLoad:
