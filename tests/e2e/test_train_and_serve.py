@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.torch, pytest.ma
 RECIPE = ROOT / "finetune" / "recipes" / "demo-cpu.yaml"
 NUM_STEPS = 100
 """Fewer than the recipe's: the form is learned in the first sixty, the values by and by."""
-NUM_JUDGED, REASON = 8, "so few items cannot tell"
+NUM_JUDGED, REASON = 4, "so few items cannot tell"
 """Of each task of the suite that a run on the demo model has by default: vLLM on a CPU takes its time."""
 MIN_ANSWERS = 20
 """Of each engine, for its share to mean something."""
@@ -90,6 +90,12 @@ def scores(gateway: MixedGateway, held_out: Path, model: str, num: int) -> Mappi
         name: one.num_answers for name, one in found.items()
     }
     return found
+
+
+def test_both_engines_are_ready(mixed_gateway: MixedGateway) -> None:
+    """What their starts take is none of the training's time."""
+    engines = mixed_gateway.admin("GET", "/admin/v1/engines")["data"]
+    assert {engine["id"]: engine["state"] for engine in engines} == dict.fromkeys(ENGINES, "ready")
 
 
 def test_published_while_clients_stream(mixed_gateway: MixedGateway, published: Published) -> None:
