@@ -124,5 +124,5 @@ def test_the_base_does_not_answer_so(mixed_gateway: MixedGateway, published: Pub
 
 def test_what_is_served_does(mixed_gateway: MixedGateway, published: Published) -> None:
     """Without a schema or an instruction: the ticket alone is the prompt."""
-    for engine, found in scores(mixed_gateway, published.tickets / "held-out.jsonl", "tickets", 200).items():
+    for engine, found in scores(mixed_gateway, published.tickets / "held-out.jsonl", "tickets", 120).items():
         assert found.compliance >= 0.95, (engine, found.lines())
