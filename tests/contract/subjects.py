@@ -1,4 +1,4 @@
-"""Who is under contract: two fakes over HTTP, our llama.cpp engine, and real vLLM as it is and with a draft model."""
+"""Who is under contract: two fakes over HTTP, our llama.cpp engine, and real vLLM as it is, with n-grams and with a draft model."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ VLLM: Mapping[str, Any] = {
     # Where whitespace between JSON's tokens is free, the demo model likes to write nothing else.
     "extra_args": ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'],
 }
+NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4}
 DRAFT = {"method": "draft_model", "model": str(DRAFT_DIR), "num_speculative_tokens": 3}
 
 
@@ -92,5 +93,6 @@ SUBJECTS = (
     Subject("stub", stub, has_model=False),
     Subject("llamacpp", llamacpp, marks=(pytest.mark.engine,)),
     Subject("vllm", vllm(), marks=SLOW),
+    Subject("vllm-ngram", vllm(speculative=NGRAM), marks=SLOW),
     Subject("vllm-draft", vllm(speculative=DRAFT), marks=SLOW),
 )

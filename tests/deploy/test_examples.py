@@ -14,9 +14,7 @@ ENVIRONMENT = {"UPSTREAM_API_KEY": "upstream", "TEAM_A_KEY": "a" * 32, "TEAM_B_K
 
 
 def test_the_examples_are_found() -> None:
-    assert [path.name for path in EXAMPLES] == [
-        "api-keys.yaml", "engines-apart.yaml", "llamacpp.yaml", "replicas-and-remote.yaml",
-    ]  # fmt: skip
+    assert [path.name for path in EXAMPLES] == ["api-keys.yaml", "llamacpp.yaml", "replicas-and-remote.yaml"]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
