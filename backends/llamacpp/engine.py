@@ -135,7 +135,7 @@ class Engine:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._thread.start()
 
-    def submit(
+    def request(
         self,
         prompt: NDArray[np.int32],
         params: SamplingParams,
@@ -145,25 +145,30 @@ class Engine:
         leader: Sequence | None = None,
         adapter: LoadedAdapter | None = None,
     ) -> Sequence:
-        """Queue a request from any thread; its outputs are delivered with `sink` on their sequence.
+        """A request, to be queued by `submit`; its outputs are delivered with `sink` on their sequence. Any thread.
 
         `adapter` answers, None: the base model. `constraint` is this sequence's own from here on. `leader` answers the same
         prompt, which is computed once for both.
-        Raises EngineClosed, or QueueFull when the waiting line is at its bound.
         """
-        if self._closing or self.failure:
-            raise EngineClosed(self._why_closed())
-        self.scheduler.check_room(self._num_submitted - self._num_added)
         sequence = Sequence.of(next(self._ids), prompt, params, sink, time.monotonic())
         sequence.constraint = constraint
         sequence.adapter = adapter
         if self.model.can_reuse_prefix:
             sequence.leader = leader
-        with self._wake:
-            self._num_submitted += 1
-        if not self._send(lambda: self._add(sequence)):
-            raise EngineClosed(self._why_closed())
         return sequence
+
+    def submit(self, *sequences: Sequence) -> None:
+        """Queue all or none, and before a step is made for the first: their company in the batch is not left to luck.
+
+        Any thread. Raises EngineClosed, or QueueFull when the waiting line has no place for all.
+        """
+        if self._closing or self.failure:
+            raise EngineClosed(self._why_closed())
+        self.scheduler.check_room(self._num_submitted - self._num_added + len(sequences) - 1)
+        with self._wake:
+            self._num_submitted += len(sequences)
+        if not self._send(lambda: self._add(sequences)):
+            raise EngineClosed(self._why_closed())
 
     def cancel(self, sequence: Sequence, *, is_gone: bool = True) -> None:
         """Free a sequence before the next step; nothing is delivered for it after that step. Any thread.
@@ -214,9 +219,10 @@ class Engine:
             self._wake.notify()
             return True
 
-    def _add(self, sequence: Sequence) -> None:
-        self._num_added += 1
-        self.scheduler.add(sequence)
+    def _add(self, sequences: tuple[Sequence, ...]) -> None:
+        self._num_added += len(sequences)
+        for sequence in sequences:
+            self.scheduler.add(sequence)
 
     def _cancel(self, sequence: Sequence, is_gone: bool) -> None:
         if self.scheduler.cancel(sequence):

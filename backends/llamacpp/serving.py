@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from backends.llamacpp.grammar import Constraint, GrammarError, GrammarQueueFull
 from backends.llamacpp.message import PLAIN, Markup, MessageParser
 from backends.llamacpp.sampling import SamplingParams
 from backends.llamacpp.scheduler import QueueFull
+from backends.llamacpp.sequence import Sequence as Request
 from backends.llamacpp.served import Overloaded, ServedModel, Tokens, Unavailable, off_loop
 from backends.llamacpp.structure import AnswerForm, is_thinking
 from backends.llamacpp.tools import HERMES, Tool
@@ -298,9 +300,9 @@ class Serving(ServedModel):
             field = "n" if len(starts) == 1 else "prompt"
             raise RequestError(f"{field}: {num_choices} answers, but the engine has {num_places} places", param=field)
         stop_strings = stops(request)
+        groups = (self._group(answer, start, stop_strings, request.num_drawn, adapter) for start in starts)
         try:
-            for start in starts:
-                self._start_group(answer, start, stop_strings, request.num_drawn, adapter)
+            self.engine.submit(*chain.from_iterable(groups))
         except QueueFull as error:
             answer.close()
             raise Overloaded(f"the engine is full: {error}") from error
@@ -308,15 +310,15 @@ class Serving(ServedModel):
             answer.close()
             raise Unavailable(str(error)) from error
 
-    def _start_group(
+    def _group(
         self,
         answer: Answer,
         start: _Start,
         stop_strings: tuple[str, ...],
         num_choices: int,
         adapter: LoadedAdapter | None,
-    ) -> None:
-        """Submit the choices of one prompt: the first leads, the others share what it computes of the prompt."""
+    ) -> Iterator[Request]:
+        """The choices of one prompt: the first leads, the others share what it computes of the prompt."""
         leader: Choice | None = None
         for number in range(num_choices):
             choice = Choice(
@@ -329,7 +331,7 @@ class Serving(ServedModel):
                 leader=leader,
             )
             answer.choices.append(choice)
-            choice.sequence = self.engine.submit(
+            choice.sequence = self.engine.request(
                 start.prompt,
                 replace(start.params, seed=(start.params.seed + number) % SEEDS),
                 choice,
@@ -338,6 +340,7 @@ class Serving(ServedModel):
                 adapter=adapter,
             )
             leader = leader or choice
+            yield choice.sequence
 
 
 @dataclass(frozen=True, slots=True)

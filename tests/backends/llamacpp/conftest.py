@@ -30,6 +30,17 @@ def engine(
 
 
 @pytest.fixture(scope="session")
+def exact_engine(
+    demo_gguf: Path, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EngineProcess]:
+    """One whose answers have the same bits in any company and after any prefix."""
+    log = tmp_path_factory.mktemp("exact") / "engine.log"
+    flags = ("--batch-invariant", "true", "--n-seq-max", "8", "--n-ctx", "4096")
+    with engine_process(demo_gguf, free_port(), log, *flags) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """llama-cpp-python's source distribution: the one that the wheel's build left, else fetched as users' is (75 MB, once in a run)."""
     from backends.errors import PrepareFailed

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.engine_process import SECRET, EngineProcess, engine_process
+from tests.engine_process import SECRET, EngineProcess
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 NUM_PROMPTS = 12
 LENGTH = 24
 Bits = list[tuple[int | str, float]]
-
-
-@pytest.fixture(scope="module")
-def engine(
-    demo_gguf: Path, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[EngineProcess]:
-    log = tmp_path_factory.mktemp("invariant") / "engine.log"
-    flags = ("--batch-invariant", "true", "--n-seq-max", "8", "--n-ctx", "4096")
-    with engine_process(demo_gguf, free_port(), log, *flags) as process:
-        yield process
 
 
 def body(prompt: list[int], **fields: Any) -> dict[str, Any]:
@@ -72,10 +61,10 @@ async def crowded(client: httpx.AsyncClient) -> list[Bits]:
     return list(found[:NUM_PROMPTS])
 
 
-def test_an_answer_has_the_same_bits_in_any_company(engine: EngineProcess) -> None:
+def test_an_answer_has_the_same_bits_in_any_company(exact_engine: EngineProcess) -> None:
     async def main() -> None:
         headers = {"authorization": f"Bearer {SECRET}"}
-        async with httpx.AsyncClient(base_url=engine.url, headers=headers, timeout=100) as client:
+        async with httpx.AsyncClient(base_url=exact_engine.url, headers=headers, timeout=100) as client:
             wanted = await alone(client)
             assert await crowded(client) == wanted
             assert await alone(client) == wanted, "after a prefix was found in a cache"
@@ -84,7 +73,7 @@ def test_an_answer_has_the_same_bits_in_any_company(engine: EngineProcess) -> No
                 assert [bits(choice) for choice in reply.json()["choices"]] == [answer] * 5
             longer = [*prompts()[3], *([900] * 20)]
             first = await ask(client, longer)
-            engine.wait_idle()
+            exact_engine.wait_idle()
             await asyncio.gather(*(ask(client, prompt) for prompt in prompts()))
             assert await ask(client, longer) == first
 

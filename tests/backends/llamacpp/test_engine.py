@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from backends.llamacpp.options import Options
 from backends.llamacpp.sampling import SamplingParams
 from backends.llamacpp.scheduler import QueueFull
-from backends.llamacpp.sequence import Finish
+from backends.llamacpp.sequence import Finish, Sequence
 
 pytestmark = [pytest.mark.engine]
 
@@ -59,15 +60,47 @@ def engine(demo_gguf: Path, outputs: Outputs) -> Iterator[object]:
     model.close()
 
 
+def submit(engine: Any, params: SamplingParams = LONG) -> Sequence:
+    sequence: Sequence = engine.request(PROMPT, params, None)
+    engine.submit(sequence)
+    return sequence
+
+
+def test_what_is_submitted_together_is_there_before_the_first_step(engine: Any, outputs: Outputs) -> None:
+    seen: list[int] = []
+    schedule = engine.scheduler.schedule
+
+    def noted() -> object:
+        seen.append(len(engine.scheduler.everyone))
+        return schedule()
+
+    engine.scheduler.schedule = noted
+    short = SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)
+    for _ in range(20):
+        seen.clear()
+        engine.submit(*(engine.request(PROMPT, short, None) for _ in range(6)))
+        outputs.ends(6)
+        assert seen[0] == 6
+
+
+def test_all_of_a_group_are_queued_or_none(engine: Any, outputs: Outputs) -> None:
+    short = SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)
+    num_places = engine.scheduler.num_places
+    with pytest.raises(QueueFull):
+        engine.submit(*(engine.request(PROMPT, short, None) for _ in range(num_places + 1)))
+    engine.submit(*(engine.request(PROMPT, short, None) for _ in range(num_places)))
+    assert {finish for finish, _ in outputs.ends(num_places).values()} == {Finish.LENGTH}
+
+
 def test_close_ends_what_runs_and_what_waits(engine: object, outputs: Outputs) -> None:
     for _ in range(5):
-        engine.submit(PROMPT, LONG, None)  # type: ignore[attr-defined]
+        submit(engine)
     engine.close()  # type: ignore[attr-defined]
     ends = outputs.ends(5)
     assert {finish for finish, _ in ends.values()} == {Finish.ERROR}
     assert {error for _, error in ends.values()} == {"the engine is stopping"}
     with pytest.raises(engine_module.EngineClosed):
-        engine.submit(PROMPT, LONG, None)  # type: ignore[attr-defined]
+        submit(engine)
 
 
 def test_cancels_on_their_way_take_no_place_in_the_line(demo_gguf: Path, outputs: Outputs) -> None:
@@ -76,12 +109,12 @@ def test_cancels_on_their_way_take_no_place_in_the_line(demo_gguf: Path, outputs
     options = Options(n_ctx=2048, n_seq_max=2, n_batch=64, n_ubatch=64, max_waiting=3)
     model = Model(demo_gguf, options)
     engine = engine_module.Engine(model, options, num_threads=1, num_threads_batch=1, deliver=outputs.all.put)
-    first = engine.submit(PROMPT, LONG, None)
+    first = submit(engine)
     for _ in range(20):
         engine.cancel(first)
-    others = [engine.submit(PROMPT, LONG, None) for _ in range(engine.scheduler.num_places - 1)]
+    others = [submit(engine) for _ in range(engine.scheduler.num_places - 1)]
     with pytest.raises(QueueFull):
-        engine.submit(PROMPT, LONG, None)
+        submit(engine)
     engine.start()
     for sequence in others:
         engine.cancel(sequence)
@@ -99,10 +132,10 @@ def test_an_aborted_step_fails_its_requests_and_no_others(engine: object, output
         raise DecodeAborted("llama_decode was aborted")
 
     engine.context.decode = aborted  # type: ignore[attr-defined]
-    engine.submit(PROMPT, LONG, None)  # type: ignore[attr-defined]
+    submit(engine)
     ((finish, error),) = outputs.ends(1).values()
     assert (finish, error) == (Finish.ERROR, "llama_decode was aborted")
-    short = engine.submit(PROMPT, SamplingParams(max_tokens=3, temperature=0, ignore_eos=True), None)  # type: ignore[attr-defined]
+    short = submit(engine, SamplingParams(max_tokens=3, temperature=0, ignore_eos=True))
     assert outputs.ends(1)[short.request_id][0] is Finish.LENGTH
     assert engine.is_alive  # type: ignore[attr-defined]
 
@@ -110,7 +143,7 @@ def test_an_aborted_step_fails_its_requests_and_no_others(engine: object, output
 def test_a_death_ends_everybody_with_its_reason(engine: object, outputs: Outputs) -> None:
     from backends.llamacpp.binding.errors import DecodeError
 
-    sequences = [engine.submit(PROMPT, LONG, None) for _ in range(4)]  # type: ignore[attr-defined]
+    sequences = [submit(engine) for _ in range(4)]
 
     def broken(*_: object) -> None:
         raise DecodeError(-3)
@@ -122,22 +155,22 @@ def test_a_death_ends_everybody_with_its_reason(engine: object, outputs: Outputs
     engine.wait()  # type: ignore[attr-defined]
     assert not engine.is_alive  # type: ignore[attr-defined]
     with pytest.raises(engine_module.EngineClosed, match="-3"):
-        engine.submit(PROMPT, LONG, None)  # type: ignore[attr-defined]
+        submit(engine)
 
 
 def test_no_request_is_lost_between_submitting_and_the_end(engine: object, outputs: Outputs) -> None:
     accepted: list[int] = []
 
-    def submit() -> None:
+    def submit_all() -> None:
         while True:
             try:
-                accepted.append(engine.submit(PROMPT, SamplingParams(max_tokens=1), None).request_id)  # type: ignore[attr-defined]
+                accepted.append(submit(engine, SamplingParams(max_tokens=1)).request_id)
             except QueueFull:
                 time.sleep(0.002)
             except engine_module.EngineClosed:
                 return
 
-    threads = [threading.Thread(target=submit) for _ in range(4)]
+    threads = [threading.Thread(target=submit_all) for _ in range(4)]
     for thread in threads:
         thread.start()
     time.sleep(0.3)
@@ -151,10 +184,10 @@ def test_no_request_is_lost_between_submitting_and_the_end(engine: object, outpu
 def test_a_full_cache_preempts_and_every_answer_is_whole(engine: object, outputs: Outputs) -> None:
     """Two requests that do not fit together: one steps back, is computed again, and both are as if alone."""
     answers: dict[int, list[int]] = {}
-    lone = engine.submit(PROMPT, LONG, None)  # type: ignore[attr-defined]
+    lone = submit(engine)
     outputs.ends(1, 60)
     expected = lone.tokens.tolist()
-    pair = [engine.submit(PROMPT, LONG, None) for _ in range(2)]  # type: ignore[attr-defined]
+    pair = [submit(engine) for _ in range(2)]
     ends = outputs.ends(2, 90)
     assert {finish for finish, _ in ends.values()} == {Finish.LENGTH}
     assert engine.metrics.num_preempted >= 1  # type: ignore[attr-defined]
